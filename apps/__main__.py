@@ -1,0 +1,111 @@
+"""The `tfzoo` command; `python -m apps` is the same.
+
+Every file beside this one is a command, found by its name: its docstring's first line is the command's help, and its
+function `run` takes the options and gives the exit code. To print help, no framework is imported.
+"""
+
+import functools
+import importlib
+import logging
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from apps import NO_ROOM, RunFailed, VerificationFailed
+
+NOT_COMMANDS = {"run_folder"}
+
+
+def names() -> list[str]:
+    """Give the names of the commands.
+
+    Returns:
+        The stems of the files of this folder that are commands, sorted.
+    """
+    files = pathlib.Path(__file__).parent.glob("[!_]*.py")
+    return sorted({file.stem for file in files} - NOT_COMMANDS)
+
+
+def guarded(run: Callable[..., int]) -> Callable[..., None]:
+    """Make a command end as every command does: with an exit code, and for bad input with a message, not a traceback.
+
+    Args:
+        run: A command's function, from its options to its exit code.
+
+    Returns:
+        The same command for typer, with the same options.
+    """
+
+    @functools.wraps(run)
+    def command(*args, **kwargs) -> None:
+        try:
+            code = run(*args, **kwargs)
+        except (ValueError, OSError, RunFailed, VerificationFailed) as error:
+            print(f"error: {error}", file=sys.stderr)
+            no_room = getattr(error, "errno", None) in NO_ROOM
+            code = RunFailed.exit_code if no_room else getattr(error, "exit_code", 2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = 128 + signal.SIGINT
+        raise typer.Exit(code)
+
+    return command
+
+
+def application() -> typer.Typer:
+    """Build the command line from the files of this folder.
+
+    Returns:
+        The typer application.
+    """
+    app = typer.Typer(
+        help="Deep-learning models in Keras 3: train them, measure them, export them, carry them to PyTorch.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for name in names():
+        module = importlib.import_module(f"apps.{name}")
+        app.command(name, help=module.__doc__)(guarded(module.run))
+    return app
+
+
+def main() -> None:
+    """Run the command line."""
+    # The models are TensorFlow's, whatever Keras is set to elsewhere.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        application()(prog_name="tfzoo")
+    except SystemExit as ended:
+        leave(ended.code)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        leave(1)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process.
+
+    Args:
+        code: The exit code.
+    """
+    if "tensorflow" not in sys.modules:
+        sys.exit(code)
+    # An endless data set may have a thread inside tf.numpy_function. The interpreter's own end would take the GIL
+    # from that thread for good and then wait for it, for ever.
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or RunFailed.exit_code
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

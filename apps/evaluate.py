@@ -1,0 +1,72 @@
+"""Measure a trained model on held-out data, which chose nothing, beside the recipe's baselines."""
+
+import pathlib
+from typing import Annotated
+
+from typer import Argument, Option
+
+
+def run(
+    target: Annotated[pathlib.Path, Argument(metavar="RUN", help="A run folder (its best model), or a .keras file.")],
+    data: Annotated[str | None, Option(help="As for train.", show_default="the run's")] = None,
+    output: Annotated[pathlib.Path | None, Option(help="Folder of the results.", show_default="the model's")] = None,
+) -> int:
+    """Run the command."""
+    output = output or (target if target.is_dir() else target.parent)
+    show("held-out data", evaluate(target, output, data))
+    print(f"wrote {output / 'evaluate.json'} and {output / 'samples' / 'evaluate.png'}")
+    return 0
+
+
+def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None) -> dict[str, float]:
+    """Measure a model and write `evaluate.json` and `samples/evaluate.png`.
+
+    Args:
+        target: A run folder or a `.keras` file; the family of a file without a run is the model's name.
+        output: Where the results are written.
+        data: What the recipe's `datasets` accepts; None for the data that the run was trained on.
+
+    Returns:
+        The recipe's figures.
+
+    Raises:
+        ValueError: The model, its recipe or its data cannot be found or read, or the results not be written.
+    """
+    from apps import _quiet
+
+    _quiet.import_tensorflow()
+    from apps import run_folder
+    from apps.train import recipe
+    from bridge.files import aside
+
+    model = run_folder.load(target)
+    folder = target if target.is_dir() else target.parent
+    options = run_folder.options(folder) if (folder / "options.json").exists() else {"family": model.name}
+    steps = recipe(options["family"])
+    options = {**steps.DEFAULTS, "seed": 0, **options}
+    datasets = steps.datasets(
+        data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]
+    )
+    figures = steps.evaluate(model, datasets.held_out)
+    run_folder.make(output / "samples")
+    with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
+        run_folder.write_json(output / "evaluate.json", figures)
+        steps.draw(model, datasets.held_out, side)
+    return figures
+
+
+def show(title: str, figures: dict[str, float | str]) -> None:
+    """Print a table of figures to the terminal.
+
+    Args:
+        title: What they are figures of.
+        figures: Numbers or texts by name.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "value", title=title, title_justify="left", box=box.SIMPLE)
+    for name, value in figures.items():
+        table.add_row(name, value if isinstance(value, str) else f"{value:.3f}")
+    Console().print(table)

@@ -1,0 +1,182 @@
+"""U-Net on handwritten digits pasted on photographs, or on your own images and masks.
+
+    tfzoo demo                              about  3 minutes of training on two cores: held-out IoU >= .80
+    tfzoo train unet --output RUN           about 30 minutes: held-out IoU >= .92
+    tfzoo train unet --data DIR --output RUN    your pictures: DIR/images/* and DIR/masks/*
+
+On the same 256 held-out pictures Otsu's threshold reaches .20 and calling everything foreground .10.
+"""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+DEFAULTS = {
+    "size": "default",
+    "data": "pasted_digits",
+    "epochs": 40,
+    "steps_per_epoch": 250,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+}
+DEMO = {**DEFAULTS, "epochs": 10, "steps_per_epoch": 100}
+MINUTES = {"demo": 3, "full": 30}
+PICTURES = {"validation": 128, "held_out": 256}
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What a U-Net is trained and judged on.
+
+    Attributes:
+        training: Endless `tf.data.Dataset` of float32 images `(B, H, W, 3)` and masks `(B, H, W, 1)`.
+        validation: Other pictures of the same kind, to choose the best epoch by.
+        held_out: Again other pictures, for the final figures only.
+        description: One line for people.
+    """
+
+    training: Any
+    validation: Any
+    held_out: Any
+    description: str
+
+
+def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int) -> Datasets:
+    """Open the training, validation and held-out pictures.
+
+    Args:
+        data: "pasted_digits", or a folder with `images/` and `masks/`.
+        image_shape: `(H, W, 3)` in pixels.
+        batch_size: Pictures in a batch.
+        seed: Any integer from 0; decides every random choice.
+
+    Returns:
+        The three datasets and their description.
+
+    Raises:
+        ValueError: The image shape or the folder cannot be used; names everything that is wrong.
+    """
+    if data != "pasted_digits":
+        if not pathlib.Path(data).is_dir():
+            raise ValueError(
+                f"there is no folder {data}. Accepted for --data: pasted_digits, or a folder with images/ and masks/."
+            )
+        from tfzoo.data import image_folder
+
+        return Datasets(*image_folder.datasets(data, image_shape, batch_size=batch_size, seed=seed))
+    from tfzoo.data import pasted_digits
+
+    # Validation and held-out pictures are the same for every seed, so that runs can be compared.
+    fixed = {
+        split: pasted_digits.dataset(split, image_shape, batch_size=batch_size, seed=0, pictures=pictures)
+        for split, pictures in PICTURES.items()
+    }
+    return Datasets(
+        training=pasted_digits.dataset("training", image_shape, batch_size=batch_size, seed=seed),
+        description=f"digits pasted on photographs; held out: {', '.join(pasted_digits.PHOTOGRAPHS['held_out'])}",
+        **fixed,
+    )
+
+
+def compile(model, *, learning_rate: float, steps: int) -> None:
+    """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, cosine schedule, foreground IoU.
+
+    Args:
+        model: From images to logits `(B, H, W, 1)`.
+        learning_rate: The highest; reached after a twentieth of the steps, and 0 at the last.
+        steps: Training steps of the whole run.
+
+    Raises:
+        ValueError: The model has more than one class.
+    """
+    import keras
+
+    if model.output_shape[-1] != 1:
+        raise ValueError(
+            "the U-Net's recipe trains binary masks, so the model must have classes=1. "
+            f"Received: classes={model.output_shape[-1]}"
+        )
+    warm_up = max(steps // 20, 1)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warm_up, 1), warmup_target=learning_rate, warmup_steps=warm_up
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule),
+        loss=dice_and_cross_entropy,
+        metrics=[keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")],
+    )
+
+
+def dice_and_cross_entropy(mask, logits):
+    """Add the batch's soft Dice loss (Milletari et al., 2016) to its mean cross entropy; both `(B, H, W, 1)`."""
+    from keras import losses, ops
+
+    dice = losses.dice(mask, ops.sigmoid(logits))
+    return dice + ops.mean(losses.binary_crossentropy(mask, logits, from_logits=True))
+
+
+def evaluate(model, dataset) -> dict[str, float]:
+    """Pool every pixel of a dataset into the model's scores and those of two baselines.
+
+    Args:
+        model: From images to logits `(B, H, W, 1)`.
+        dataset: Batches of images `(B, H, W, 3)` and masks `(B, H, W, 1)`.
+
+    Returns:
+        `iou` and `dice` of the model, `otsu_iou` of Otsu's threshold on the grey picture, the rarer side
+        taken as foreground (Otsu, 1979), and `all_foreground_iou`; each of the foreground, in [0, 1].
+    """
+    import numpy as np
+
+    def overlaps(guess, truth):  # pixels in both, pixels in either
+        return np.array([np.sum(guess & truth), np.sum(guess | truth)])
+
+    totals = {"iou": 0, "otsu_iou": 0, "all_foreground_iou": 0}
+    for images, masks in dataset.as_numpy_iterator():
+        truth = masks > 0.5
+        totals["iou"] += overlaps(model.predict_on_batch(images) > 0, truth)
+        totals["otsu_iou"] += overlaps(np.stack([otsu(image) for image in images]), truth)
+        totals["all_foreground_iou"] += overlaps(np.ones_like(truth), truth)
+    scores = {name: float(both / max(either, 1)) for name, (both, either) in totals.items()}
+    return {"iou": scores["iou"], "dice": 2 * scores["iou"] / (1 + scores["iou"]), **scores}
+
+
+def otsu(image):
+    """Split a picture `(H, W, 3)` at Otsu's threshold; the rarer side is the foreground, `(H, W, 1)` bool."""
+    from skimage.filters import threshold_otsu
+
+    grey = image.mean(-1, keepdims=True)
+    bright = grey > threshold_otsu(grey)
+    return bright if bright.mean() < 0.5 else ~bright
+
+
+def draw(model, dataset, path, rows: int = 6) -> None:
+    """Draw held-out pictures, one a row: image, true mask, predicted probability, Otsu.
+
+    Args:
+        model: From images to logits `(B, H, W, 1)`.
+        dataset: Batches of images `(B, H, W, 3)` and masks `(B, H, W, 1)`; the first pictures are drawn.
+        path: Where the PNG is written.
+        rows: How many pictures.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images, masks = next(dataset.unbatch().batch(rows).as_numpy_iterator())
+    probabilities = 1 / (1 + np.exp(-model.predict_on_batch(images)))
+    columns = {
+        "held-out picture": images,
+        "true mask": masks,
+        "U-Net, probability": probabilities,
+        "Otsu's threshold": [otsu(image) for image in images],
+    }
+    figure = Figure(figsize=(8, 2 * len(images)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(images), len(columns), squeeze=False)
+    for j, (title, pictures) in enumerate(columns.items()):
+        axes[0, j].set_title(title)
+        for i, shown in enumerate(pictures):
+            axes[i, j].imshow(shown, cmap="gray", vmin=0, vmax=1)
+            axes[i, j].set_axis_off()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,75 @@
+"""How every benchmark measures: alternating, medians, and each thing against itself as a control."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], rounds: int, warm_up: int = 2
+) -> dict[str, float]:
+    """Time two functions side by side.
+
+    Args:
+        ours: The function that is measured.
+        theirs: What it is measured against.
+        rounds: Each round calls ours, theirs, ours, theirs.
+        warm_up: Rounds that are not counted.
+
+    Returns:
+        Medians in seconds, their `ratio`, and for each function the ratio of its two turns (`control_*`), which
+        is 1 but for the noise.
+    """
+    times: list[list[float]] = [[], [], [], []]
+    for i in range(warm_up + rounds):
+        for k, function in enumerate((ours, theirs, ours, theirs)):
+            start = time.perf_counter()
+            function()
+            if i >= warm_up:
+                times[k].append(time.perf_counter() - start)
+    median = statistics.median
+    return {
+        "ours": median(times[0] + times[2]),
+        "theirs": median(times[1] + times[3]),
+        "ratio": median(times[0] + times[2]) / median(times[1] + times[3]),
+        "control_ours": median(times[0]) / median(times[2]),
+        "control_theirs": median(times[1]) / median(times[3]),
+    }
+
+
+def finish(results: dict[str, dict], goals: dict[str, float]) -> int:
+    """Print a table of the ratios, write them as JSON where `--output FILE` says, and tell whether all goals were met.
+
+    Returns:
+        The exit code: 1 if a ratio is above its goal.
+    """
+    print(f"{'what':44} {'ours':>10} {'theirs':>10} {'ratio':>7} {'goal':>6}  controls")
+    for name, r in results.items():
+        controls = f"{r['control_ours']:.3f} {r['control_theirs']:.3f}"
+        print(
+            f"{name:44} {r['ours'] * 1e3:8.1f}ms {r['theirs'] * 1e3:8.1f}ms {r['ratio']:7.3f} {goals[name]:6.2f}  "
+            + controls
+        )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=Path)
+    output = parser.parse_args().output
+    if output:
+        versions = {p: metadata.version(p) for p in ("tensorflow", "keras", "torch", "onnx2torch", "tf2onnx")}
+        record = {
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+            "versions": versions,
+            "results": {k: {**v, "goal": goals[k]} for k, v in results.items()},
+        }
+        output.write_text(json.dumps(record, indent=2) + "\n")
+    return int(any(r["ratio"] > goals[name] for name, r in results.items()))

@@ -1,0 +1,47 @@
+"""Whole models: keras.Model -> torch.nn.Module and back."""
+
+from bridge import layout
+
+
+def to_torch(model):
+    """Convert a Keras model to a torch module with its weights.
+
+    Args:
+        model: A functional or Sequential `keras.Model`; float tensors of rank 4 and 5 are channels-last.
+
+    Returns:
+        A `torch.nn.Module` in eval mode: generated source, executed. Its tensors of rank 4 and 5 are
+        channels-first; tensors of other ranks keep their order.
+
+    Raises:
+        BridgeError: Lists every layer that cannot be carried.
+    """
+    from bridge import torch_writer
+
+    return torch_writer.build(source(model))
+
+
+def source(model):
+    """Write a Keras model as torch source; see `bridge.torch_writer.TorchSource`."""
+    from bridge import keras_reader, torch_writer
+
+    return torch_writer.write(layout.convert(keras_reader.read(model), "first"))
+
+
+def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = None):
+    """Convert a torch module to a functional Keras model with its weights.
+
+    Args:
+        module: A `torch.nn.Module` that torch.export can follow; tensors of rank 4 and 5 are channels-first.
+        example_inputs: Tensors as for a call of the module.
+        dynamic: For each input the axes that stay open; by default the batch (axis 0) alone.
+
+    Returns:
+        A `keras.Model`, channels-last, with real layers named after the modules.
+
+    Raises:
+        BridgeError: Lists every operator that cannot be carried.
+    """
+    from bridge import keras_writer, torch_reader
+
+    return keras_writer.write(layout.convert(torch_reader.read(module, example_inputs, dynamic), "last"))

@@ -1,0 +1,143 @@
+"""The folder of a converted model: model.py, model.safetensors, report.json, report.html."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from bridge.files import writing
+from bridge.graph import BridgeError
+
+LIMIT = 64 * 2**20  # bytes of a model.py that is read; the largest networks are far below
+
+
+@contextlib.contextmanager
+def new_folder(path) -> Iterator[Path]:
+    """Give a folder beside `path` to fill, and rename it to `path` when all went well; else nothing is left behind.
+
+    Raises:
+        BridgeError: The folder exists or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() or target.is_symlink():
+        raise BridgeError(f"{target} exists already: name a new folder, or remove that one")
+    with writing(target) as side:
+        side.mkdir()
+        yield side
+
+
+def save_torch(model, folder, verify: bool = True):
+    """Convert a Keras model and write the result as a folder that needs nothing but torch.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        folder: A path that does not exist yet.
+        verify: Load what was written, compare it with the model, and write report.json and report.html.
+
+    Returns:
+        The `Report`, or None with `verify=False`. A model that fails the comparison is written too, with its report.
+
+    Raises:
+        BridgeError: The model cannot be carried, or the folder cannot be written. Nothing is left behind.
+    """
+    with new_folder(folder) as side:
+        from bridge import torch_writer
+        from bridge.convert import source
+
+        written = source(model)
+        (side / "model.py").write_text(written.text)
+        _save_state(written.state, side / "model.safetensors")
+        report = None
+        if verify:
+            from bridge.verification import verify as compare
+
+            program = torch_writer.execute((side / "model.py").read_text())
+            report = compare(model, program.load(side / "model.safetensors"))
+            (side / "report.json").write_text(report.to_json())
+            (side / "report.html").write_text(report.to_html())
+    return report
+
+
+def _save_state(state, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as e:
+        number = re.search(r"os error (\d+)", str(e))  # an OSError, which safetensors gives as text
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
+
+
+def _model_py(folder, trust: bool):
+    folder = Path(folder)
+    missing = [n for n in ("model.py", "model.safetensors") if not (folder / n).is_file()]
+    if missing:
+        raise BridgeError(f"{folder} is not a folder of `bridge to-torch`: it has no {' and no '.join(missing)}")
+    if not trust:
+        raise BridgeError(f"{folder}/model.py is a program and would be run: read it, then pass trust=True (--trust)")
+    if (folder / "model.py").stat().st_size > LIMIT:
+        raise BridgeError(f"{folder}/model.py is larger than {LIMIT >> 20} MiB")
+    from bridge import torch_writer
+
+    try:
+        module = torch_writer.execute((folder / "model.py").read_text())
+        return module, module.load(folder / "model.safetensors")
+    except (Exception, SystemExit) as e:  # the program of somebody else may fail in any way
+        raise BridgeError(f"{folder} cannot be loaded: {type(e).__name__}: {e}") from e
+
+
+def load_torch(folder, trust: bool = False):
+    """Load the module of a folder that `save_torch` wrote.
+
+    Args:
+        folder: The folder.
+        trust: Must be true, as the folder's model.py is run.
+
+    Returns:
+        The `torch.nn.Module`, in eval mode.
+
+    Raises:
+        BridgeError: The folder is not one, is damaged, or is not trusted.
+    """
+    return _model_py(folder, trust)[1]
+
+
+def load_keras_from(folder, trust: bool = False):
+    """Convert the module of a folder that `save_torch` wrote to Keras; open sizes stay open.
+
+    Args:
+        folder: The folder.
+        trust: Must be true, as the folder's model.py is run.
+
+    Returns:
+        The `keras.Model` and the module that it was made from.
+
+    Raises:
+        BridgeError: The folder is not one, or its module cannot be carried.
+    """
+    import torch
+
+    from bridge.convert import to_keras
+    from bridge.graph import Graph, Value
+    from bridge.verification import SIZES, sample
+
+    program, module = _model_py(folder, trust)
+    try:
+        values = [Value(str(name), tuple(shape), str(dtype)) for name, (shape, dtype) in program.INPUTS.items()]
+    except (AttributeError, TypeError, ValueError) as e:
+        raise BridgeError(f"{folder}/model.py has no INPUTS of the form {{name: (shape, dtype)}}") from e
+    dynamic = [{i for i, d in enumerate(v.shape) if d is None} for v in values]
+    error = None
+    for size in SIZES if any(d - {0} for d in dynamic) else SIZES[:1]:
+        arrays = sample(Graph("", values, None, [], {}, "first"), size)
+        try:
+            return to_keras(module, tuple(map(torch.from_numpy, arrays)), dynamic), module
+        except BridgeError as e:
+            if e.obstacles:
+                raise
+            error = e
+    raise error

@@ -1,0 +1,268 @@
+"""keras.Model -> Graph.
+
+`walk` visits every layer call of a functional or Sequential model in the order of execution, nested
+models included. The reader visits it with plain data and asks the rules; `run` visits it with tensors.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from bridge import rules
+from bridge.graph import BridgeError, Graph, Obstacle, Parameter, Unsupported, Value, chain
+from bridge.rules import KerasLayer
+from bridge.simplify import simplify
+
+
+def is_functional(model) -> bool:
+    """Tell whether a model is a graph of layers: functional, or Sequential and built."""
+    own = (keras.src.models.Functional, keras.Sequential)
+    if not isinstance(model, own) or not getattr(model, "inputs", None):
+        return False
+    return type(model).call in [kind.call for kind in own]  # another `call` may do anything
+
+
+@dataclass
+class Call:
+    """One call of a layer or operation; `label` is its path, numbered from the second call of the same layer on."""
+
+    path: str
+    label: str
+    operation: Any
+    node: Any  # Keras' own record of the call
+    arguments: Any
+    keywords: dict[str, Any]
+
+    def names(self) -> list[str]:
+        """The names of the outputs as the graph has them."""
+        return [self.label if i == 0 else f"{self.label}:{i}" for i in range(len(self.node.outputs))]
+
+
+def walk(
+    model,
+    inputs: list,
+    visit: Callable[[Call], list],
+    prefix: str = "",
+    training: bool | None = None,
+    used: set[str] | None = None,
+):
+    """Run through a model's graph of layers with anything in the place of tensors.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        inputs: What stands for each of `model.inputs`, in their order.
+        visit: Takes a `Call` and returns what stands for its outputs, as a flat list.
+        prefix: The path of the model itself, ending in a dot, where it is nested.
+        training: The `training` argument that an enclosing model was called with.
+        used: The labels given so far.
+
+    Returns:
+        The model's outputs, in its own structure.
+    """
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    known = dict(zip(map(id, keras.tree.flatten(function.inputs)), inputs, strict=True))
+    used = set(input_names(model)) if used is None else used
+
+    def lookup(x):
+        return known[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        for node in function._nodes_by_depth[depth]:
+            if node.is_input or id(node.outputs[0]) in known:
+                continue
+            operation, path = node.operation, prefix + node.operation.name
+            arguments, keywords = keras.tree.map_structure(lookup, (node.arguments.args, node.arguments.kwargs))
+            if (
+                keywords.get("training") is None
+                and training is not None
+                and getattr(operation, "_call_has_training_arg", False)
+            ):
+                keywords["training"] = training
+            if is_functional(operation):
+                inner = {k: v for k, v in keywords.items() if k != "training"}
+                inner = [a for a in keras.tree.flatten((arguments, inner)) if a is not None]
+                outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used)
+                outputs = keras.tree.flatten(outputs)
+            else:
+                label = _unique(path, used)
+                used.add(label)
+                outputs = visit(Call(path, label, operation, node, arguments, keywords))
+            known.update(zip(map(id, node.outputs), outputs, strict=True))
+    return keras.tree.map_structure(lookup, function._outputs_struct)
+
+
+def input_names(model) -> list[str]:
+    """The names of a model's inputs; a KerasTensor's own name is another in each process."""
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    return [t._keras_history.operation.name for t in keras.tree.flatten(function.inputs)]
+
+
+def _unique(name: str, taken) -> str:
+    """A name that is not in `taken`, without the characters by which the graph names what belongs to a layer."""
+    name = re.sub("[#:@]", "_", name)
+    unique, n = name, 1
+    while unique in taken:
+        n += 1
+        unique = f"{name}#{n}"
+    return unique
+
+
+def run(model, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a model in inference mode and return every value by its name in the graph."""
+    seen = {}
+
+    def visit(call: Call):
+        keywords = dict(call.keywords)
+        if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
+            keywords["training"] = bool(keywords.get("training"))
+        outputs = keras.tree.flatten(call.operation(*call.arguments, **keywords))
+        seen.update(zip(call.names(), map(np.asarray, outputs), strict=True))
+        return outputs
+
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    tensors = [
+        keras.ops.convert_to_tensor(x, t.dtype)
+        for x, t in zip(inputs, keras.tree.flatten(function.inputs), strict=True)
+    ]
+    walk(model, tensors, visit)
+    return seen | dict(zip(input_names(model), inputs, strict=True))
+
+
+def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: list[Obstacle] | None = None) -> Graph:
+    """Read a Keras model into a graph with channels last.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        values: Function from a `keras.Variable` to the array to record; by default its value.
+        obstacles: A list to fill with what cannot be carried, instead of raising.
+
+    Returns:
+        The graph; its parameters are named `path.role`, such as `down0_conv0.kernel`.
+
+    Raises:
+        BridgeError: Lists every layer that no rule can carry.
+    """
+    if not is_functional(model):
+        kind = type(model).__name__
+        raise BridgeError(
+            f"{getattr(model, 'name', kind)} cannot be read: it must be a functional keras.Model or a Sequential model "
+            f"that is built. Received: {kind}. Build a Sequential model with `model.build(input_shape)`; "
+            "write a subclassed model with `keras.Model(inputs, outputs)`"
+        )
+    graph = Graph(model.name, [], None, [], {}, channels="last")
+    names: dict[int, str] = {}  # id of a variable -> parameter
+    trained = set(map(id, model.trainable_variables))  # a frozen model trains none, whatever its layers say
+    refuse = obstacles is None
+    obstacles = [] if refuse else obstacles
+
+    def visit(call: Call):
+        outputs = [Value(n, tuple(t.shape), t.dtype) for n, t in zip(call.names(), call.node.outputs, strict=True)]
+        try:
+            layer = _layer(call, outputs)
+            layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
+            rule = rules.for_keras(layer.class_name)
+            if rule is None:
+                raise Unsupported("there is no rule for this class", _remedy(call.operation))
+            nodes = rule.read_keras(layer)
+            held = getattr(rule, "WEIGHTS", {role for node in nodes for role in node.parameters})
+            lost = set(layer.weights) - set(held)
+            if lost:
+                raise Unsupported(f"its weights {', '.join(sorted(lost))} have no place in the other framework")
+            graph.nodes += chain(nodes, layer.inputs, outputs)
+            graph.notes += _unseen(call.path, layer.config)
+        except Unsupported as e:
+            obstacles.append(Obstacle(call.path, type(call.operation).__name__, e.reason, e.remedy))
+        return outputs
+
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    inputs = keras.tree.flatten(function.inputs)
+    graph.inputs = [Value(n, tuple(t.shape), t.dtype) for n, t in zip(input_names(model), inputs, strict=True)]
+    graph.outputs = walk(model, graph.inputs, visit)
+    if obstacles and refuse:
+        raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
+    return simplify(graph)
+
+
+def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
+    """Describe a layer call as plain data; anything that a rule could overlook is refused here."""
+    operation = call.operation
+    is_layer = isinstance(operation, keras.Layer)
+    if type(operation).__module__.split(".")[0] != "keras":
+        raise Unsupported("it is a class of the user's own, for which there is no rule")
+    try:
+        config = operation.get_config()
+    except NotImplementedError:
+        config = {}
+    for key, said in config.items():
+        does = getattr(operation, key, None) if key.endswith("activation") and isinstance(said, str) else None
+        if does and does is not keras.src.activations.ALL_OBJECTS_DICT.get(said):
+            raise Unsupported(
+                f"its {key} is not keras.activations.{said}, though its configuration says so",
+                f"give keras.activations.{said}, or make the function a layer of its own",
+            )
+    if is_layer:
+        _check_dtypes(call)
+    flat = keras.tree.flatten(call.arguments)
+    extra = [a for a in flat if not isinstance(a, Value) and a is not None]
+    extra += [f"{k}={v}" for k, v in call.keywords.items() if v is not None and k != "training"]
+    if extra and is_layer:
+        raise Unsupported(f"it is called with {', '.join(map(str, extra))}")
+    arguments = {k: v for k, v in call.keywords.items() if v is not None}
+    if not is_layer:
+        arguments = dict(inspect.signature(operation.call).bind(*call.arguments, **call.keywords).arguments)
+    return KerasLayer(
+        call.path,
+        type(operation).__name__ if is_layer else f"ops.{type(operation).__name__}",
+        config,
+        [a for a in flat if isinstance(a, Value)],
+        outputs,
+        trainable=getattr(operation, "trainable", True),
+        arguments=arguments,
+    )
+
+
+def _check_dtypes(call: Call) -> None:
+    """Refuse a layer that computes in another dtype than its weights and inputs have: torch does not convert."""
+    policy = call.operation.dtype_policy
+    real = {a.dtype for a in keras.tree.flatten(call.arguments) if isinstance(a, Value) and "float" in a.dtype}
+    used = real | {policy.compute_dtype, policy.variable_dtype}
+    if len(used) > 1 or not used <= {"float16", "float32", "float64"}:
+        raise Unsupported(
+            f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(real)) or 'no float dtype'}",
+            "rebuild the model with one of float32, float64 and float16 throughout",
+        )
+
+
+def _unseen(path: str, config: dict) -> list[str]:
+    """Say what belongs to Keras' training and is no part of a torch module."""
+    found = [k for k, v in config.items() if v is not None and k.endswith(("_regularizer", "_constraint"))]
+    found += ["synchronized"] if config.get("synchronized") else []
+    return [f"{path}: {k} belongs to Keras' training; the torch module does not have it" for k in found]
+
+
+def _weights(path, layer, names, parameters, values, trained) -> dict[str, str]:
+    """Record a layer's variables once each; return the layer's own names for them."""
+    found = {}
+    for variable in getattr(layer, "weights", ()):
+        parts = variable.path.split("/")
+        role = (
+            "/".join(parts[len(parts) - 1 - parts[-2::-1].index(layer.name) :])
+            if layer.name in parts[:-1]
+            else variable.name
+        )
+        if id(variable) not in names:
+            names[id(variable)] = name = _unique(f"{path}.{role}", parameters)
+            parameters[name] = Parameter(values(variable), id(variable) in trained)
+        found[role] = names[id(variable)]
+    return found
+
+
+def _remedy(operation) -> str:
+    if type(operation).__name__ == "Lambda":
+        return "replace it by a layer, or by functions of keras.ops on the tensors"
+    return "`bridge rules` lists what is supported"

@@ -1,0 +1,169 @@
+"""Graph -> functional keras.Model."""
+
+import inspect
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+
+from bridge import rules
+from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, flatten, map_structure
+from bridge.rules import KerasCall
+
+
+def write(graph: Graph) -> keras.Model:
+    """Build a functional Keras model from a graph with channels last.
+
+    Args:
+        graph: What `layout.convert(graph, "last")` returned.
+
+    Returns:
+        A model with real layers, named after the nodes, that holds the graph's weights.
+
+    Raises:
+        BridgeError: Lists every node that Keras cannot hold.
+    """
+    plans, obstacles = [], []
+    for node in graph.nodes:
+        try:
+            plans.append((node, rules.for_operator(node.operator).write_keras(node), _trainable(node, graph)))
+        except Unsupported as e:
+            obstacles.append(Obstacle(node.name or "model", node.operator, e.reason, e.remedy))
+    if obstacles:
+        raise BridgeError(f"{graph.name} has {len(obstacles)} node(s) that Keras cannot hold:", obstacles)
+    plans = _fuse(plans, graph)
+    _check_shared(plans, graph)
+    taken: set[str] = set()
+    tensors = {v.name: keras.Input(batch_shape=v.shape, dtype=v.dtype, name=_name(v.name, taken)) for v in graph.inputs}
+    inputs = [tensors[v.name] for v in graph.inputs]
+    layers: dict[tuple, Any] = {}
+    owner = {v.name: v.name for v in graph.inputs}  # value -> the layer that made it, to name what has no name
+    for node, calls, trainable in plans:
+        x = [tensors[v.name] for v in node.inputs]
+        x = x[0] if len(x) == 1 else x
+        for call in calls:
+            key = _identity(node, call)
+            if key not in layers:
+                base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
+                layers[key] = _layer(base, node.outputs[0].dtype, call, trainable, taken)
+            x = layers[key](x)
+            if call.weights:
+                _assign(layers[key], node, graph)
+        owner |= dict.fromkeys([v.name for v in node.outputs], node.name or owner[node.inputs[0].name])
+        tensors.update(zip([v.name for v in node.outputs], x if isinstance(x, (list, tuple)) else [x], strict=True))
+    return keras.Model(
+        inputs[0] if len(inputs) == 1 else inputs,
+        map_structure(lambda v: tensors[v.name], graph.outputs),
+        name=_name(graph.name, set()),
+    )
+
+
+def _identity(node: Node, call: KerasCall) -> tuple:
+    """Two calls are of one layer if they share their parameters, or have none and the same module's name."""
+    shared = tuple(sorted(node.parameters.items())) if call.weights else ()
+    return (node.operator, repr(call), shared or node.name or node.outputs[0].name)
+
+
+def _fuse(plans, graph: Graph) -> list:
+    """Put an activation that has no layer of its own into the convolution or Dense before it, as Keras can."""
+    consumers = graph.consumers()
+    leaving = {v.name for v in flatten(graph.outputs)}
+    fused: dict[int, list[KerasCall]] = {}  # position -> the calls with the activation
+    for i, ((node, calls, _), (after, after_calls, _)) in enumerate(pairwise(plans)):
+        alone = consumers.get(node.outputs[0].name, []) == [after] and node.outputs[0].name not in leaving
+        if (
+            alone
+            and not after.name
+            and [c.layer for c in after_calls] == ["Activation"]
+            and calls
+            and calls[-1].weights
+            and getattr(rules.for_operator(node.operator), "FUSES", False)
+        ):
+            fused[i] = [*calls[:-1], replace(calls[-1], config={**calls[-1].config, **after_calls[0].config})]
+    forms: dict[tuple, set[str]] = {}  # a layer that is called several times has one activation
+    for i, (node, calls, _) in enumerate(plans):
+        forms.setdefault(tuple(sorted(node.parameters.items())), set()).add(repr(fused.get(i, calls)[-1:]))
+    fused = {i: calls for i, calls in fused.items() if len(forms[tuple(sorted(plans[i][0].parameters.items()))]) == 1}
+    return [
+        (replace(node, outputs=plans[i + 1][0].outputs), fused[i], trainable)
+        if i in fused
+        else (node, calls, trainable)
+        for i, (node, calls, trainable) in enumerate(plans)
+        if i - 1 not in fused
+    ]
+
+
+def _check_shared(plans, graph: Graph) -> None:
+    """Refuse what Keras cannot tie: it shares whole layers, not single weights."""
+    holders: dict[str, tuple] = {}
+    obstacles = []
+    for node, calls, _ in plans:
+        for call in calls:
+            for name in node.parameters.values() if call.weights else ():
+                if holders.setdefault(name, _identity(node, call)) != _identity(node, call):
+                    reason = f"its weight {name} is also another layer's, and Keras shares whole layers only"
+                    obstacles.append(
+                        Obstacle(
+                            node.name or "model", node.operator, reason, "use one module in both places, or untie them"
+                        )
+                    )
+    if obstacles:
+        raise BridgeError(
+            f"{graph.name} has {len(obstacles)} node(s) that Keras cannot hold:", list(dict.fromkeys(obstacles))
+        )
+
+
+def _name(text: str, taken: set[str]) -> str:
+    """A name that Keras and TensorFlow's scopes accept and that is new."""
+    text = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in text)[:200].lstrip("_-/.") or "layer"
+    )
+    unique, n = text, 1
+    while unique in taken:
+        unique, n = f"{text}_{n}", n + 1
+    taken.add(unique)
+    return unique
+
+
+def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str]):
+    """Make a layer, or the function of keras.ops with its options."""
+    if call.layer.startswith("ops."):
+        function = getattr(keras.ops, call.layer.removeprefix("ops."))
+
+        def apply(x):
+            result = function(*x if isinstance(x, list) else [x], **call.config)
+            keras.tree.flatten(result)[0]._keras_history.operation.name = _name(base + call.suffix, taken)
+            return result
+
+        return apply
+    config = call.config | ({"dtype": dtype} if "float" in dtype else {})
+    kind = getattr(keras.layers, call.layer)
+    if "data_format" in inspect.signature(kind).parameters:  # whatever Keras is set to
+        config["data_format"] = "channels_last"
+    layer = kind(**config, name=_name(base + call.suffix, taken))
+    layer.trainable = trainable
+    return layer
+
+
+def _assign(layer, node: Node, graph: Graph):
+    """Give a built layer the graph's arrays, by the layer's own names of its weights."""
+    by_role = {w.name: w for w in layer.weights}
+    if set(by_role) != set(node.parameters):
+        raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")
+    for role, name in node.parameters.items():
+        by_role[role].assign(np.asarray(graph.parameters[name].value))
+
+
+def _trainable(node: Node, graph: Graph) -> bool:
+    """Keras trains a layer as a whole or not at all."""
+    statistics = getattr(rules.for_operator(node.operator), "STATISTICS", ())
+    flags = {role: graph.parameters[p].trainable for role, p in node.parameters.items() if role not in statistics}
+    if len(set(flags.values())) > 1:
+        raise Unsupported(
+            f"of its parameters {[r for r, t in flags.items() if t]} are trained and "
+            f"{[r for r, t in flags.items() if not t]} are not, but Keras trains a layer as a whole",
+            "freeze all of the module's parameters or none",
+        )
+    return node.attributes.get("frozen", False) is False if not flags else all(flags.values())

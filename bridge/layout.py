@@ -1,0 +1,222 @@
+"""Where channels-last and channels-first meet.
+
+Every tensor carries an order: axis i of the tensor as it is written is axis `order[i]` of the tensor as it
+was read. A permutation in the source graph costs nothing, it only changes the order; a permutation is
+written where an operator needs another order than its input has. So inverse pairs never come to be.
+
+How an operator follows the layout is a function of this file, named in its rule as LAYOUT:
+`anything` (elementwise), `axes` (has axes that can be renumbered), `channels` (wants the channel axis where
+the framework has it) or `fixed` (must see its input as it was read; the rule for what is unknown).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from bridge import rules
+from bridge.graph import Graph, Node, Parameter, Value, flatten, map_structure
+from bridge.simplify import simplify
+
+Order = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The order of a flattened tensor: its last axis runs over `shape` with the axes permuted by `order`."""
+
+    shape: tuple[int, ...]
+    order: Order
+
+    def index(self) -> np.ndarray:
+        """Positions, in the source's row, of the rows as they are written."""
+        return np.arange(int(np.prod(self.shape))).reshape(self.shape).transpose(self.order).ravel()
+
+
+@dataclass
+class Placement:
+    """What an operator wants: the order of each input, what comes out, and its renumbered attributes."""
+
+    inputs: list[Any]
+    outputs: list[Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    alias: bool = False  # the node only renames axes: nothing is written
+    kernel_rows: Rows | bool | None = False  # the order of the kernel's rows; None: as they are; False: it has none
+
+
+@dataclass
+class Context:
+    """What a layout function may ask.
+
+    The orders of a node's inputs, which of them are the graph's own, the layouts that the graph was read from and is
+    written for, and who reads its outputs.
+    """
+
+    orders: list[Any]
+    outside: list[bool]
+    source: str
+    target: str
+    consumers: dict[str, list[Node]]
+
+    def feeds_only(self, value: Value, accepted: Callable[[Node], bool]) -> bool:
+        """Tell whether a value reaches nothing but accepted nodes, through elementwise ones."""
+        nodes = self.consumers.get(value.name, [])
+        return bool(nodes) and all(
+            accepted(n)
+            or (
+                n.operator != "output"
+                and _elementwise(n)
+                and len(n.inputs) == 1
+                and self.feeds_only(n.outputs[0], accepted)
+            )
+            for n in nodes
+        )
+
+
+def _elementwise(node: Node) -> bool:
+    layout = rules.for_operator(node.operator).LAYOUT
+    return layout is anything or (layout is axes and not {"axis", "axes"} & node.attributes.keys())
+
+
+def identity(rank: int) -> Order:
+    """The order in which a tensor was read."""
+    return tuple(range(rank))
+
+
+def channel_order(rank: int, axis: int, target: str) -> Order:
+    """The order that puts the channel axis where the target has it, the other axes as they are."""
+    others = [a for a in range(rank) if a != axis % rank]
+    others.insert(1 if target == "first" else rank - 1, axis % rank)
+    return tuple(others)
+
+
+def boundary_order(value: Value, source: str, target: str) -> Order:
+    """The order of a tensor at the model's boundary: ranks 4 and 5 follow the framework, others stay."""
+    if value.rank not in (4, 5) or source == target:
+        return identity(value.rank)
+    return channel_order(value.rank, 1 if source == "first" else value.rank - 1, target)
+
+
+def fixed(node: Node, context: Context) -> Placement:
+    """Inputs and outputs as they were read."""
+    return Placement([identity(v.rank) for v in node.inputs], [identity(v.rank) for v in node.outputs])
+
+
+def anything(node: Node, context: Context) -> Placement:
+    """Elementwise: any order, the same for all inputs; most of them decide, those straight from outside do not.
+
+    Which axes come first in the source does not, so that the layout is the same from whichever framework it was read.
+    """
+    if len({v.rank for v in node.inputs + node.outputs}) > 1:
+        return fixed(node, context)
+    inner = [o for o, outside in zip(context.orders, context.outside, strict=True) if not outside]
+    order = Counter(inner or context.orders).most_common(1)[0][0]
+    return Placement([order] * len(node.inputs), [order] * len(node.outputs))
+
+
+def axes(node: Node, context: Context) -> Placement:
+    """Any order, the same for all inputs; the attributes `axis` (a number) and `axes` (several) are renumbered."""
+    if not _elementwise(node) and any(isinstance(o, Rows) for o in context.orders):
+        return fixed(node, context)
+    placement = anything(node, context)
+    order = placement.inputs[0]
+    rank = node.inputs[0].rank
+    if "axis" in node.attributes:
+        placement.attributes["axis"] = order.index(node["axis"] % rank)
+    if "axes" in node.attributes:
+        placement.attributes["axes"] = tuple(sorted(order.index(a % rank) for a in node["axes"]))
+    return placement
+
+
+def channels(node: Node, context: Context) -> Placement:
+    """The channel axis (attribute `axis`) where the target framework has it; what loses its axes is as it was read."""
+    order = channel_order(node.inputs[0].rank, node["axis"], context.target)
+    rank = node.inputs[0].rank
+    outputs = [order if v.rank == rank else identity(v.rank) for v in node.outputs]
+    return Placement([order] * len(node.inputs), outputs, {"axis": order.index(node["axis"] % rank)})
+
+
+def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -> Graph:
+    """Rewrite a graph for channels "first" (torch) or "last" (Keras).
+
+    Args:
+        graph: What a reader returned.
+        target: "first" or "last". The graph's own layout may be asked for: its permutations are then reduced
+            to those that are needed.
+        inputs: Name of an input -> its order at the boundary, where it does not follow the rule of ranks 4 and 5.
+
+    Returns:
+        A graph in which every value has its `source` and `order`, and "permute" nodes stand where orders meet.
+    """
+    consumers = graph.consumers()
+    for value in flatten(graph.outputs):
+        consumers.setdefault(value.name, []).append(Node("output"))
+    written: dict[str, dict[Any, Value]] = {}  # source value -> order -> value as written
+    nodes: list[Node] = []
+    parameters = dict(graph.parameters)
+    reordered: dict[str, Rows | None] = {}
+
+    def put(value: Value, order) -> Value:
+        shape = value.shape if isinstance(order, Rows) else tuple(value.shape[a] for a in order)
+        new = replace(value, shape=shape, source=value.name, order=None if isinstance(order, Rows) else order)
+        written.setdefault(value.name, {}).setdefault(order, new)
+        return new
+
+    def get(value: Value, order) -> Value:
+        have = written[value.name]
+        if order not in have:
+            origin, old = next((o, v) for o, v in have.items())
+            permutation = tuple(origin.index(a) for a in order)
+            new = replace(
+                value,
+                name=f"{value.name}@{''.join(map(str, order))}",
+                order=order,
+                source=value.name,
+                shape=tuple(value.shape[a] for a in order),
+            )
+            nodes.append(Node("permute", {"permutation": permutation}, inputs=[old], outputs=[new]))
+            have[order] = new
+        return have[order]
+
+    given = inputs or {}
+    entering = [put(v, tuple(given.get(v.name) or boundary_order(v, graph.channels, target))) for v in graph.inputs]
+    outside = {v.name for v in entering}
+    for node in graph.nodes:
+        have = [next(iter(written[v.name].items())) for v in node.inputs]
+        context = Context(
+            [order for order, _ in have], [v.name in outside for _, v in have], graph.channels, target, consumers
+        )
+        placement = rules.for_operator(node.operator).LAYOUT(node, context)
+        if placement.alias:
+            for value, order in zip(node.outputs, placement.outputs, strict=True):
+                old = next(iter(written[node.inputs[0].name].values()))
+                written[value.name] = {order: replace(old, source=value.name, order=order)}
+            continue
+        read = [get(v, o) for v, o in zip(node.inputs, placement.inputs, strict=True)]
+        made = [put(v, o) for v, o in zip(node.outputs, placement.outputs, strict=True)]
+        nodes.append(replace(node, inputs=read, outputs=made, attributes={**node.attributes, **placement.attributes}))
+        if placement.kernel_rows is not False:
+            name, rows = node.parameters["kernel"], placement.kernel_rows
+            if reordered.setdefault(name, rows) != rows:
+                return convert(_pin(graph, name), target, inputs)
+            if rows and parameters.get(name) is graph.parameters.get(name) and name in parameters:
+                old = parameters[name]
+                parameters[name] = Parameter(old.value[rows.index()], old.trainable)
+    outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
+    nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
+    laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)
+    return simplify(laid_out)  # what a permutation stood between may meet now
+
+
+def _pin(graph: Graph, kernel: str) -> Graph:
+    """A Dense kernel that is used with rows in two orders keeps its rows: its inputs are permuted instead."""
+    nodes = [
+        replace(n, attributes={**n.attributes, "pinned": True}) if n.parameters.get("kernel") == kernel else n
+        for n in graph.nodes
+    ]
+    return replace(graph, nodes=nodes)
+
+
+LayoutRule = Callable[[Node, Context], Placement]

@@ -1,0 +1,216 @@
+"""One file for each operator family, found by its name; nothing is registered and no list is kept.
+
+A rule file imports no framework. It has
+
+    OPERATORS   the neutral operators that it owns
+    KERAS       class names of keras.layers (or "ops.name" of keras.ops) that it reads
+    TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign") and names of its own HELPERS that it reads
+    HELPERS     class name -> source of what torch lacks, written into model.py once (optional)
+    WEIGHTS     Keras name -> (torch name, einops pattern from Keras' axes to torch's)
+    LAYOUT      how its axes follow the layout (a function of bridge.layout)
+
+and, where they apply,
+
+    STATISTICS    weights that no one trains
+    FUSES         True: its Keras layer has an `activation`
+    OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it
+    ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
+    LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
+    merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
+
+and always
+
+    read_keras(layer: KerasLayer) -> list[Node]       write_keras(node: Node) -> list[KerasCall]
+    read_torch(call: TorchOperation) -> list[Node]    write_torch(node: Node) -> TorchCall
+"""
+
+import functools
+import importlib
+import pkgutil
+import textwrap
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from bridge.graph import Parameter, Unsupported, Value
+
+
+@dataclass
+class KerasLayer:
+    """A layer at one place in a Keras model, as plain data.
+
+    `weights` maps the layer's own name of a weight ("kernel") to its name in `Graph.parameters`. `arguments` is
+    what a layer is called with beside its inputs, and every argument, by its name, of a function of keras.ops.
+    """
+
+    path: str
+    class_name: str
+    config: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+    weights: dict[str, str] = field(default_factory=dict)
+    trainable: bool = True
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> int:
+        return self.inputs[0].rank
+
+    @property
+    def axis(self) -> int:
+        """The channel axis that the layer's `data_format` says."""
+        return 1 if self.config.get("data_format") == "channels_first" else self.rank - 1
+
+
+@dataclass
+class KerasCall:
+    """A Keras layer to be made and called: `keras.layers.<layer>(**config)`.
+
+    `layer` may be "ops.name": the function `keras.ops.name(inputs..., **config)`. `suffix` names what a node
+    needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name.
+    """
+
+    layer: str
+    config: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    weights: bool = False
+
+
+@dataclass
+class TorchOperation:
+    """An ATen call, or a whole module of a known class, as plain data.
+
+    `target` is the ATen name ("conv2d") or the class; `arguments` holds every argument by the name of its
+    schema (for a module: its attributes). Tensors that flow are `Value`s, weights are torch's own names in
+    `state`, and `weights()` turns them into parameters of the graph.
+    """
+
+    path: str
+    target: str
+    arguments: dict[str, Any]
+    inputs: list[Value]
+    outputs: list[Value]
+    state: dict[str, tuple[str, np.ndarray, bool]]  # argument -> (name in the state dict, array, trainable)
+    parameters: dict[str, Parameter]  # the graph's own
+
+    def __getitem__(self, argument: str):
+        return self.arguments[argument]
+
+    def numbers(self, argument: str, length: int) -> tuple:
+        """An argument that torch accepts as one number or several, as several."""
+        value = self.arguments[argument]
+        value = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(value) * length if len(value) == 1 else tuple(value)
+
+    def weights(self, table: dict[str, tuple[str, str]], **sizes: int) -> dict[str, str]:
+        """Put the weights of a rule's table into the graph, in Keras' axes, and return their names."""
+        found = {}
+        for role, (argument, pattern) in table.items():
+            if argument not in self.state and self.arguments.get(argument) is not None:
+                raise Unsupported(f"its {argument} is computed by the module, not stored", "store it as a parameter")
+            if argument in self.state:
+                name, array, trainable = self.state[argument]
+                value = to_keras_axes(array, pattern, **sizes)
+                kept = self.parameters.setdefault(name, Parameter(value, trainable)).value
+                if kept.shape != value.shape or kept.strides != value.strides:
+                    raise Unsupported(f"{name} is shared by operators that want its axes in different orders")
+                found[role] = name
+        return found
+
+
+@dataclass
+class TorchCall:
+    """A torch submodule and the expression that calls it; either may stand alone.
+
+    In `expression`, `{self}` is the submodule and `{0}`, `{1}`, `{all}` are the inputs. `weights` is the part of
+    the rule's table that applies, `state` what else belongs in the state dict, `setup` statements that follow
+    the constructor, `helpers` the helper classes in use, `overwriting` the same call on an input that may go.
+    """
+
+    expression: str
+    constructor: str = ""
+    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
+    state: dict[str, np.ndarray] = field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    overwriting: "TorchCall | None" = None
+
+
+def to_torch_axes(array: np.ndarray, pattern: str, **sizes: int) -> np.ndarray:
+    """Rearrange a Keras array as its pattern says."""
+    return rearrange(array, pattern, **_used(pattern.split("->")[0], sizes))
+
+
+def to_keras_axes(array: np.ndarray, pattern: str, **sizes: int) -> np.ndarray:
+    """Rearrange a torch array the other way: the inverse is the pattern read backwards."""
+    left, right = pattern.split("->")
+    return rearrange(array, f"{right} -> {left}", **_used(right, sizes))
+
+
+def _used(side: str, sizes: dict[str, int]) -> dict[str, int]:
+    names = side.replace("(", " ").replace(")", " ").split()
+    return {k: v for k, v in sizes.items() if k in names}
+
+
+def literal(value) -> str:
+    """Python source of a plain value: numbers, strings and tuples; nothing else can reach generated source."""
+    if isinstance(value, (bool, type(None), str)):
+        return repr(value)
+    if isinstance(value, (int, np.integer)):
+        return repr(int(value))
+    if isinstance(value, (float, np.floating)):
+        return repr(float(value)) if np.isfinite(value) else f'float("{float(value)}")'
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
+    raise TypeError(f"{type(value).__name__} cannot be written as source")
+
+
+def call_source(function: str, *positional, **named) -> str:
+    """Source of a call, such as `nn.Conv2d(3, 8, 3, stride=2)`."""
+    return f"{function}({', '.join([*map(literal, positional), *(f'{k}={literal(v)}' for k, v in named.items())])})"
+
+
+def single(values: tuple):
+    """One number where all are the same, as people write it: `3` for `(3, 3)`."""
+    return values[0] if len(set(values)) == 1 else tuple(values)
+
+
+@functools.cache
+def families() -> dict[str, ModuleType]:
+    """Map the file names of this folder to their modules."""
+    names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+@functools.cache
+def _index(attribute: str) -> dict[str, ModuleType]:
+    return {key: rule for rule in families().values() for key in getattr(rule, attribute, ())}
+
+
+def for_operator(operator: str) -> ModuleType:
+    """Return the rule file that owns a neutral operator."""
+    return _index("OPERATORS")[operator]
+
+
+def for_keras(class_name: str) -> ModuleType | None:
+    """Return the rule file that reads a Keras layer, if there is one."""
+    return _index("KERAS").get(class_name)
+
+
+def for_torch(target: str) -> ModuleType | None:
+    """Return the rule file that reads an ATen operator or a class of modules, if there is one."""
+    return _index("TORCH").get(target)
+
+
+def helper_names() -> set[str]:
+    """Return the names of all helper classes."""
+    return set(_index("HELPERS"))
+
+
+@functools.cache
+def helper_source(name: str) -> str:
+    """Return the source of a helper class that generated modules carry."""
+    return textwrap.dedent(_index("HELPERS")[name].HELPERS[name]).strip() + "\n"

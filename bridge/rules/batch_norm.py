@@ -1,0 +1,135 @@
+"""Batch normalisation: keras.layers.BatchNormalization <-> torch.nn.BatchNorm{1,2,3}d.
+
+torch's momentum is 1 - Keras'; epsilon is 1e-3 in Keras and 1e-5 in torch. In training torch puts the unbiased
+variance, n/(n-1) of Keras' biased one, into the running variance. A frozen Keras layer works with its moving
+statistics in training too; torch needs a helper for that.
+"""
+
+import numpy as np
+
+from bridge.graph import Node, Unsupported
+from bridge.layout import channels
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
+
+OPERATORS = ("batch_norm",)
+KERAS = ("BatchNormalization",)
+LAYOUT = channels
+OVERWRITABLE = True
+STATISTICS = ("moving_mean", "moving_variance")
+
+WEIGHTS = {
+    "gamma": ("weight", "c -> c"),
+    "beta": ("bias", "c -> c"),
+    "moving_mean": ("running_mean", "c -> c"),
+    "moving_variance": ("running_var", "c -> c"),
+}
+HELPERS = {
+    f"FrozenBatchNorm{n}d": f'''
+        class FrozenBatchNorm{n}d(nn.BatchNorm{n}d):
+            """Batch normalisation that uses its running statistics in training too, as a frozen Keras layer does."""
+
+            def train(self, mode=True):
+                return super().train(False)
+        '''
+    for n in (1, 2, 3)
+}
+TORCH = ("batch_norm", *HELPERS)
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    c = layer.config
+    axis = c["axis"] % layer.rank
+    if axis == 0:
+        raise Unsupported("axis=0 is the batch", "normalise another axis")
+    if c["momentum"] == 1:
+        raise Unsupported("momentum=1.0 never updates the moving statistics", "set trainable=False instead")
+    if layer.arguments.get("training") is True:
+        raise Unsupported(
+            "it is called with training=True, so that it never uses its moving statistics",
+            "leave `training` to the model",
+        )
+    frozen = not layer.trainable  # a recorded training=False is overruled by `fit` and `predict`
+    return [
+        Node(
+            "batch_norm",
+            {
+                "channels": layer.inputs[0].shape[axis],
+                "axis": axis,
+                "epsilon": c["epsilon"],
+                "momentum": c["momentum"],
+                "frozen": frozen,
+            },
+            layer.weights,
+            layer.path,
+        )
+    ]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    return [
+        KerasCall(
+            "BatchNormalization",
+            {
+                "axis": node["axis"] if node["axis"] != node.inputs[0].rank - 1 else -1,
+                "epsilon": node["epsilon"],
+                "momentum": node["momentum"],
+                "scale": "gamma" in node.parameters,
+                "center": "beta" in node.parameters,
+            },
+            weights=True,
+        )
+    ]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    weights = call.weights(WEIGHTS)
+    if "moving_mean" not in weights:
+        raise Unsupported(
+            "track_running_stats=False: it normalises by the batch at inference too", "track the statistics"
+        )
+    if call.arguments.get("training") is True and call.target not in HELPERS:  # it was exported in eval mode
+        raise Unsupported("it normalises by the batch at inference too", "use its running statistics in eval mode")
+    if not call["momentum"]:  # torch.export shows None as 0
+        raise Unsupported("momentum=None, the cumulative average, or 0", "give the module a momentum")
+    affine = [call.parameters[p].trainable for r, p in weights.items() if r not in STATISTICS]
+    return [
+        Node(
+            "batch_norm",
+            {
+                "channels": call.inputs[0].shape[1],
+                "axis": 1,
+                "epsilon": call["eps"],
+                "momentum": round(1 - call["momentum"], 12),
+                "frozen": call.target in HELPERS or (bool(affine) and not any(affine)),
+            },
+            weights,
+            call.path,
+        )
+    ]
+
+
+def write_torch(node: Node) -> TorchCall:
+    weights = {r: w for r, w in WEIGHTS.items() if r in node.parameters}
+    rank = max(1, node.inputs[0].rank - 2)
+    if rank > 3:
+        raise Unsupported(f"input of rank {node.inputs[0].rank}", "reshape it to rank 5 or less")
+    function, helpers = f"nn.BatchNorm{rank}d", ()
+    if node["frozen"]:
+        function = f"FrozenBatchNorm{rank}d"
+        helpers = (function,)
+    options = {"eps": node["epsilon"], "momentum": round(1 - node["momentum"], 12)}
+    missing = [w for r, (w, _) in WEIGHTS.items() if r not in node.parameters]
+    if len(missing) == 2:
+        options["affine"] = False
+    setup = tuple(f'{{self}}.register_parameter("{w}", None)' for w in missing if len(missing) == 1)
+    state = {"num_batches_tracked": np.array(0)}
+    return TorchCall("{self}({0})", call_source(function, node["channels"], **options), weights, state, setup, helpers)
+
+
+def torch_statistics(role: str, before: np.ndarray, after: np.ndarray, node: Node, shape) -> np.ndarray:
+    """What torch's running statistics are after a step in which Keras' went from `before` to `after`."""
+    if role != "moving_variance" or node["frozen"] or shape is None:
+        return after
+    count = int(np.prod(shape)) // node["channels"]
+    kept = node["momentum"] * before
+    return kept + (after - kept) * count / max(1, count - 1)

@@ -1,0 +1,60 @@
+"""Flatten: keras.layers.Flatten <-> torch.nn.Flatten.
+
+The rows run height, width, channel in Keras and channel, height, width in torch. Where a flattened tensor
+reaches nothing but Dense layers, their kernels' rows are put into the other order; else the tensor is permuted
+before it is flattened.
+"""
+
+from math import prod
+
+from bridge.graph import Node, Unsupported
+from bridge.layout import Context, Placement, Rows, channel_order, fixed, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
+
+OPERATORS = ("flatten",)
+KERAS = ("Flatten",)
+TORCH = ("flatten", "view", "reshape")
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    shape, order = node.inputs[0].shape, context.orders[0]
+    # one order, whatever came before, so that the way back puts the rows as they were
+    standard = channel_order(len(shape), 1 if context.source == "first" else len(shape) - 1, context.target)
+    plain = (order == identity(len(shape)) and len(shape) not in (4, 5)) or standard == identity(len(shape))
+    if (
+        isinstance(order, Rows)
+        or plain
+        or None in shape[1:]
+        or not context.feeds_only(node.outputs[0], lambda n: n.operator == "dense" and not n.attributes.get("pinned"))
+    ):
+        return fixed(node, context)
+    return Placement([standard], [Rows(shape[1:], tuple(a - 1 for a in standard[1:]))])
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    if layer.config.get("data_format") == "channels_first" and layer.rank > 2:
+        raise Unsupported("data_format='channels_first' flattens channels last", "use channels_last")
+    return [Node("flatten", {}, name=layer.path)]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    return [KerasCall("Flatten")]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    rank, shape = call.inputs[0].rank, call.inputs[0].shape
+    if call.target != "flatten":  # x.view(x.size(0), -1)
+        if not shape or shape[0] is not None or None in shape[1:] or call.outputs[0].shape != (None, prod(shape[1:])):
+            raise Unsupported(
+                f"it reshapes {shape} to {call.outputs[0].shape}", "flatten all axes but the batch, which stays open"
+            )
+        return [Node("flatten", {}, name=call.path)]
+    if call["start_dim"] % rank != 1 or call["end_dim"] % rank != rank - 1:
+        raise Unsupported(
+            f"it flattens axes {call['start_dim']} to {call['end_dim']}", "flatten all axes but the batch"
+        )
+    return [Node("flatten", {}, name=call.path)]
+
+
+def write_torch(node: Node) -> TorchCall:
+    return TorchCall("{self}({0})", "nn.Flatten()") if node.name else TorchCall("torch.flatten({0}, 1)")

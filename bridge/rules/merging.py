@@ -1,0 +1,151 @@
+"""Merging tensors: keras.layers.{Add, Concatenate, ...}, keras.ops.add, a + b, a * 2 <-> torch.add, torch.cat.
+
+An operator of arithmetic joins two tensors, or a tensor and a number (attribute `number`); more than two are joined
+from the left to the right, as Keras' layers do. Average is a sum divided by a number, and `1 - x` is `-x + 1`,
+which is the same to the last bit.
+
+Tensors of different ranks are refused: torch and keras.ops put new axes first, where the batch is, and Keras'
+layers put them after it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import axes, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
+
+# operator -> (layer of Keras, function of keras.ops, torch expression)
+ARITHMETIC = {
+    "add": ("Add", "add", "{0} + {1}"),
+    "subtract": ("Subtract", "subtract", "{0} - {1}"),
+    "multiply": ("Multiply", "multiply", "{0} * {1}"),
+    "divide": (None, "true_divide", "{0} / {1}"),
+    "maximum": ("Maximum", "maximum", "torch.maximum({0}, {1})"),
+    "minimum": ("Minimum", "minimum", "torch.minimum({0}, {1})"),
+}
+LAYERS = {layer: operator for operator, (layer, _, _) in ARITHMETIC.items() if layer} | {"Average": "add"}
+FUNCTIONS = {f"ops.{operator.title()}": operator for operator in ARITHMETIC} | {"ops.TrueDivide": "divide"}
+ATEN = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum"}
+
+OPERATORS = ("concatenate", *ARITHMETIC)
+KERAS = ("Concatenate", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
+TORCH = ("cat", "rsub", "neg", *ATEN)
+LAYOUT = axes
+
+
+def _join(operator: str, inputs: list, name: str, outputs: list[Value]) -> list[Node]:
+    """Nodes that join tensors and numbers from the left to the right."""
+    if len({v.rank for v in inputs if isinstance(v, Value)}) > 1:
+        raise Unsupported(
+            f"it joins tensors of shapes {' and '.join(str(v.shape) for v in inputs if isinstance(v, Value))}",
+            "reshape them to the same rank",
+        )
+    nodes, left = [], inputs[0]
+    for i, right in enumerate(inputs[1:], 2):
+        last = i == len(inputs)
+        node = Node(operator, {}, name=name if last else "", inputs=[left])
+        if isinstance(right, Value):
+            node.inputs.append(right)
+        else:
+            node.attributes["number"] = right
+        left = outputs[0] if last else replace(outputs[0], name=f"{outputs[0].name}:{i}", shape=_broadcast(node.inputs))
+        nodes.append(replace(node, outputs=[left]))
+    return nodes
+
+
+def _broadcast(inputs: list[Value]):
+    return tuple(next((n for n in sizes if n != 1), 1) for sizes in zip(*(v.shape for v in inputs), strict=True))
+
+
+def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> list[Node]:
+    """Nodes for two operands, one of which may be a number."""
+    left, right = (x.item() if isinstance(x, np.generic) else x for x in (left, right))
+    for x in (left, right):
+        if not isinstance(x, (Value, int, float)) or isinstance(x, bool):
+            raise Unsupported(
+                "one of its operands is a constant or a weight, not a tensor that flows",
+                "make it a number, or a layer that holds the weight",
+            )
+    if isinstance(left, Value) and isinstance(right, Value):
+        return _join(operator, [left, right], name, outputs)
+    if operator in ("maximum", "minimum"):
+        raise Unsupported(f"{operator} of a tensor and a number", "use a ReLU with its threshold and max_value")
+    if operator == "subtract" and isinstance(right, Value):
+        negative = replace(right, name=f"{outputs[0].name}:0", shape=right.shape)
+        return [
+            Node("multiply", {"number": -1}, inputs=[right], outputs=[negative]),
+            *_join("add", [negative, left], name, outputs),
+        ]
+    if operator == "divide" and isinstance(right, Value):
+        raise Unsupported("it divides a number by a tensor", "divide a tensor by a number, or by a tensor")
+    if isinstance(right, Value):
+        left, right = right, left
+    return _join(*(("add", [left, -right]) if operator == "subtract" else (operator, [left, right])), name, outputs)
+
+
+def _concatenate(inputs: list, axis: int, name: str) -> list[Node]:
+    if not all(isinstance(v, Value) for v in inputs):
+        raise Unsupported("it concatenates a constant or a weight", "concatenate tensors that flow")
+    if len(inputs) == 1:
+        return _same(inputs[0], name)
+    return [Node("concatenate", {"axis": axis % inputs[0].rank}, name=name, inputs=list(inputs))]
+
+
+def _same(x: Value, name: str) -> list[Node]:
+    return [Node("permute", {"permutation": identity(x.rank)}, name=name, inputs=[x])]
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    kind, a = layer.class_name, layer.arguments
+    if kind in FUNCTIONS:
+        return _arithmetic(FUNCTIONS[kind], a["x1"], a["x2"], layer.path, layer.outputs)
+    if kind == "ops.Negative":
+        return _arithmetic("multiply", layer.inputs[0], -1, layer.path, layer.outputs)
+    if kind in ("Concatenate", "ops.Concatenate"):
+        return _concatenate(a.get("xs", layer.inputs), layer.config["axis"], layer.path)
+    if len(layer.inputs) == 1:
+        return _same(layer.inputs[0], layer.path)
+    if kind != "Average":
+        return _join(LAYERS[kind], layer.inputs, layer.path, layer.outputs)
+    total = replace(layer.outputs[0], name=f"{layer.outputs[0].name}:0")
+    mean = Node("divide", {"number": len(layer.inputs)}, name=layer.path, inputs=[total], outputs=layer.outputs)
+    return [*_join("add", layer.inputs, "", [total]), mean]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    if node.operator == "concatenate":
+        axis = node["axis"]
+        return [KerasCall("Concatenate", {} if axis == node.inputs[0].rank - 1 else {"axis": axis})]
+    layer, function, _ = ARITHMETIC[node.operator]
+    number = {"x2": node["number"]} if "number" in node.attributes else {}
+    return [KerasCall(layer if layer and not number else f"ops.{function}", number)]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    a = call.arguments
+    if call.target == "cat":
+        return _concatenate(a["tensors"], a["dim"], call.path)
+    if call.target == "neg":
+        return _arithmetic("multiply", a["self"], -1, call.path, call.outputs)
+    if a.get("alpha", 1) != 1:
+        raise Unsupported(f"alpha={a['alpha']}", "multiply the second tensor before")
+    if a.get("rounding_mode"):
+        raise Unsupported(f"rounding_mode={a['rounding_mode']!r}", "divide without rounding")
+    if call.target == "rsub":
+        return _arithmetic("subtract", a["other"], a["self"], call.path, call.outputs)
+    return _arithmetic(ATEN[call.target], a["self"], a["other"], call.path, call.outputs)
+
+
+def write_torch(node: Node) -> TorchCall:
+    if node.operator == "concatenate":
+        return TorchCall(f"torch.cat([{{all}}], dim={literal(node['axis'])})" if node["axis"] else "torch.cat([{all}])")
+    number, expression = node.attributes.get("number"), ARITHMETIC[node.operator][2]
+    if number is None:
+        return TorchCall(expression)
+    if node.operator == "multiply" and number == -1:
+        return TorchCall("-{0}")
+    if node.operator == "add" and number < 0:
+        expression, number = "{0} - {1}", -number
+    return TorchCall(expression.replace("{1}", literal(number)))

@@ -1,0 +1,228 @@
+"""Pooling: keras.layers.{Max,Average}Pooling{1,2,3}D, Global..., Adaptive... <-> torch.nn.MaxPool, AvgPool, Adaptive...
+
+The padding of a maximum is -inf. An average is of two kinds: "average_pooling" counts its padding, as zeros;
+"inside_average_pooling" divides by the number of cells inside the image, as TensorFlow's SAME and torch's
+`count_include_pad=False` do, and as torch's `ceil_mode` does for what it adds. Padding is explicit where it does not
+depend on an open size. `ceil_mode` adds padding after the image, which is often just what SAME is.
+"""
+
+from dataclasses import replace
+from math import inf
+
+from bridge.graph import Node, Unsupported
+from bridge.layout import channels
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
+from bridge.rules.convolution import resolve_same
+
+OPERATORS = ("max_pooling", "average_pooling", "inside_average_pooling", "adaptive_pooling", "global_pooling")
+KERAS = tuple(
+    f"{kind}{function}Pooling{n}D"
+    for kind in ("", "Global", "Adaptive")
+    for function in ("Max", "Average")
+    for n in (1, 2, 3)
+)
+LAYOUT = channels
+ABSORBS = {"max_pooling": -inf, "average_pooling": 0.0}  # operator -> the value that its own padding has
+NAMES = {"max": ("Max", "Max"), "average": ("Average", "Avg")}  # in Keras, in torch
+
+PADS = """
+        pads = []
+        for n, k, s in zip(x.shape[2:], self.kernel_size, self.stride):
+            total = torch.sym_max(((n + s - 1) // s - 1) * s + k - n, 0)
+            pads = [total // 2, total - total // 2] + pads
+"""
+HELPERS = {
+    f"MaxPool{n}dSame": f'''
+class MaxPool{n}dSame(nn.MaxPool{n}d):
+    """Max pooling padded to an output of ceil(size / stride) at any size, the odd pixel after the image."""
+
+    def forward(self, x):{PADS}        return super().forward(F.pad(x, pads, value=float("-inf")))
+'''
+    for n in (1, 2, 3)
+} | {
+    f"AvgPool{n}dSame": f'''
+class AvgPool{n}dSame(nn.AvgPool{n}d):
+    """Average of the cells inside the image, with an output of ceil(size / stride) at any size."""
+
+    def forward(self, x):{PADS}        inside = super().forward(F.pad(torch.ones_like(x[:1, :1]), pads))
+        return super().forward(F.pad(x, pads)) / inside
+'''
+    for n in (1, 2, 3)
+}
+TORCH = (
+    *(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)),
+    *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
+    *HELPERS,
+)
+
+
+def merge(node: Node, reader: Node) -> Node | None:
+    """Take a Flatten into the global pooling before it: what it drops are axes of one cell."""
+    if node.operator == "global_pooling" and node["keepdims"] and reader.operator == "flatten":
+        return replace(node, attributes={**node.attributes, "keepdims": False}, outputs=reader.outputs)
+    return None
+
+
+def _pooling(function: str, pool, strides, pads, axis: int, name: str, counted: bool = False) -> Node:
+    padded = pads == "same" or any(map(any, pads))
+    operator = "inside_average_pooling" if function == "average" and padded and not counted else f"{function}_pooling"
+    return Node(operator, {"pool_size": pool, "strides": strides, "pads": pads, "axis": axis}, name=name)
+
+
+def _adaptive(function: str, sizes, output_size, axis: int, name: str) -> Node:
+    """Pooling to a given size; a plain one where TensorFlow has nothing else (see `_holds`)."""
+    if set(output_size) == {1}:
+        return Node("global_pooling", {"function": function, "keepdims": True, "axis": axis}, name=name)
+    if not _holds(sizes, output_size) and not any(n is None or n % o for n, o in zip(sizes, output_size, strict=True)):
+        pool = tuple(n // o for n, o in zip(sizes, output_size, strict=True))
+        return _pooling(function, pool, pool, ((0, 0),) * len(pool), axis, name)
+    return Node("adaptive_pooling", {"function": function, "output_size": output_size, "axis": axis}, name=name)
+
+
+def _holds(sizes, output_size) -> bool:
+    """Tell whether Keras can pool adaptively: on TensorFlow it also makes windows one cell larger than ceil(n / o)."""
+    return not any(n is None or -(-n // o) + 1 > n for n, o in zip(sizes, output_size, strict=True))
+
+
+def _spatial(node: Node) -> list[int | None]:
+    return [n for i, n in enumerate(node.inputs[0].shape) if i not in (0, node["axis"])]
+
+
+def _same(shape, axis: int, pool, strides):
+    return resolve_same(shape, axis, pool, strides, (1,) * len(pool))
+
+
+def _ceil(size: int, pool: int, stride: int, pad: int) -> int:
+    """The padding that torch's ceil_mode adds after an axis: a window that begins inside the image is completed."""
+    count = -(-(size + 2 * pad - pool) // stride) + 1
+    if (count - 1) * stride >= size + pad:
+        count -= 1
+    return max(0, (count - 1) * stride + pool - size - 2 * pad)
+
+
+def _ceil_is_same(pool, strides) -> bool:
+    """Tell whether ceil_mode without padding is SAME at any size: it has at most one pixel to add, after the image."""
+    return all(k == 1 or (k == 2 and s > 1) for k, s in zip(pool, strides, strict=True))
+
+
+def _ceils(pads, sizes, pool, strides) -> bool:
+    """Tell whether ceil_mode adds just what these pads have more after the image than before it."""
+    if pads == "same" or None in sizes:
+        return pads == "same" and _ceil_is_same(pool, strides)
+    return all(
+        a <= k // 2 and b - a == _ceil(n, k, s, a) for (a, b), n, k, s in zip(pads, sizes, pool, strides, strict=True)
+    )
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    c, axis, shape = layer.config, layer.axis, layer.inputs[0].shape
+    function = "max" if "Max" in layer.class_name else "average"
+    if layer.class_name.startswith("Global"):
+        attributes = {"function": function, "keepdims": c["keepdims"], "axis": axis}
+        return [Node("global_pooling", attributes, name=layer.path)]
+    if layer.class_name.startswith("Adaptive"):
+        sizes = [n for i, n in enumerate(shape) if i not in (0, axis)]
+        return [_adaptive(function, sizes, tuple(c["output_size"]), axis, layer.path)]
+    pool, strides = tuple(c["pool_size"]), tuple(c["strides"])
+    pads = _same(shape, axis, pool, strides) if c["padding"] == "same" else ((0, 0),) * len(pool)
+    return [_pooling(function, pool, strides, pads, axis, layer.path)]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    rank = node.inputs[0].rank - 2
+    if node.operator == "global_pooling":
+        options = {"keepdims": True} if node["keepdims"] else {}
+        return [KerasCall(f"Global{NAMES[node['function']][0]}Pooling{rank}D", options)]
+    if node.operator == "adaptive_pooling":
+        if not _holds(_spatial(node), node["output_size"]):
+            raise Unsupported(
+                f"adaptive pooling from {tuple(_spatial(node))} to {node['output_size']}",
+                "Keras' needs sizes that are known and more than one cell for a window to grow: "
+                "choose sizes that divide, or pool with a fixed window",
+            )
+        return [KerasCall(f"Adaptive{NAMES[node['function']][0]}Pooling{rank}D", {"output_size": node["output_size"]})]
+    pool, strides, pads, before, padding = node["pool_size"], node["strides"], node["pads"], [], "valid"
+    counted = node.operator == "average_pooling"
+    same = pads == "same" or (any(map(any, pads)) and pads == _same(node.inputs[0].shape, node["axis"], pool, strides))
+    if same and not counted:
+        padding = "same"
+    elif node.operator == "inside_average_pooling":
+        raise Unsupported(
+            f"an average over the cells inside the image, padded by {pads}",
+            "Keras has it for padding='same' alone: use count_include_pad=True, or other padding",
+        )
+    elif any(map(any, pads)) and counted:
+        before = [KerasCall(f"ZeroPadding{rank}D", {"padding": pads if rank > 1 else pads[0]}, "_pad")]
+    elif any(map(any, pads)):
+        before = [KerasCall("ops.pad", {"pad_width": ((0, 0), *pads, (0, 0)), "constant_values": -inf}, "_pad")]
+    kind = "Max" if node.operator == "max_pooling" else "Average"
+    config = {"pool_size": pool, "strides": strides, "padding": padding}
+    return [*before, KerasCall(f"{kind}Pooling{rank}D", config)]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    x, name = call.inputs[0], call.path
+    rank = next(int(c) for c in call.target if c.isdigit())
+    function = "max" if "max" in call.target.lower() else "average"
+    if x.rank != rank + 2:
+        raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")
+    if "indices" in call.target:
+        raise Unsupported("return_indices=True", "Keras' pooling has no indices: leave them out")
+    size = call.numbers("output_size" if "adaptive" in call.target else "kernel_size", rank)
+    if not all(isinstance(n, int) for n in size):
+        raise Unsupported("its size is computed from an open size of the input", "export with that size fixed")
+    if "adaptive" in call.target:
+        return [replace(_adaptive(function, x.shape[2:], size, 1, name), outputs=call.outputs[:1])]
+    strides = call.numbers("stride", rank) or size
+    if call.target in HELPERS:
+        return [_pooling(function, size, strides, _same(x.shape, 1, size, strides), 1, name)]
+    if function == "max" and set(call.numbers("dilation", rank)) != {1}:
+        raise Unsupported(f"dilation={call['dilation']}", "Keras' pooling has no dilation: use dilation=1")
+    if call.arguments.get("divisor_override"):
+        raise Unsupported(f"divisor_override={call['divisor_override']}", "leave it out and multiply the result")
+    padding, added = call.numbers("padding", rank), (0,) * rank
+    if call["ceil_mode"]:
+        if not any(padding) and _ceil_is_same(size, strides):
+            return [_pooling(function, size, strides, _same(x.shape, 1, size, strides), 1, name)]
+        if None in x.shape[2:]:
+            raise Unsupported("ceil_mode=True with an open size", "export with that size fixed, or use ceil_mode=False")
+        added = tuple(_ceil(*args) for args in zip(x.shape[2:], size, strides, padding, strict=True))
+    pads = tuple((p, p + more) for p, more in zip(padding, added, strict=True))
+    counted = function == "average" and call["count_include_pad"]
+    if not (counted and any(padding) and any(added)):
+        return [_pooling(function, size, strides, pads, 1, name, counted and not any(added))]
+    # the zeros of `padding` count, what ceil_mode adds does not
+    grown = (*x.shape[:2], *(n and n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)))
+    zeros = Node("padding", {"pads": ((0, 0), (0, 0), *((p, p) for p in padding)), "value": 0.0}, shape=grown)
+    return [zeros, _pooling(function, size, strides, tuple((0, more) for more in added), 1, name)]
+
+
+def write_torch(node: Node) -> TorchCall:
+    rank = node.inputs[0].rank - 2
+    if node.operator in ("global_pooling", "adaptive_pooling"):
+        size = node.attributes.get("output_size", (1,))
+        constructor = call_source(f"nn.Adaptive{NAMES[node['function']][1]}Pool{rank}d", single(size))
+        keeps = node.attributes.get("keepdims", True)
+        return TorchCall("{self}({0})" if keeps else "torch.flatten({self}({0}), 1)", constructor)
+    pool, strides, pads, sizes = node["pool_size"], node["strides"], node["pads"], _spatial(node)
+    counted, inside = (node.operator == f"{kind}average_pooling" for kind in ("", "inside_"))
+    name = f"{'Avg' if counted or inside else 'Max'}Pool{rank}d"
+    options = {} if strides == pool else {"stride": single(strides)}
+    before, expression = (0,) * rank if pads == "same" else tuple(a for a, _ in pads), "{self}({0})"
+    if pads != "same" and all(a == b <= k // 2 for (a, b), k in zip(pads, pool, strict=True)):
+        pass
+    elif not counted and _ceils(pads, sizes, pool, strides):
+        options["ceil_mode"] = True
+    elif pads == "same" or (inside and pads == _same(node.inputs[0].shape, node["axis"], pool, strides)):
+        return TorchCall(expression, call_source(f"{name}Same", pool, stride=strides), helpers=(f"{name}Same",))
+    elif inside:
+        raise Unsupported(f"an average over the cells inside the image, padded by {pads}", "use padding='same'")
+    else:
+        flat = tuple(p for pair in reversed(pads) for p in pair)
+        value = "" if counted else ', value=float("-inf")'
+        before, expression = (0,) * rank, f"{{self}}(F.pad({{0}}, {literal(flat)}{value}))"
+    if any(before):
+        options["padding"] = single(before)
+        if inside:
+            options["count_include_pad"] = False
+    return TorchCall(expression, call_source(f"nn.{name}", single(pool), **options))

@@ -1,0 +1,69 @@
+"""The normal form: what both readers do to a graph, so that the same network reads the same from either side."""
+
+from dataclasses import replace
+
+from bridge import rules
+from bridge.graph import Graph, Node, Value, flatten, map_structure
+
+
+def simplify(graph: Graph) -> Graph:
+    """Put constant padding into the convolution or pooling that it serves, and one node where two do one thing.
+
+    A rule says by ABSORBS which value its operator pads with; its attribute `pads` then takes in a padding node
+    that nothing else reads. A rule's `merge(node, reader)` returns the one node that does the work of its node and
+    of the only reader of it, or None.
+    """
+    graph = _without_identities(graph)
+    consumers = graph.consumers()
+    leaving = {v.name for v in flatten(graph.outputs)}
+    absorbed: dict[str, Node] = {}  # value that a padding makes -> the padding
+    made: dict[str, Node] = {}  # value -> the node that makes it
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        readers = consumers.get(node.outputs[0].name, [])
+        if (
+            node.operator == "padding"
+            and len(readers) == 1
+            and node.outputs[0].name not in leaving
+            and _fits(node, readers[0])
+        ):
+            absorbed[node.outputs[0].name] = node
+            continue
+        while node.inputs and node.inputs[0].name in absorbed:
+            padding = absorbed[node.inputs[0].name]
+            more = [p for i, p in enumerate(padding["pads"]) if i not in (0, node["axis"])]
+            pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(node["pads"], more, strict=True))
+            node = replace(node, inputs=padding.inputs, attributes={**node.attributes, "pads": pads})
+        previous = made.get(node.inputs[0].name) if node.inputs else None
+        merge = previous and getattr(rules.for_operator(previous.operator), "merge", None)
+        if merge and len(consumers[node.inputs[0].name]) == 1 and node.inputs[0].name not in leaving:
+            merged = merge(previous, node)
+            if merged:
+                nodes = [n for n in nodes if n is not previous]
+                node = merged
+        nodes.append(node)
+        made[node.outputs[0].name] = node
+    return replace(graph, nodes=nodes)
+
+
+def _without_identities(graph: Graph) -> Graph:
+    """Leave out the permutations that move nothing, such as a "linear" activation."""
+    same: dict[str, Value] = {}
+    nodes = []
+    for node in graph.nodes:
+        node = replace(node, inputs=[same.get(v.name, v) for v in node.inputs])
+        if node.operator == "permute" and list(node["permutation"]) == sorted(node["permutation"]):
+            same[node.outputs[0].name] = node.inputs[0]
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=nodes, outputs=map_structure(lambda v: same.get(v.name, v), graph.outputs))
+
+
+def _fits(padding: Node, reader: Node) -> bool:
+    absorbs = getattr(rules.for_operator(reader.operator), "ABSORBS", {}).get(reader.operator)
+    return (
+        absorbs == padding["value"]
+        and reader.attributes["pads"] != "same"
+        and padding["pads"][0] == padding["pads"][reader["axis"]] == (0, 0)
+        and all(a >= 0 and b >= 0 for a, b in padding["pads"])
+    )

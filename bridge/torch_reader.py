@@ -1,0 +1,394 @@
+"""torch.nn.Module -> Graph, through torch.export.
+
+The exported program names ATen operators with all their arguments and says which module each came from.
+Modules whose class a rule knows as a whole (a helper that the bridge generated, torch's own composite
+modules) are read as one operation.
+"""
+
+import inspect
+import operator
+import textwrap
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from bridge import rules
+from bridge.graph import BridgeError, Graph, Obstacle, Unsupported, Value, chain, map_structure
+from bridge.rules import TorchOperation
+from bridge.simplify import simplify
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's values, without a copy where the two can share memory."""
+    return tensor.detach().cpu().numpy()
+
+
+def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
+    """Export a module in eval mode, its batch dynamic.
+
+    Args:
+        module: Any module; its training flags are put back afterwards.
+        example_inputs: Tensors as for a call of the module; a batch of one is doubled, as torch.export cannot
+            keep it open.
+        dynamic: For each input the axes that stay open; by default the batch.
+
+    Returns:
+        A `torch.export.ExportedProgram`.
+
+    Raises:
+        BridgeError: torch.export could not follow the module.
+    """
+    dynamic = dynamic or [{0} if x.ndim else set() for x in example_inputs]
+    if len(dynamic) != len(example_inputs):
+        raise BridgeError(
+            f"dynamic names the open axes of {len(dynamic)} input(s), example_inputs has {len(example_inputs)}"
+        )
+    # copies, as torch.export takes one tensor given twice for one input
+    examples = tuple(
+        torch.cat([x, x]) if x.ndim and x.shape[0] == 1 and 0 in axes else x.clone()
+        for x, axes in zip(example_inputs, dynamic, strict=True)
+    )
+    axes = shapes = tuple({a: torch.export.Dim.AUTO for a in axes} for axes in dynamic)
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, x, *others)
+        fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes = (*shapes[:fixed], shapes[fixed:])
+    training = {m: m.training for m in module.modules()}
+    try:
+        module.eval()
+        with torch.no_grad(), _DropoutOnItsOwn():
+
+            def export_with(tensors):
+                return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
+
+            program = export_with(examples)
+            _refuse_branches(module, program, examples, axes, export_with)
+            return program
+    except BridgeError:
+        raise
+    except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user
+        raise BridgeError(
+            f"{type(module).__name__} cannot be exported by torch.export with inputs of shape "
+            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {type(e).__name__}: {str(e).strip()[:2000]}"
+        ) from e
+    finally:
+        for m, flag in training.items():
+            m.training = flag
+
+
+def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
+    """Refuse a module whose Python takes another way for another size: the export holds the way of the examples alone.
+
+    torch.export turns a decision about an open size into a guard of the program. Sizes that the
+    module itself does not take prove nothing, nor do guards of an operator's own, as pooling with ceil_mode has: the
+    program of the other size is then the same.
+    """
+    checked = program.module()
+    changes = [{(i, 0) for i, axes in enumerate(open_axes) if 0 in axes}]
+    changes += [{(i, a)} for i, axes in enumerate(open_axes) for a in axes if a]
+    for change in filter(None, changes):
+        other = list(x.clone() for x in examples)
+        for i, a in change:
+            other[i] = torch.cat([other[i], other[i].narrow(a, 0, 1)], a)
+        try:
+            module(*(x.clone() for x in other))
+        except Exception:  # not a size for this module
+            continue
+        try:
+            checked(*other)
+        except Exception as e:
+            if _steps(export_with(tuple(other))) == _steps(program):
+                continue
+            raise BridgeError(
+                f"{type(module).__name__} goes another way for inputs of shape "
+                f"{', '.join(str(tuple(x.shape)) for x in other)} than for the example inputs: {str(e).strip()[:300]}. "
+                "Leave the axis out of `dynamic`, or take the decision out of forward"
+            ) from e
+
+
+def _steps(program) -> list[tuple]:
+    """The operators of a program with their constants: equal for two exports that went the same way."""
+    nodes = [n for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
+    return [(str(n.target), torch.fx.node.map_arg((n.args, n.kwargs), lambda x: None)) for n in nodes]
+
+
+class _DropoutOnItsOwn(torch.overrides.TorchFunctionMode):
+    """Give Dropout a tensor of its own to return.
+
+    In eval mode it returns its input itself, and torch.export then takes every later use of the input for a use of
+    the output: a skip connection around a Dropout would be read as one behind it.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if "dropout" in getattr(function, "__name__", "") and args and isinstance(args[0], torch.Tensor):
+            args = (torch.ops.aten.alias(args[0]), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+def read(
+    module: torch.nn.Module,
+    example_inputs: tuple,
+    dynamic: list[set[int]] | None = None,
+    values: Callable[[str, torch.Tensor], np.ndarray] = lambda name, tensor: array(tensor),
+    program=None,
+    obstacles: list[Obstacle] | None = None,
+) -> Graph:
+    """Read a module into a graph with channels first.
+
+    Args:
+        module: Any module that torch.export can follow.
+        example_inputs: Tensors as for a call of the module.
+        dynamic: For each input the axes that stay open; by default the batch.
+        values: Function from the name of a parameter or buffer, and the tensor, to the array to record; by
+            default its value.
+        program: The module's export, where there is one.
+        obstacles: A list to fill with what cannot be carried, instead of raising.
+
+    Returns:
+        The graph; its parameters have the names of the state dict and Keras' axes.
+
+    Raises:
+        BridgeError: Lists every operator that no rule can carry, by the path of its module.
+    """
+    if not isinstance(example_inputs, tuple) or not all(isinstance(x, torch.Tensor) for x in example_inputs):
+        raise BridgeError(
+            "example_inputs must be a tuple of torch tensors, one for each argument of forward. "
+            f"Received: {type(example_inputs).__name__}"
+        )
+    program = program or export(module, example_inputs, dynamic)
+    graph = Graph(type(module).__name__, [], None, [], {}, channels="first")
+    tensors = dict(module.state_dict(keep_vars=True)) | dict(module.named_parameters(remove_duplicate=False))
+    tensors |= dict(module.named_buffers(remove_duplicate=False)) | program.constants
+    first = {id(t): name for name, t in reversed(tensors.items())}  # a tied weight goes by its first name
+    signature = program.graph_signature
+    held = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
+    state: dict[str, tuple[str, np.ndarray, bool]] = {}
+    known: dict[str, Value] = {}
+    refuse = obstacles is None
+    obstacles = [] if refuse else obstacles
+    nodes = list(program.graph.nodes)
+    modules = dict(module.named_modules(remove_duplicate=False))
+    earliest = {id(m): path for path, m in reversed(modules.items())}
+    paths = {path: earliest[id(m)] for path, m in modules.items()}  # a shared module goes by its first name
+
+    for item in _group(nodes, modules, paths):
+        node = item[-1]
+        if node.op == "placeholder":
+            if node.name in held:
+                tensor = tensors[held[node.name]]
+                trainable = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
+                state[node.name] = (first[id(tensor)], values(first[id(tensor)], tensor), trainable)
+            else:
+                known[node.name] = _value(node)
+                graph.inputs.append(known[node.name])
+        elif node.op == "output":
+            graph.outputs = _outputs(program, node, known)
+        elif node.target is operator.getitem and node.args[0].name in known:
+            value = known[node.name] = known[node.args[0].name][node.args[1]]
+            if node.users and not obstacles and not any(value in n.outputs for n in graph.nodes):
+                path, kind = _origin(node, paths)
+                reason = f"its output {node.args[1]} is used, which no rule can carry"
+                obstacles.append(Obstacle(path or "forward", kind, reason, "use the first output alone"))
+        elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
+            path, kind = _origin(node, paths)
+            try:
+                call = _operation(item, path, known, state, modules, paths, graph)
+                rule = rules.for_torch(call.target)
+                if rule is None:
+                    raise Unsupported(
+                        f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported"
+                    )
+                graph.nodes += chain(rule.read_torch(call), call.inputs, call.outputs)
+            except Unsupported as e:
+                obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
+    if obstacles and refuse:
+        raise BridgeError(
+            f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", list(dict.fromkeys(obstacles))
+        )
+    return simplify(graph)
+
+
+def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """Run an exported program and return every tensor by the name of its torch.fx node."""
+    seen: dict[str, np.ndarray] = {}
+
+    class Recorder(torch.fx.Interpreter):
+        def run_node(self, node):
+            result = super().run_node(node)
+            for i, t in enumerate(result if isinstance(result, (list, tuple)) else [result]):
+                if isinstance(t, torch.Tensor) and node.op != "output":
+                    seen[node.name if not isinstance(result, (list, tuple)) else f"{node.name}:{i}"] = array(t).copy()
+            return result
+
+    signature = program.graph_signature
+    held = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
+    state = program.state_dict | program.constants
+    flowing = iter(inputs)
+    places = [n for n in program.graph.nodes if n.op == "placeholder"]
+    with torch.no_grad():
+        Recorder(program.graph_module).run(*[state[held[n.name]] if n.name in held else next(flowing) for n in places])
+    return seen
+
+
+def _shape(tensor: torch.Tensor):
+    return (
+        tuple(int(d) if isinstance(d, int) else None for d in tensor.shape),
+        str(tensor.dtype).removeprefix("torch."),
+    )
+
+
+def _value(node, index: int | None = None) -> Value:
+    tensor = node.meta["val"] if index is None else node.meta["val"][index]
+    return Value(node.name if index is None else f"{node.name}:{index}", *_shape(tensor))
+
+
+def _stack(node, paths) -> list[tuple[str, str, str]]:
+    """(key, path, class) of the modules around a node, outermost first; the key tells two calls of one module apart."""
+    return [(key, paths.get(path, path), kind) for key, (path, kind) in node.meta.get("nn_module_stack", {}).items()]
+
+
+def _origin(node, paths) -> tuple[str, str]:
+    stack = _stack(node, paths)
+    return (stack[-1][1], stack[-1][2].split(".")[-1]) if stack else ("", "")
+
+
+def known_class(module: torch.nn.Module) -> str | None:
+    """The name under which a rule reads a module as a whole: "nn.Softsign", or a helper with our very source."""
+    kind = type(module)
+    if module._forward_hooks or module._forward_pre_hooks:
+        return None  # the hooks would be lost
+    if kind.__module__.startswith("torch.nn."):
+        name = f"nn.{kind.__name__}"
+        return name if rules.for_torch(name) else None
+    rule = rules.for_torch(kind.__name__)
+    if rule is None or kind.__name__ not in getattr(rule, "HELPERS", {}):
+        return None
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return None
+    return kind.__name__ if source.strip() == rules.helper_source(kind.__name__).strip() else None
+
+
+def _group(nodes, modules, paths):
+    """Yield lists of nodes: one node alone, or all nodes of one call of a module that a rule reads as a whole."""
+    whole = {path: known_class(m) is not None for path, m in modules.items()}
+    groups: dict[str, list] = {}
+    keys = []
+    for node in nodes:
+        key = next(
+            (k for k, path, _ in _stack(node, paths) if node.op == "call_function" and whole.get(path)), node.name
+        )
+        keys.append(key)
+        groups.setdefault(key, []).append(node)
+    # a group stands where its last node stands: all that it reads has been made by then
+    for node, key in zip(nodes, keys, strict=True):
+        if groups[key][-1] is node:
+            yield groups[key]
+
+
+def _operation(item, path, values, state, modules, paths, graph) -> TorchOperation:
+    """Describe an ATen call, or the call of a known module, as plain data."""
+    last = item[-1]
+    whole = next(
+        ((p, known_class(modules[p])) for _, p, _ in _stack(last, paths) if p in modules and known_class(modules[p])),
+        None,
+    )
+
+    def plain(x):
+        if isinstance(x, torch.fx.Node):
+            if x.name in values:
+                return values[x.name]
+            if x.name in state:
+                return state[x.name][0]
+            return x  # a size that is only known at run time
+        return map_structure(plain, x) if isinstance(x, (list, tuple)) else x
+
+    if whole is None:
+        if not isinstance(last.target, torch._ops.OpOverload):
+            raise Unsupported(f"there is no rule for {last.target}")
+        _check_in_place(last)
+        schema = [a.name for a in last.target._schema.arguments]
+        defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
+        given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
+        inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
+        if not inputs:
+            raise Unsupported(
+                f"{last.target._schema.name.removeprefix('aten::')} computes something from weights alone",
+                "store the result as a parameter or buffer",
+            )
+        held = {k: state[x.name] for k, x in given.items() if isinstance(x, torch.fx.Node) and x.name in state}
+        arguments = {k: plain(x) for k, x in given.items()}
+        target = last.target._schema.name.removeprefix("aten::").rstrip("_")
+    else:
+        path, target = whole
+        inside = set(item)
+        read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
+        inputs = [values[x.name] for x in read if x.name in values]
+        prefix = f"{path}." if path else ""
+        held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
+        module = modules[path]
+        arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+        arguments |= {"class": target}
+    outputs = (
+        [_value(last, i) for i in range(len(last.meta["val"]))]
+        if isinstance(last.meta["val"], (list, tuple))
+        else [_value(last)]
+    )
+    values[last.name] = outputs if isinstance(last.meta["val"], (list, tuple)) else outputs[0]
+    owner = path if _owns(path, last, modules) else ""
+    return TorchOperation(owner, target, arguments, inputs, outputs, held, graph.parameters)
+
+
+def _aliases(node, kind: str) -> bool:
+    """Whether a node returns its first argument ("write": changed in place, "view": another look at its memory)."""
+    info = (
+        node.target._schema.returns[0].alias_info
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.returns
+        else None
+    )
+    if "dropout" in str(node.target):  # in eval mode it returns its input itself
+        return kind == "view" and isinstance(node.args[0], torch.fx.Node)
+    return (
+        info is not None
+        and info.is_write == (kind == "write")
+        and bool(node.args)
+        and isinstance(node.args[0], torch.fx.Node)
+    )
+
+
+def _check_in_place(node) -> None:
+    """Refuse a change in place that is seen through another view of the same memory later: the graph has no memory."""
+    if not _aliases(node, "write"):
+        return
+    root = node.args[0]
+    while _aliases(root, "view") or _aliases(root, "write"):
+        root = root.args[0]
+    order = {n: i for i, n in enumerate(node.graph.nodes)}
+    memory = [root]
+    for m in memory:
+        memory += [
+            u for u in m.users if u is not node and (_aliases(u, "view") or _aliases(u, "write")) and u.args[0] is m
+        ]
+    if any(order[u] > order[node] for m in memory for u in m.users):
+        raise Unsupported(
+            f"{node.target._schema.name.removeprefix('aten::')} changes in place a tensor that is read again through "
+            "another view",
+            "use the operation that is not in place",
+        )
+
+
+def _owns(path, node, modules) -> bool:
+    """A node goes by a module's name where that module has no children: it is a layer."""
+    return bool(path) and path in modules and not list(modules[path].children())
+
+
+def _outputs(program, node, values):
+    flat = [
+        values.get(x.name) if isinstance(x, torch.fx.Node) else None
+        for x in torch.fx.graph.map_arg(node.args[0], lambda n: n)
+    ]
+    if any(v is None for v in flat):
+        raise BridgeError("the module returns something that is not a tensor computed from its inputs")
+    return torch.utils._pytree.tree_unflatten(flat, program.call_spec.out_spec)

@@ -1,0 +1,454 @@
+"""The proof that a Keras model and a torch module are the same.
+
+Both are read into the neutral graph and laid out alike, and the two graphs are aligned node by node. What aligns
+is compared as data (settings, weights, what is trained), then as numbers: every tensor of a forward pass in
+float64 and float32, and the gradients and statistics of a training step in float64.
+"""
+
+import copy
+import hashlib
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+
+from bridge import keras_reader, layout, rules, torch_reader
+from bridge.align import Pair, align, differences
+from bridge.graph import BridgeError, Graph, Node, Value, flatten
+from bridge.report import Layer, Report
+from bridge.twin import twin
+
+FORWARD = 1e-9  # float64: of the largest value of the tensor
+GRADIENT = 1e-7  # float64: of the gradient's own largest value, at least SMALL of the network's largest
+SINGLE = 1e-3  # of the same, where a framework has no float64 for a layer: float32 sums in another order
+SMALL = {"float64": 1e-6, "float32": 1e-3}
+ZERO = {"float64": 1e-12, "float32": 1e-5}  # of the network's largest gradient: rounding
+# what a declared limit of the forward pass may become in a gradient; the sums before a softmax or BatchNorm cancel:
+# 133 times was seen for a beta between them (2.0e-6 behind a leaky ReLU's 1.5e-8)
+DECLARED = 500
+CAP = 1e-5  # at most
+WALKED = 1e-5  # float32: between a model's own call and the walk through its layers
+BATCH = 3
+SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299)  # tried for open axes, the first that the model takes
+
+
+@dataclass
+class Case:
+    """One comparison: the two sides, their aligned graphs, and what goes in."""
+
+    model: Any
+    module: torch.nn.Module
+    first: Graph  # Keras, laid out as torch has it
+    arrays: list[np.ndarray]  # in Keras' layout
+    tensors: tuple[torch.Tensor, ...]
+    dynamic: list[set[int]]
+    layouts: dict[str, tuple[int, ...]]
+    report: Report
+    program: Any = None
+    pairs: list[Pair] = field(default_factory=list)
+    values: dict[str, np.ndarray] = field(default_factory=dict)  # every tensor of Keras' forward pass
+    dtype: str = "float64"  # float32 where the model cannot be run in float64
+    limit: float = FORWARD  # what float64 reaches: FORWARD and the declared limits along the worst path
+
+    def twin(self, **options):
+        """The Keras model in the dtype of the comparison."""
+        return twin(self.model, self.dtype, **options)
+
+    def inputs(self) -> list[np.ndarray]:
+        """The inputs in the dtype of the comparison."""
+        return [a.astype(self.dtype) if a.dtype.kind == "f" else a for a in self.arrays]
+
+    def network(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+        """A copy of the module and its inputs in the dtype of the comparison."""
+        dtype = getattr(torch, self.dtype)
+        tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in self.tensors)
+        return copy.deepcopy(self.module).to(dtype), tensors
+
+
+def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | None = None) -> Report:
+    """Compare a Keras model and a torch module in everything that can be compared.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        module: A `torch.nn.Module`. Neither side is changed.
+        inputs: Arrays for `model.inputs`, in their order and the model's layout, with a batch of two or more; by
+            default random ones, open sizes being the first of a few that the model takes.
+        layouts: Name of an input -> the order of its axes on torch's side (axis i there is axis `order[i]` here),
+            for inputs that do not follow the rule of ranks 4 and 5.
+
+    Returns:
+        A `Report`; `.passed` is the verdict.
+
+    Raises:
+        BridgeError: The Keras model cannot be read, it does not take these inputs, or `layouts` does not fit them.
+    """
+    graph = keras_reader.read(model)
+    _check_layouts(graph, layouts or {})
+    arrays = _inputs(model, graph, inputs)
+    first = layout.convert(graph, "first", layouts)
+    tensors = tuple(_tensor(x, v) for x, v in zip(arrays, first.inputs, strict=True))
+    dynamic = [{i for i, d in enumerate(v.shape) if d is None} for v in first.inputs]
+    case = Case(
+        model, module, first, arrays, tensors, dynamic, layouts or {}, Report(model.name, type(module).__name__)
+    )
+    report = case.report
+    for note in graph.notes:
+        report.note_once(note)
+    try:
+        case.program = torch_reader.export(module, tensors, dynamic)
+        second = layout.convert(torch_reader.read(module, tensors, dynamic, program=case.program), "first")
+    except BridgeError as e:
+        report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
+        return report
+    case.pairs, unmatched = align(first, second)
+    for sentence in unmatched or _unused(module, case.pairs):
+        report.fail("structure", sentence)
+    for sentence in differences(case.pairs, first, second):
+        report.fail("settings", sentence)
+    report.hashes = {
+        "keras": _hash(first, [p.keras for p in case.pairs]),
+        "torch": _hash(second, [p.torch for p in case.pairs]),
+    }
+    _forward(case, graph)
+    if not unmatched:
+        _training(case)
+    return report
+
+
+def assert_equivalent(model, module, inputs=None, layouts=None) -> None:
+    """Raise AssertionError with the whole report unless `verify` passes; for the user's own tests."""
+    report = verify(model, module, inputs, layouts)
+    if not report.passed:
+        raise AssertionError(str(report))
+
+
+def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0) -> list[np.ndarray]:
+    """Make random arrays for the inputs of a graph: normal numbers, or small integers for an integer input."""
+    rng = np.random.default_rng(seed)
+    shapes = [
+        [batch if i == 0 and d is None else size if d is None else d for i, d in enumerate(v.shape)]
+        for v in graph.inputs
+    ]
+    return [
+        rng.integers(0, 4, s).astype(v.dtype)
+        if v.dtype.startswith(("int", "uint", "bool"))
+        else rng.normal(size=s).astype(v.dtype)
+        for s, v in zip(shapes, graph.inputs, strict=True)
+    ]
+
+
+def _inputs(model, graph: Graph, given) -> list[np.ndarray]:
+    if given is not None:
+        arrays = [np.asarray(x) for x in keras.tree.flatten(given)]
+        wanted = [v.shape for v in graph.inputs]
+        fits = len(arrays) == len(wanted) and all(
+            a.ndim == len(w) and all(d in (None, n) for n, d in zip(a.shape, w, strict=True))
+            for a, w in zip(arrays, wanted, strict=True)
+        )
+        if not fits:
+            raise BridgeError(f"{model.name} takes inputs of shape {wanted}. Received: {[a.shape for a in arrays]}")
+        return [
+            a.astype(v.dtype) if v.dtype.startswith("float") else a for a, v in zip(arrays, graph.inputs, strict=True)
+        ]
+    for size in SIZES:
+        arrays = sample(graph, size)
+        try:
+            keras_reader.run(model, [a[:1] for a in arrays])
+            return arrays
+        except Exception as e:  # a size that does not fit fails in as many ways as there are layers
+            error = e
+    raise BridgeError(
+        f"{model.name} takes none of the sizes {SIZES} in its open axes: pass `inputs`. The last try said: {error}"
+    )
+
+
+def _check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:
+    ranks = {v.name: v.rank for v in graph.inputs}
+    for name, order in layouts.items():
+        if name not in ranks:
+            raise BridgeError(f"layouts names the input {name!r}; the inputs are {sorted(ranks)}")
+        if sorted(order) != list(range(ranks[name])):
+            raise BridgeError(f"layouts[{name!r}] must be a permutation of {ranks[name]} axes. Received: {order}")
+
+
+def _unused(module: torch.nn.Module, pairs: list[Pair]) -> list[str]:
+    """A sentence on the parameters of a module that nothing computes with."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    used = {id(named.get(name)) for p in pairs for name in p.torch.parameters.values()}
+    extra = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
+    if not extra:
+        return []
+    return [
+        f"{len(extra)} trainable parameter(s) of the torch module have no counterpart in Keras: {', '.join(extra[:5])}"
+    ]
+
+
+def _tensor(x: np.ndarray, value: Value) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(value.order)))
+
+
+def _hash(graph: Graph, nodes: list[Node]) -> str:
+    """Hash the weights of aligned nodes: the same on both sides if and only if the weights are."""
+    digest = hashlib.sha256()
+    for node in nodes:
+        for role, name in sorted(node.parameters.items()):
+            digest.update(role.encode() + np.ascontiguousarray(graph.parameters[name].value).tobytes())
+    return digest.hexdigest()
+
+
+def _error(have: np.ndarray | None, want: np.ndarray) -> float:
+    """Largest difference, relative to the largest value; infinite where a shape differs or a number is not finite."""
+    if have is None or have.shape != want.shape or not (np.isfinite(have).all() and np.isfinite(want).all()):
+        return float("inf")
+    if not want.size:
+        return 0.0
+    difference = np.abs(have.astype("float64") - want.astype("float64")).max()
+    return float(difference / (np.abs(want.astype("float64")).max() or 1))
+
+
+def _declared(node: Node) -> float:
+    limit = getattr(rules.for_operator(node.operator), "LIMIT", 0.0)
+    return limit(node) if callable(limit) else limit
+
+
+def _seen(values: dict[str, np.ndarray], value: Value) -> np.ndarray | None:
+    """A recorded tensor, with the axes that it has in the laid-out graph."""
+    x = values.get(value.source)
+    return None if x is None or value.order is None else x.transpose(value.order)
+
+
+def _said(error: Exception) -> str:
+    """An exception in one line; Keras writes in bold."""
+    words = re.sub(r"\x1b\[\d*m", "", str(error)).split()
+    return f"{type(error).__name__}: {' '.join(words)[:300]}"
+
+
+def _limits(case: Case) -> dict[str, float]:
+    """What float64 must reach at each of Keras' values: the declared limits add up along a path, not over the list."""
+    limits = defaultdict(lambda: FORWARD)
+    for node in (p.keras for p in case.pairs):
+        limit = max((limits[v.name] for v in node.inputs), default=FORWARD) + _declared(node)
+        limits.update((v.name, limit) for v in node.outputs)
+    return limits
+
+
+def _called(case: Case, graph: Graph) -> None:
+    """Compare the model's own call with the walk through its layers: `call` may have been replaced."""
+    model = case.model
+    try:
+        outputs = list(flatten(model(keras.tree.pack_sequence_as(model.input, case.arrays), training=False)))
+    except Exception as e:  # `call` of the user's own fails in any way
+        case.report.fail("structure", f"the Keras model cannot be called: {_said(e)}")
+        return
+    for value, own in zip(flatten(graph.outputs), outputs, strict=False):
+        walked = case.values.get(value.name)
+        if walked is not None and not (error := _error(np.asarray(own), walked)) <= WALKED:
+            case.report.fail(
+                "structure",
+                f"the Keras model's own output differs by {error:.1e} from what its layers compute: its "
+                "`call` has been replaced",
+            )
+            return
+
+
+def _forward(case: Case, graph: Graph) -> None:
+    """Compare every tensor of a forward pass in inference mode; `graph` is Keras' as it was read."""
+    report = case.report
+    try:
+        case.values = keras32 = keras_reader.run(case.model, case.arrays)
+    except Exception as e:  # inputs of the user's own may fail in any layer
+        raise BridgeError(f"{case.model.name} does not take these inputs: {_said(e)}") from e
+    _called(case, graph)
+    try:
+        torch32 = torch_reader.run(case.program, case.tensors)
+    except Exception as e:
+        report.fail("forward", f"the torch module cannot be run: {_said(e)}")
+        return
+    try:
+        keras64 = keras_reader.run(case.twin(), case.inputs())
+    except Exception as e:  # TensorFlow lacks a kernel, or a layer of the user's own fails in any way
+        report.notes.append(f"float32 only: {_said(e)}")
+        keras64, case.dtype, report.dtype = None, "float32", "float32"
+    if keras64:
+        try:
+            network, tensors = case.network()
+            torch64 = torch_reader.run(torch_reader.export(network, tensors, case.dynamic), tensors)
+        except Exception as e:  # a dtype that the module asks for, say
+            report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")
+            keras64 = None
+    limits = _limits(case)
+    case.limit = max(limits.values(), default=FORWARD)
+    for pair in case.pairs:
+        mine, theirs = pair.keras.outputs[0], pair.torch.outputs[0]
+        want, have = _seen(keras32, mine), _seen(torch32, theirs)
+        if want is None or have is None:
+            continue  # inside one call of a framework (a convolution and its activation), which does not show it
+        layer = Layer(pair.label, pair.keras.operator, _error(have, want), limit=limits[mine.name])
+        if keras64:
+            layer.own = _error(want, _seen(keras64, mine))
+            layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine))
+        report.layers.append(layer)
+    report.judge_layers()
+    for value in flatten(case.first.outputs):
+        x = _seen(keras32, value)
+        if x is not None and len(x) > 1 and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max():
+            report.notes.append(f"the output {value.source} hardly depends on the input: that it agrees proves little")
+
+
+class _NoDropout(torch.overrides.TorchFunctionMode):
+    """Dropout passes its input on, as it does in the deterministic twin on Keras' side; `rates` are the active ones.
+
+    Each call is seen once, as the function that torch.nn calls: what that calls in turn is left out with it.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.rates: list[float] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if "dropout" not in getattr(function, "__name__", ""):
+            return function(*args, **kwargs)
+        rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+        active = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
+        if active and rate > 0:
+            self.rates.append(float(rate))
+        return args[0] if args else kwargs["input"]
+
+
+@torch.enable_grad()
+def _training(case: Case) -> None:
+    """Compare one training step, Dropout set to 0: outputs, active Dropouts, gradients, new statistics."""
+    report = case.report
+    try:
+        double = case.twin(deterministic=True)
+        inputs = list(map(tf.constant, case.inputs()))
+        rng = np.random.default_rng(1)
+        with tf.GradientTape() as tape:
+            wanted = list(flatten(double(keras.tree.pack_sequence_as(double.input, inputs), training=True)))
+            weights = [rng.normal(size=o.shape) for o in wanted]
+            loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in zip(wanted, weights, strict=True))
+        variables = double.trainable_variables
+        slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero") if variables else []
+    except Exception as e:  # a layer of the user's own fails in any way
+        report.fail("training", f"the Keras model cannot be rebuilt without Dropout and trained: {_said(e)}")
+        return
+    slopes = {id(v): np.asarray(tf.convert_to_tensor(g)) for v, g in zip(variables, slopes, strict=True)}
+    keras_side = layout.convert(
+        keras_reader.read(double, lambda v: slopes.get(id(v), np.asarray(v))), "first", case.layouts
+    )
+    outputs = list(flatten(keras_side.outputs))
+    weights = [w.transpose(v.order) for w, v in zip(weights, outputs, strict=True)]
+    dropout = _NoDropout()
+    try:
+        network, tensors = case.network()
+        network.train()
+        with dropout:
+            results = list(flatten(network(*tensors)))
+        loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in zip(results, weights, strict=True))
+        if loss.requires_grad:  # not where everything is frozen
+            loss.backward()
+    except Exception as e:  # in training mode a module may do, and lack, anything
+        report.fail("training", f"the torch module cannot be trained for one step in {case.dtype}: {_said(e)}")
+        return
+    for result, want, value in zip(results, wanted, outputs, strict=True):
+        error = report.training[value.source] = _error(
+            torch_reader.array(result), np.asarray(want).transpose(value.order)
+        )
+        if not error <= _looser(case):
+            report.fail("training", f"in training mode the output {value.source} differs by {error:.1e} ({case.dtype})")
+    rates = sorted(p.torch["rate"] for p in case.pairs if p.torch.operator == "dropout" and p.torch["rate"] > 0)
+    if len(rates) != len(dropout.rates) or not np.allclose(rates, sorted(dropout.rates)):
+        report.fail(
+            "training", f"in training mode Dropouts of rates {rates} are due, {sorted(dropout.rates)} are active"
+        )
+    held, trained = network.state_dict(keep_vars=True), dict(network.named_parameters(remove_duplicate=False))
+
+    def after(name, tensor):
+        if name in trained and trained[name].requires_grad:
+            return np.zeros(tensor.shape) if trained[name].grad is None else torch_reader.array(trained[name].grad)
+        return torch_reader.array(held.get(name, tensor))
+
+    torch_side = torch_reader.read(case.module, case.tensors, case.dynamic, after, case.program)
+    torch_side = layout.convert(torch_side, "first")
+    _gradients(case, keras_side, torch_side)
+    _statistics(case, keras_side, torch_side)
+
+
+def _gradients(case: Case, keras_side: Graph, torch_side: Graph) -> None:
+    rows = {}
+    for pair in case.pairs:
+        for role in pair.keras.parameters.keys() & pair.torch.parameters.keys():
+            mine, theirs = (
+                keras_side.parameters[pair.keras.parameters[role]],
+                torch_side.parameters[pair.torch.parameters[role]],
+            )
+            if (
+                mine.trainable and theirs.trainable and mine.value.shape == theirs.value.shape
+            ):  # else the settings have said it
+                rows.setdefault(f"{pair.label}.{role}", (mine.value, theirs.value))
+    largest = max((np.abs(g).max() for g, _ in rows.values() if g.size), default=0.0)
+    declared = min(CAP, DECLARED * (case.limit - FORWARD))
+    limit, wrong = max(GRADIENT, declared) if case.dtype == "float64" else SINGLE, {}
+    for label, (want, have) in rows.items():
+        own = np.abs(want).max(initial=0.0)
+        if max(own, np.abs(have).max(initial=0.0)) <= ZERO[case.dtype] * largest:
+            case.report.zero_gradients.append(label)
+            continue
+        error = case.report.gradients[label] = float(np.abs(want - have).max() / max(own, SMALL[case.dtype] * largest))
+        if not error <= limit:
+            wrong[label] = error
+    if wrong:
+        case.report.fail("gradients", f"{len(wrong)} of {len(rows)} differ in {case.dtype}, most {_worst(wrong)}")
+
+
+def _looser(case: Case) -> float:
+    """The limit in training mode: batch statistics of few numbers lose a digit."""
+    return 10 * case.limit if case.dtype == "float64" else SINGLE
+
+
+def _worst(errors: dict[str, float]) -> str:
+    return ", ".join(f"{k} by {errors[k]:.1e}" for k in sorted(errors, key=errors.get, reverse=True)[:3])
+
+
+def _statistics(case: Case, keras_side: Graph, torch_side: Graph) -> None:
+    wrong = {}
+    calls: dict[str, list[Node]] = {}  # a shared layer's statistics are updated at each of its calls
+    for node in (p.keras for p in case.pairs):
+        for name in node.parameters.values():
+            calls.setdefault(name, []).append(node)
+    for pair in case.pairs:
+        rule = rules.for_operator(pair.keras.operator)
+        for role in getattr(rule, "STATISTICS", ()):
+            name, theirs = pair.keras.parameters.get(role), pair.torch.parameters.get(role)
+            if not name or not theirs:
+                continue
+            start, mine = case.first.parameters[name].value.astype(case.dtype), keras_side.parameters[name].value
+            updates = [n for n in calls[name] if not n["frozen"]] or [pair.keras]
+            shapes = [case.values[n.inputs[0].source].shape for n in updates if n.inputs[0].source in case.values]
+            shape = min(shapes, key=np.prod, default=None)
+            node = replace(
+                updates[0], attributes={**updates[0].attributes, "momentum": updates[0]["momentum"] ** len(updates)}
+            )
+            expected = rule.torch_statistics(role, start, mine, node, shape)
+            have = torch_side.parameters[theirs].value
+            if len(updates) > 1 and have.shape == mine.shape:
+                # of several updates each has its own n: the smallest one's bounds them all
+                error = _error(have, np.clip(have, np.minimum(mine, expected), np.maximum(mine, expected)))
+            else:
+                error = min(_error(have, e) for e in (mine, expected))
+            if not error <= _looser(case):
+                wrong[f"{pair.label}.{role}"] = error
+            elif _error(expected, mine) > _looser(case):
+                case.report.note_once(
+                    "in training torch's running variance takes the unbiased variance, n/(n-1) of Keras'"
+                )
+    if wrong:
+        case.report.fail(
+            "training", f"after a training step {len(wrong)} statistics differ in {case.dtype}, most {_worst(wrong)}"
+        )

@@ -1,0 +1,97 @@
+"""Put measured figures into the pages: what stands between `<!-- NAME -->` and `<!-- / -->` is made here.
+
+    .venv/bin/python docs/figures.py
+
+The figures come from the newest dated JSON of `make benchmarks` and `make acceptance` in benchmarks/results/, the
+table of operators from bridge/rules/.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def newest(name: str) -> dict:
+    """Read the newest result of a script."""
+    return json.loads(max((ROOT / "benchmarks" / "results").glob(f"*-{name}.json")).read_text())
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def operators() -> str:
+    """What `bridge rules` lists."""
+    from bridge.inspect import supported
+
+    return table(["rule", "what it is", "Keras", "PyTorch"], [[f"`{r[0]}`", *r[1:]] for r in supported()])
+
+
+def benchmark() -> str:
+    """The ratios of benchmarks/unet.py."""
+    record = newest("benchmarks-unet")
+    rows = [
+        [
+            name,
+            f"{r['ours'] * 1e3:.1f} ms",
+            f"{r['theirs'] * 1e3:.1f} ms",
+            f"**{r['ratio']:.3f}**",
+            f"{r['goal']:g}",
+            f"{r['control_ours']:.3f}, {r['control_theirs']:.3f}",
+        ]
+        for name, r in record["results"].items()
+    ]
+    head = ["what", "ours", "theirs", "ratio", "goal: at most", "each against itself"]
+    return (
+        table(head, rows) + f"\n\nMeasured {record['date']} on {record['machine']}: medians, alternating, in one run."
+    )
+
+
+def unet() -> str:
+    """The held-out figures of tests/acceptance/unet.py."""
+    record = newest("acceptance-unet")
+    rows = [
+        [
+            f"`{command}`",
+            f"{r['steps']:,}",
+            f"{r['minutes']:.0f}",
+            f"**{r['iou']:.3f}**",
+            f"{r['goal_iou']:.2f}",
+            f"{r['otsu_iou']:.3f}",
+            f"{r['all_foreground_iou']:.3f}",
+        ]
+        for command, r in zip(("tfzoo demo", "tfzoo train unet"), record["results"].values(), strict=True)
+    ]
+    head = ["command", "steps", "minutes", "IoU", "goal: at least", "Otsu's IoU", "all foreground's"]
+    return (
+        table(head, rows)
+        + f"\n\nMeasured {record['date']} by `tests/acceptance/unet.py`, once each, on {record['machine']}."
+    )
+
+
+PARTS = {"operators": operators, "benchmark": benchmark, "unet": unet}
+
+
+def fill(text: str) -> str:
+    """Make the marked parts of a page anew."""
+
+    def make(match: re.Match) -> str:
+        return f"<!-- {match[1]} -->\n{PARTS[match[1]]()}\n<!-- / -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- / -->", make, text, flags=re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages that may have marked parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(fill(page.read_text()))

@@ -1,0 +1,42 @@
+"""A trained run and a way to call the commands, shared by the tests of apps/."""
+
+import pathlib
+
+import pytest
+from typer.testing import CliRunner
+
+from apps.__main__ import application
+
+TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
+
+
+@pytest.fixture(scope="session")
+def invoke():
+    """Call `tfzoo` in this process: `invoke("train", "unet", ...)` gives exit_code, stdout and stderr."""
+    return lambda *arguments: CliRunner().invoke(
+        application(), [str(argument) for argument in arguments], catch_exceptions=False
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(invoke, tmp_path_factory) -> pathlib.Path:
+    """The run folder of a tiny U-Net; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    result = invoke("train", "unet", *TINY, "--output", folder)
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def damaged(trained, tmp_path):
+    """Write a damaged copy of the trained model: `damaged("cut short")`."""
+
+    def write(how: str) -> pathlib.Path:
+        whole = (trained / "best.keras").read_bytes()
+        path = tmp_path / "damaged.keras"
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 0xFF
+        path.write_bytes({"empty": b"", "cut short": whole[:-200], "a bit flipped": flipped, "text": b"model"}[how])
+        return path
+
+    return write

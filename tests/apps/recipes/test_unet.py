@@ -1,0 +1,72 @@
+"""The U-Net's recipe: its loss, figures and pictures are what they say."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfzoo
+from apps.recipes import unet as recipe
+from tfzoo.data import pasted_digits
+
+
+def images(*shape):
+    return np.random.default_rng(1).random(shape, dtype=np.float32)
+
+
+def test_recipe_overfits_one_batch():
+    keras.utils.set_random_seed(0)
+    model = tfzoo.build("unet", "tiny", image_shape=(64, 64, 3))
+    batch = next(iter(pasted_digits.dataset("training", (64, 64, 3), batch_size=4, seed=0)))
+    recipe.compile(model, learning_rate=1e-2, steps=300)
+    scores = [model.train_on_batch(*batch, return_dict=True) for _ in range(300)]
+    assert scores[0]["iou"] < 0.3
+    assert recipe.evaluate(model, dataset(batch))["iou"] > 0.9
+    assert float(model.optimizer.learning_rate) < 1e-6  # the cosine has come to its end
+
+
+def dataset(batch):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensors(batch)
+
+
+def test_recipe_figures_are_those_of_the_pixels():
+    rng = np.random.default_rng(0)
+    x, masks = rng.random((2, 8, 8, 3), np.float32), rng.random((2, 8, 8, 1)) < 0.25
+    x[:, :, :, 1:] = x[:, :, :, :1]
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, image[..., :1] - 0.6)  # foreground where the picture is above .6
+    figures = recipe.evaluate(model, dataset((x, masks.astype(np.float32))).unbatch().batch(1))
+    guess = x[..., :1] > 0.6
+    assert figures["iou"] == pytest.approx((guess & masks).sum() / (guess | masks).sum())
+    assert figures["dice"] == pytest.approx(2 * (guess & masks).sum() / (guess.sum() + masks.sum()))
+    assert figures["all_foreground_iou"] == pytest.approx(masks.mean())
+
+
+def test_otsu_finds_dark_and_bright_digits():
+    for digit, paper in ((0.1, 0.9), (0.8, 0.2)):
+        picture = np.full((8, 8, 3), paper, np.float32)
+        picture[2:4, 1:5] = digit
+        np.testing.assert_array_equal(recipe.otsu(picture)[..., 0], picture[..., 0] == np.float32(digit))
+
+
+def test_recipe_loss_is_dice_plus_cross_entropy():
+    mask = (images(2, 16, 16, 1) < 0.3).astype(np.float32)
+    logits = np.random.default_rng(2).normal(0, 2, mask.shape).astype(np.float32)
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    dice = 1 - 2 * (mask * p).sum() / (mask.sum() + p.sum())
+    cross_entropy = -(mask * np.log(p) + (1 - mask) * np.log(1 - p)).mean()
+    assert float(recipe.dice_and_cross_entropy(mask, logits)) == pytest.approx(dice + cross_entropy, rel=1e-5)
+
+
+def test_recipe_draws_held_out_pictures(tmp_path):
+    from PIL import Image
+
+    held_out = pasted_digits.dataset("held_out", (32, 32, 3), batch_size=4, seed=0, pictures=6)
+    recipe.draw(tfzoo.build("unet", "tiny"), held_out, tmp_path / "rows.png", rows=3)
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "rows.png")))) > 50
+
+
+def test_recipe_refuses_several_classes():
+    with pytest.raises(ValueError, match=r"classes=1\. Received: classes=3"):
+        recipe.compile(tfzoo.build("unet", "tiny", classes=3), learning_rate=1e-3, steps=1)

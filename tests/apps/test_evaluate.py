@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from apps.train import recipe
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run that may be written into."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_the_figures_are_the_recipes(run, invoke):
+    result = invoke("evaluate", run)
+    assert result.exit_code == 0, result.stderr
+    unet = recipe("unet")
+    held_out = unet.datasets("pasted_digits", (32, 32, 3), batch_size=4, seed=0).held_out
+    expected = unet.evaluate(keras.models.load_model(run / "best.keras"), held_out)
+    assert json.loads((run / "evaluate.json").read_text()) == pytest.approx(expected)
+    for name, value in expected.items():
+        assert name in result.stdout and f"{value:.3f}" in result.stdout
+    pixels = np.asarray(Image.open(run / "samples" / "evaluate.png"))
+    assert pixels.std() > 10  # a picture, not a blank sheet
+
+
+def test_the_best_model_is_measured_and_the_last_on_demand(run, invoke):
+    blind = keras.models.load_model(run / "best.keras")
+    blind.get_layer("logits").bias.assign([1e6])  # says "foreground" everywhere
+    blind.save(run / "best.keras")
+    assert invoke("evaluate", run).exit_code == 0
+    best = json.loads((run / "evaluate.json").read_text())
+    assert best["iou"] == best["all_foreground_iou"]
+    assert invoke("evaluate", run / "model.keras").exit_code == 0
+    assert json.loads((run / "evaluate.json").read_text())["iou"] != best["iou"]
+
+
+def test_a_file_without_a_run(run, invoke, tmp_path):
+    shutil.copy(run / "best.keras", tmp_path / "alone.keras")
+    result = invoke("evaluate", tmp_path / "alone.keras", "--output", tmp_path / "results")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "results" / "evaluate.json").exists()
+    assert (tmp_path / "results" / "samples" / "evaluate.png").exists()
+
+
+def test_a_file_of_no_family(invoke, tmp_path):
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Conv2D(1, 1)(image), name="mine").save(tmp_path / "mine.keras")
+    result = invoke("evaluate", tmp_path / "mine.keras")
+    assert result.exit_code == 2 and "no recipe for the family 'mine'. Accepted: unet" in result.stderr
+
+
+@pytest.mark.parametrize("how", ["empty", "cut short", "a bit flipped", "text"])
+def test_a_damaged_model_is_refused(how, damaged, invoke, tmp_path):
+    path = damaged(how)
+    result = invoke("evaluate", path)
+    assert result.exit_code == 2 and f"error: Keras cannot read the model {path}" in result.stderr
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none"], "no such model: none"),
+        (["empty"], "empty is not a run folder"),
+        (["run", "--data", "empty"], "empty"),
+        (["run", "--output", "run/log.csv/results"], "a folder that can be written"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_named(arguments, said, run, invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke("evaluate", *arguments)
+    assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before

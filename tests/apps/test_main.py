@@ -1,0 +1,148 @@
+import errno
+import importlib
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from apps import RunFailed, VerificationFailed, _quiet
+from apps.__main__ import guarded, names
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def test_commands_are_the_files():
+    assert {"list", "train", "evaluate", "export", "demo"} <= set(names())
+    assert "run_folder" not in names()
+
+
+@pytest.mark.parametrize("name", names())
+def test_help_of_every_command_begins_with_its_docstring(name, invoke):
+    module = importlib.import_module(f"apps.{name}")
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert module.__doc__.splitlines()[0].split(":")[0] in " ".join(result.stdout.split())
+
+
+def test_help_takes_half_a_second():
+    times = []
+    for _ in range(3):  # the fastest, as other tests may be running
+        start = time.perf_counter()
+        result = python("-m", "apps", "--help")
+        times.append(time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+    assert min(times) < 0.5
+
+
+def test_help_imports_no_framework():
+    code = (
+        "import runpy, sys\nsys.argv = ['tfzoo', '--help']\n"
+        "try: runpy.run_module('apps', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "found = {'tensorflow', 'keras', 'torch', 'numpy', 'matplotlib'} & set(sys.modules)\nassert not found, found"
+    )
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("this"), 2),
+        (FileNotFoundError(errno.ENOENT, "this"), 2),
+        (OSError(errno.ENOSPC, "this"), 3),
+        (RunFailed("this"), 3),
+        (VerificationFailed("this"), 1),
+    ],
+)
+def test_what_goes_wrong_ends_in_a_message_and_a_code(error, code, capsys):
+    def run():
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        guarded(run)()
+    assert ended.value.exit_code == code
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "this" in said.err and not said.out
+
+
+def test_a_fault_of_ours_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 / 0)()
+
+
+def test_a_refusal_as_the_shell_sees_it(tmp_path):
+    result = python("-m", "apps", "train", "unet", "--size", "huge", "--output", str(tmp_path / "run"))
+    assert result.returncode == 2
+    assert "error: unet has no size 'huge'; its sizes are default, tiny" in result.stderr
+    assert result.stderr.count("\n") == 1 and not result.stdout  # nothing of TensorFlow's
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["train"], ["train", "unet", "--epochs", "0"]])
+def test_wrong_usage_is_bad_input(arguments, invoke):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "Usage: " in result.stderr
+
+
+def training(folder, *arguments, **options):
+    """Start `tfzoo train` on the tiny U-Net as the shell does."""
+    command = [sys.executable, "-u", "-m", "apps", "train", "unet", "--size", "tiny", "--output", str(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job has it ignored
+    return subprocess.Popen([*command, *arguments], preexec_fn=default, **pipes, **options)
+
+
+@pytest.mark.parametrize("_", range(2))  # the data's thread does not hang every time
+def test_an_interrupted_training_ends(_, tmp_path):
+    process = training(tmp_path, "--epochs", "3", "--steps-per-epoch", "3000")
+    try:
+        assert any("Epoch 1" in line for line in process.stdout)
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and said == "interrupted\n"
+
+
+def test_a_training_that_failed_ends(tmp_path):
+    process = training(tmp_path, "--learning-rate", "1e38", "--steps-per-epoch", "200")
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3 and said.startswith("error: the loss became ")
+
+
+def test_a_training_without_room_says_where(tmp_path):
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    process = training(tmp_path, "--epochs", "1", "--steps-per-epoch", "2", preexec_fn=little_room)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 3 and f"error: there is no room left to write in {tmp_path} (File too large)" in said
+    assert not list(tmp_path.glob("*.keras")) and not list(tmp_path.glob(".partial*"))
+
+
+def test_what_was_held_back_is_shown_when_it_matters(capfd):
+    with _quiet.held_back():
+        os.write(2, b"chatter")
+    with pytest.raises(ImportError), _quiet.held_back():
+        os.write(2, b"the reason")
+        raise ImportError
+    assert capfd.readouterr().err == "the reason"

@@ -1,0 +1,117 @@
+import json
+import math
+import os
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from apps import NO_ROOM, RunFailed, run_folder
+
+
+def small(name="unet"):
+    image = keras.Input((8, 8, 3), name="image")
+    return keras.Model(image, keras.layers.Conv2D(1, 3, padding="same", name="logits")(image), name=name)
+
+
+def contents(folder: pathlib.Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_create_writes_the_options_and_the_versions(tmp_path):
+    run_folder.create(tmp_path / "run", {"family": "unet", "settings": {"widths": (4, 8), "odd": {1}}})
+    written = json.loads((tmp_path / "run" / "options.json").read_text())
+    assert written["family"] == "unet" and written["settings"] == {"widths": [4, 8], "odd": "{1}"}
+    assert written["versions"]["keras"] == keras.__version__ and written["command"]
+    assert contents(tmp_path / "run") == ["options.json", "samples"]
+
+
+@pytest.mark.parametrize("number", sorted(NO_ROOM))
+def test_where_no_room_is_left_is_said(number, tmp_path):
+    with pytest.raises(RunFailed, match=f"no room left to write in {tmp_path} .*--output"), run_folder.room(tmp_path):
+        raise OSError(number, os.strerror(number))
+    with pytest.raises(FileNotFoundError), run_folder.room(tmp_path):
+        (tmp_path / "none").read_text()
+
+
+def test_create_accepts_an_empty_folder(tmp_path):
+    run_folder.create(tmp_path, {})
+    assert contents(tmp_path) == ["options.json", "samples"]
+
+
+def test_create_refuses_a_folder_with_something_in_it(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(ValueError, match=r"must be new or empty.*mine\.txt.*Name another with --output"):
+        run_folder.create(tmp_path, {})
+    assert contents(tmp_path) == ["mine.txt"]
+
+
+def test_create_refuses_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"a folder that can be written. Received: .*file/run.*Not a directory"):
+        run_folder.create(tmp_path / "file" / "run", {})
+    assert contents(tmp_path) == ["file"]
+
+
+def test_a_saved_model_asks_for_nothing_of_the_project(tmp_path):
+    model = small()
+    model.compile("sgd", loss=lambda truth, guess: keras.ops.mean((truth - guess) ** 2))
+    run_folder.save(model, tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.name == "unet" and [layer.name for layer in again.layers] == ["image", "logits"]
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut short", "text"])
+def test_a_file_that_is_there_is_not_said_to_be_missing(how, damaged):
+    with pytest.raises(ValueError, match=r"bytes\): it is damaged\. Accepted") as error:
+        run_folder.load(damaged(how))
+    assert "not found" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut short", "a bit flipped", "text"])
+def test_a_damaged_model_is_refused_by_name(how, damaged):
+    with pytest.raises(ValueError, match=r"(?s)Keras cannot read the model .*damaged\.keras .*Accepted: a whole"):
+        run_folder.load(damaged(how))
+
+
+@pytest.mark.parametrize("options", [None, "{", "[]", "{}"])
+def test_a_folder_that_is_no_run_is_named(options, tmp_path):
+    if options is not None:
+        (tmp_path / "options.json").write_text(options)
+    with pytest.raises(ValueError, match=rf"{tmp_path} is not a run folder, or a damaged one: options\.json: "):
+        run_folder.load(tmp_path)
+
+
+def test_a_missing_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no such model: .*none\.keras"):
+        run_folder.load(tmp_path / "none.keras")
+    (tmp_path / "options.json").write_text('{"family": "unet"}')
+    with pytest.raises(ValueError, match=r"no such model: .*best\.keras"):
+        run_folder.load(tmp_path)
+
+
+def test_the_best_model_is_the_one_of_the_lowest_validation_loss(tmp_path):
+    model = small()
+    keep = run_folder.KeepModels(tmp_path)
+    keep.set_model(model)
+    bias = model.get_layer("logits").bias
+    for epoch, loss in enumerate([0.5, 0.3, 0.4, math.nan]):
+        bias.assign([epoch])
+        keep.on_epoch_end(epoch, {"val_loss": loss})
+    last, best = (keras.models.load_model(tmp_path / name) for name in ("model.keras", "best.keras"))
+    assert last.get_layer("logits").bias.numpy() == 3 and best.get_layer("logits").bias.numpy() == 1
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(loss, tmp_path):
+    model = small()
+    model.compile("sgd", "mse")
+    guard = run_folder.StopAtNaN(tmp_path)
+    guard.set_model(model)
+    guard.on_train_batch_end(0, {"loss": 0.1})
+    model.optimizer.iterations.assign(7)
+    with pytest.raises(RunFailed, match=f"became {loss} at step 7. Last good model: none.*--learning-rate"):
+        guard.on_train_batch_end(1, {"loss": loss})

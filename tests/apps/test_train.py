@@ -1,0 +1,132 @@
+import csv
+import json
+import string
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from PIL import Image
+
+from apps.train import parse, recipe
+
+TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
+
+
+def test_the_run_folder_holds_the_run(trained):
+    assert {path.name for path in trained.iterdir()} == {
+        "options.json", "model.keras", "best.keras", "log.csv", "samples",
+    }  # fmt: skip
+    options = json.loads((trained / "options.json").read_text())
+    assert options["family"] == "unet" and options["size"] == "tiny" and options["steps_per_epoch"] == 3
+    assert options["learning_rate"] == recipe("unet").DEFAULTS["learning_rate"] and options["seed"] == 0
+    rows = list(csv.DictReader((trained / "log.csv").open()))
+    assert len(rows) == 1 and float(rows[0]["loss"]) > 0 and float(rows[0]["val_loss"]) > 0
+
+
+def test_plain_keras_loads_the_models(trained):
+    for name in ("model.keras", "best.keras"):
+        assert keras.models.load_model(trained / name).input_shape == (None, 32, 32, 3)
+
+
+def test_the_seed_decides_everything(trained, invoke, tmp_path):
+    def weights(seed):
+        result = invoke("train", "unet", *TINY, "--seed", seed, "--output", tmp_path / str(seed))
+        assert result.exit_code == 0, result.stderr
+        return keras.models.load_model(tmp_path / str(seed) / "model.keras").get_weights()
+
+    first = keras.models.load_model(trained / "model.keras").get_weights()
+    for a, b in zip(first, weights(0), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, weights(1), strict=True))
+
+
+def test_set_reaches_the_builder(invoke, tmp_path):
+    result = invoke("train", "unet", *TINY, "--set", "widths=(2, 3)", "--set", "batch_norm=True", "--output", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    assert json.loads((tmp_path / "options.json").read_text())["settings"] == {"widths": [2, 3], "batch_norm": True}
+
+
+def pictures(folder, count=6):
+    """Write a user's own folder of pictures and masks."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        mask = np.zeros((32, 32), bool)
+        mask[4 * i % 16 :][:12, 8:20] = True
+        image = rng.integers(0, 100, (32, 32, 3)) + 150 * mask[..., None]
+        Image.fromarray(image.astype(np.uint8)).save(folder / "images" / f"{i}.png")
+        Image.fromarray((255 * mask).astype(np.uint8)).save(folder / "masks" / f"{i}.png")
+
+
+def test_a_folder_of_ones_own(invoke, tmp_path):
+    pictures(tmp_path / "mine")
+    result = invoke("train", "unet", *TINY, "--data", tmp_path / "mine", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["data"] == str(tmp_path / "mine")
+
+
+def test_a_loss_that_is_no_number_exits_with_3(invoke, tmp_path):
+    run = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "40", "--batch-size", "2")
+    result = invoke("train", "unet", *run, "--learning-rate", "1e38", "--output", tmp_path)
+    assert result.exit_code == 3
+    assert "error: the loss became nan at step " in result.stderr
+    assert not (tmp_path / "model.keras").exists() and (tmp_path / "options.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["resnext", "--output", "run"], "no recipe for the family 'resnext'. Accepted: unet."),
+        (["../unet", "--output", "run"], "no recipe for the family '../unet'"),
+        (["unet", "--size", "huge", "--set", "depth=3", "--output", "run"], "no size 'huge'; its sizes are default"),
+        (["unet", "--size", "huge", "--set", "depth=3", "--output", "run"], "no option depth; its options are"),
+        (["unet", "--set", "widths", "--output", "run"], "--set takes KEY=VALUE, such as batch_norm=True. Received:"),
+        (["unet", "--set", "widths=many", "--output", "run"], "Received: widths='many'"),
+        (["unet", "--set", "name=1", "--output", "run"], "unet cannot be built with {'name': 1}"),
+        (["unet", "--set", "size=tiny", "--output", "run"], "the size is chosen by --size, not by --set"),
+        (["unet", "--set", "batch_norm=false", "--output", "run"], "True or False. Received: batch_norm='false'"),
+        (["unet", "--data", "pasted_digit", "--output", "run"], "no folder pasted_digit. Accepted for --data: pasted_"),
+        (["unet", "--set", "image_shape=(33, 32, 3)", "--output", "run"], "must be multiples of 16"),
+        (["unet", "--set", "classes=4", "--output", "run"], "classes=4"),
+        (["unet", "--data", "nowhere", "--output", "run"], "nowhere"),
+        (["unet", "--data", "empty", "--output", "run"], "empty"),
+        (["unet", "--output", "full"], "the output folder must be new or empty"),
+        (["unet", "--output", "full/file/run"], "the output must be in a folder that can be written."),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(arguments, said, invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke("train", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ") and said in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+literals = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner),
+    max_leaves=5,
+)
+
+
+@hypothesis.given(st.dictionaries(st.text(string.ascii_lowercase, min_size=1), literals, max_size=3))
+def test_parse_gives_back_literals(values):
+    assert parse([f"{key}={value!r}" for key, value in values.items()]) == values
+
+
+def test_parse_takes_the_rest_for_text():
+    assert parse(["a=many words", "b=x=y", "c="]) == {"a": "many words", "b": "x=y", "c": ""}
+
+
+def test_parse_lists_all_that_are_no_pairs():
+    with pytest.raises(ValueError, match=r"KEY=VALUE.*Received: alone, 3=4, =5"):
+        parse(["alone", "a=1", "3=4", "=5"])

@@ -1,0 +1,120 @@
+"""What the bridge's tests share: live random weights, and one check of a model in both directions."""
+
+import numpy as np
+import pytest
+
+
+def randomise(model, seed=0):
+    """Give every weight a live random value, statistics too, so that no default hides a fault."""
+    rng = np.random.default_rng(seed)
+    for w in model.weights:
+        shape = tuple(w.shape)
+        if "variance" in w.name:
+            value = rng.uniform(0.5, 1.5, shape)
+        elif "gamma" in w.name:
+            value = rng.uniform(0.7, 1.3, shape)
+        elif len(shape) <= 1:
+            value = rng.normal(0, 0.3, shape)
+        else:
+            fan_in = np.prod(shape[:-2] if "depthwise" in w.path else shape[:-1])
+            value = rng.normal(0, 1, shape) / max(1, fan_in) ** 0.5
+        w.assign(value)
+    return model
+
+
+def to_first(x):
+    """A NumPy array as torch has it: ranks 4 and 5 channels-first."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim in (4, 5) else x
+
+
+def to_last(x):
+    """A NumPy array as Keras has it: ranks 4 and 5 channels-last."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)) if x.ndim in (4, 5) else x
+
+
+def relative(have, want):
+    """Largest difference as a share of the largest value."""
+    have, want = np.asarray(have, "float64"), np.asarray(want, "float64")
+    assert have.shape == want.shape, f"shapes {have.shape} and {want.shape}"
+    assert np.isfinite(have).all() and np.isfinite(want).all()
+    return np.abs(have - want).max() / np.abs(want).max()
+
+
+def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=True):
+    """Carry a Keras model to torch and back, and compare values and weights at each step.
+
+    Args:
+        model: A functional Keras model, of any dtype; the comparison is made with its float64 twin and in float32.
+        limit: Largest relative difference in float64.
+        size: What stands for an open size, the batch excepted, which is 2.
+        same_layers: Whether the layers that have weights keep their names.
+
+    Returns:
+        The torch module (float32) and the Keras model that came back.
+    """
+    import keras
+    import torch
+
+    import bridge
+    from bridge.twin import twin
+
+    if randomised:
+        randomise(model)
+    rng = np.random.default_rng(seed)
+    shapes = [(2, *[size if d is None else d for d in t.shape[1:]]) for t in model.inputs]
+    arrays = [rng.normal(size=s) for s in shapes]
+    dynamic = [
+        {i for i, d in enumerate(to_first(np.empty([1 if d is None else 2 for d in t.shape])).shape) if d == 1}
+        for t in model.inputs
+    ]
+    result = {}
+    for dtype, tolerance in (("float64", limit), ("float32", 2e-5)):
+        other = twin(model, dtype)
+        x = [a.astype(dtype) for a in arrays]
+        want = [np.asarray(t) for t in keras.tree.flatten(other(x[0] if len(x) == 1 else x, training=False))]
+        assert all(np.abs(w[0] - w[1]).max() > 1e-3 * np.abs(w).max() for w in want), "an output that ignores its input"
+        module = bridge.to_torch(other)
+        tensors = tuple(torch.from_numpy(to_first(a)) for a in x)
+        with torch.no_grad():
+            have = [to_last(t.numpy()) for t in keras.tree.flatten(module(*tensors))]
+        for h, w in zip(have, want, strict=True):
+            assert relative(h, w) < tolerance, f"{dtype}, to torch: {relative(h, w):.1e}"
+        assert sum(p.numel() for p in module.parameters() if p.requires_grad) == sum(
+            int(np.prod(w.shape)) for w in other.trainable_weights
+        )
+        again = bridge.to_keras(module, tensors, dynamic)
+        have = [np.asarray(t) for t in keras.tree.flatten(again(x[0] if len(x) == 1 else x, training=False))]
+        for h, w in zip(have, want, strict=True):
+            assert relative(h, w) < tolerance, f"{dtype}, back to Keras: {relative(h, w):.1e}"
+        for a, b in zip(other.weights, again.weights, strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
+        if same_layers:
+            assert [x.name for x in other.layers if x.weights] == [x.name for x in again.layers if x.weights]
+        result[dtype] = module, again
+    return result["float32"]
+
+
+def same_graph(model, module, tensors, dynamic=None):
+    """Assert the normal form: a Keras model and a torch module read as the same graph, weights included."""
+    from bridge import align, keras_reader, layout, torch_reader
+
+    graphs = [keras_reader.read(model), torch_reader.read(module, tensors, dynamic)]
+    graphs = [layout.convert(g, "first") for g in graphs]
+    pairs, unmatched = align.align(*graphs)
+    assert not unmatched
+    assert not align.differences(pairs, *graphs)
+
+
+@pytest.fixture
+def check():
+    """The functions of this file, as attributes, as test files cannot import one another."""
+    import types
+
+    return types.SimpleNamespace(
+        both_ways=both_ways,
+        same_graph=same_graph,
+        randomise=randomise,
+        relative=relative,
+        to_first=to_first,
+        to_last=to_last,
+    )

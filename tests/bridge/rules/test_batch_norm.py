@@ -1,0 +1,167 @@
+"""Batch normalisation: values, settings, statistics and freezing, both ways."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+
+layers = keras.layers
+
+
+def model_of(shape, **options):
+    x = keras.Input(shape, name="x")
+    return keras.Model(x, layers.BatchNormalization(name="n", **options)(x))
+
+
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((5,), {}),
+        ((4, 5), {}),
+        ((4, 6, 5), {}),
+        ((3, 4, 6, 5), {}),
+        ((4, 5), {"axis": 1}),
+        ((4, 6, 5), {"axis": 1}),
+        ((4, 6, 5), {"axis": 2}),
+        ((3, 4, 6, 5), {"axis": -3}),
+        ((None, None, 5), {}),
+        ((4, 6, 5), {"scale": False}),
+        ((4, 6, 5), {"center": False}),
+        ((5,), {"scale": False, "center": False}),
+        ((4, 6, 5), {"epsilon": 0.1, "momentum": 0.7}),
+    ],
+)
+def test_options(check, shape, options):
+    module, again = check.both_ways(model_of(shape, **options))
+    layer, norm = again.get_layer("n"), module.n
+    want = {"axis": -1, "epsilon": 1e-3, "momentum": 0.99, "scale": True, "center": True} | options
+    assert layer.axis == -1  # other axes are permuted
+    del want["axis"]
+    assert {k: getattr(layer, k) for k in want} == want
+    assert norm.eps == want["epsilon"] and norm.momentum == pytest.approx(1 - want["momentum"], abs=1e-15)
+    assert type(norm).__name__ == f"BatchNorm{max(1, len(shape) - 1)}d" and norm.num_batches_tracked == 0
+
+
+def steps(check, model, module, shape, count=2):
+    """Train both sides on the same batches; return torch's statistics and Keras'."""
+    rng = np.random.default_rng(0)
+    module.train()
+    for _ in range(count):
+        x = rng.normal(1, 2, (4, *shape)).astype("float32")
+        want = np.asarray(model(x, training=True))
+        have = module(torch.from_numpy(check.to_first(x))).detach().numpy()
+        assert check.relative(check.to_last(have), want) < 1e-5
+    norm, layer = module.n, model.get_layer("n")
+    return (norm.running_mean.numpy(), norm.running_var.numpy()), (
+        np.asarray(layer.moving_mean),
+        np.asarray(layer.moving_variance),
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 5)])
+def test_statistics_in_training(check, shape):
+    """The running mean is Keras'; the running variance takes in the unbiased variance, as `torch_statistics` says."""
+    from bridge.keras_reader import read
+    from bridge.rules.batch_norm import torch_statistics
+
+    model = check.randomise(model_of(shape, momentum=0.6))
+    before = np.array(model.get_layer("n").moving_variance)
+    (mean, variance), (keras_mean, keras_variance) = steps(check, model, bridge.to_torch(model), shape, count=1)
+    np.testing.assert_allclose(mean, keras_mean, rtol=1e-5)
+    expected = torch_statistics("moving_variance", before, keras_variance, read(model).nodes[0], (4, *shape))
+    np.testing.assert_allclose(variance, expected, rtol=1e-5)
+    assert np.abs(variance - keras_variance).max() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"scale": False, "center": False}])
+@pytest.mark.parametrize("shape", [(5,), (4, 6, 5), (2, 3, 4, 5)])
+def test_frozen(check, shape, options):
+    model = model_of(shape, **options)
+    model.get_layer("n").trainable = False
+    module, again = check.both_ways(model)
+    assert not again.get_layer("n").trainable and not again.trainable_weights
+    assert not any(p.requires_grad for p in module.parameters())
+    before = module.n.running_mean.numpy().copy(), module.n.running_var.numpy().copy()
+    after, keras_after = steps(check, model, module, shape)
+    for b, a, k in zip(before, after, keras_after, strict=True):
+        np.testing.assert_array_equal(b, a)
+        np.testing.assert_array_equal(b, k)
+
+
+def test_a_recorded_training_false_is_overruled_by_keras(check):
+    """Keras 3's fit normalises by the batch although the layer was called with training=False; so does the module."""
+    x = keras.Input((5,), name="x")
+    model = check.randomise(keras.Model(x, layers.BatchNormalization(name="n")(x, training=False)))
+    before = np.array(model.get_layer("n").moving_mean)
+    (mean, _), (keras_mean, _) = steps(check, model, bridge.to_torch(model), (5,))
+    assert np.abs(before - keras_mean).max() > 1e-3
+    np.testing.assert_allclose(mean, keras_mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: torch.nn.BatchNorm1d(4), (3, 4)),
+        (lambda: torch.nn.BatchNorm1d(4, eps=0.1, momentum=0.3), (3, 4, 5)),
+        (lambda: torch.nn.BatchNorm2d(4, affine=False), (3, 4, 5, 6)),
+        (lambda: torch.nn.BatchNorm3d(4), (3, 4, 5, 6, 2)),
+        (lambda: torch.nn.BatchNorm2d(4).requires_grad_(False), (3, 4, 5, 6)),
+    ],
+)
+def test_from_torch_and_back(check, make, shape):
+    module = torch.nn.Sequential(make()).double()
+    rng = np.random.default_rng(0)
+    for name, tensor in module.state_dict().items():
+        if "num" not in name:
+            tensor.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, tensor.shape)))
+    x = torch.from_numpy(rng.normal(size=shape))
+    model = bridge.to_keras(module, (x,))
+    assert module.training and module[0].training
+    with torch.no_grad():
+        want = module.eval()(x).numpy()
+    assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), want) < 1e-9
+    layer, norm = model.layers[-1] if not isinstance(model.layers[-1], layers.Permute) else model.layers[-2], module[0]
+    assert layer.epsilon == norm.eps and layer.momentum == pytest.approx(1 - norm.momentum)
+    assert layer.trainable == (not norm.affine or norm.weight.requires_grad)
+    again = bridge.to_torch(model)
+    for have, tensor in zip(again.state_dict().values(), module.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(have.numpy(), tensor.numpy())
+
+
+@pytest.mark.parametrize(
+    "options, arguments, text",
+    [
+        ({"axis": 0}, {}, "axis=0 is the batch"),
+        ({}, {"training": True}, "it is called with training=True"),
+    ],
+)
+def test_refusals_from_keras(options, arguments, text):
+    x = keras.Input(batch_shape=(2, 4, 5), name="x")
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_torch(keras.Model(x, layers.BatchNormalization(name="n", **options)(x, **arguments)))
+    assert f"n (BatchNormalization): {text}" in str(e.value)
+
+
+def half_frozen():
+    module = torch.nn.BatchNorm2d(4)
+    module.weight.requires_grad_(False)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (
+            lambda: torch.nn.BatchNorm2d(4, momentum=None),
+            "momentum=None, the cumulative average, or 0; give the module a momentum",
+        ),
+        (lambda: torch.nn.BatchNorm2d(4, track_running_stats=False), "track the statistics"),
+        (half_frozen, "freeze all of the module's parameters or none"),
+    ],
+)
+def test_refusals_from_torch(make, text):
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(torch.nn.Sequential(make()), (torch.randn(2, 4, 5, 5),))
+    assert text in str(e.value)

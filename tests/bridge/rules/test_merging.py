@@ -1,0 +1,268 @@
+"""Sums, products, maxima and concatenations of tensors and numbers, both ways."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import keras_reader, layout, torch_reader
+from bridge.align import align, differences
+
+layers, ops = keras.layers, keras.ops
+MERGES = ["Add", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"]
+
+
+def images(rank=4, size=5, channels=(3, 3)):
+    """A convolution's output and more inputs: orders that differ when the layout is changed."""
+    inputs = [keras.Input((*[size] * (rank - 2), c), name=f"i{n}") for n, c in enumerate(channels)]
+    first = (
+        getattr(layers, f"Conv{rank - 2}D")(3, 2, padding="same", name="c")(inputs[0])
+        if rank in (3, 4, 5)
+        else layers.Dense(channels[0], name="c")(inputs[0])
+    )
+    return inputs, [first, *inputs[1:]]
+
+
+def one_graph(model, module, x):
+    """The graphs read from both sides are the same."""
+    pairs, sentences = align(
+        layout.convert(keras_reader.read(model), "first"), layout.convert(torch_reader.read(module, x), "first")
+    )
+    assert not sentences and not differences(pairs, keras_reader.read(model), torch_reader.read(module, x))
+
+
+def torch_inputs(check, model, batch=2):
+    rng = np.random.default_rng(3)
+    return tuple(
+        torch.from_numpy(check.to_first(rng.normal(size=(batch, *t.shape[1:])).astype("float32"))) for t in model.inputs
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, rank, count",
+    [
+        *((kind, 4, 3) for kind in MERGES),
+        ("Subtract", 4, 2),
+        *((kind, rank, 2) for kind in ("Add", "Concatenate") for rank in (2, 3, 5)),
+        ("Average", 4, 2),
+        ("Add", 3, 4),
+    ],
+)
+def test_layers(check, kind, rank, count):
+    inputs, tensors = images(rank, channels=(3,) * count)
+    model = keras.Model(inputs, getattr(layers, kind)(name="merged")(tensors))
+    module, again = check.both_ways(model)
+    one_graph(model, module, torch_inputs(check, model))
+    if kind in ("Add", "Subtract", "Maximum", "Concatenate"):
+        assert type(again.layers[-1]) is getattr(layers, kind)
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 2, 3, -2, -4])
+def test_concatenate_along(check, axis):
+    inputs, tensors = images()
+    model = keras.Model(inputs, layers.Concatenate(axis=axis, name="cat")(tensors))
+    module, again = check.both_ways(model)
+    assert "dim=" in inspect.getsource(type(module)) or axis == -4
+    assert again.layers[-1].axis in (axis, axis % 4, axis - 4)
+
+
+@pytest.mark.parametrize(
+    "kind, shape",
+    [
+        ("Multiply", (1, 1, 3)),
+        ("Multiply", (5, 5, 1)),
+        ("Add", (5, 1, 1)),
+        ("Average", (1, 1, 1)),
+        ("Maximum", (1, 5, 3)),
+    ],
+)
+def test_broadcasting(check, kind, shape):
+    inputs, tensors = images()
+    small = keras.Input(shape, name="small")
+    check.both_ways(keras.Model([*inputs, small], getattr(layers, kind)()([small, tensors[0]])))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x + y,
+        lambda x, y: x - y,
+        lambda x, y: x * y,
+        lambda x, y: x / (y * y + 1),
+        lambda x, y: ops.divide(x, 2.0),
+        lambda x, y: ops.add(x, y),
+        lambda x, y: ops.subtract(y, x),
+        lambda x, y: ops.maximum(x, y),
+        lambda x, y: ops.minimum(x, y),
+        lambda x, y: ops.concatenate([x, y, x], axis=-1),
+        lambda x, y: ops.concatenate([x, y], axis=1),
+        lambda x, y: -x + y,
+        lambda x, y: x + 2,
+        lambda x, y: 2 + x,
+        lambda x, y: x - 0.1,
+        lambda x, y: 1 - x,
+        lambda x, y: x * 3,
+        lambda x, y: 3.5 * x,
+        lambda x, y: x / 7,
+        lambda x, y: x * np.float32(0.1),
+        lambda x, y: (x + y) * x,
+        lambda x, y: (1 - x) * y + x * x,
+        lambda x, y: ops.negative(x),
+        lambda x, y: x * -1.0 - -2,
+    ],
+)
+def test_functions(check, function):
+    inputs, tensors = images()
+    model = keras.Model(inputs, function(*tensors))
+    module, _ = check.both_ways(model)
+    one_graph(model, module, torch_inputs(check, model))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x + y,
+        lambda x, y: x.add_(y),
+        lambda x, y: torch.sub(x, y),
+        lambda x, y: torch.rsub(x, y),
+        lambda x, y: x * y,
+        lambda x, y: 1 - x,
+        lambda x, y: 3 / 2 * x,
+        lambda x, y: x / 3,
+        lambda x, y: -x,
+        lambda x, y: torch.maximum(x, y),
+        lambda x, y: torch.minimum(y, x),
+        lambda x, y: torch.cat((x, y, x), dim=-3),
+        lambda x, y: torch.cat([x, x]),
+        lambda x, y: x.mul_(2) + y,
+        lambda x, y: torch.cat([y], 1) + x,
+        lambda x, y: (x + y).relu() * (x - y).relu(),
+        lambda x, y: (x.relu_() + x) * y,
+    ],
+)
+def test_from_torch(check, function):
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Conv2d(3, 3, 1)
+
+        def forward(self, x, y):
+            return function(self.c(x), y)
+
+    module = Module().double().eval()
+    x = tuple(torch.randn(2, 3, 4, 5, dtype=torch.float64) for _ in range(2))
+    with torch.no_grad():
+        want = module(*x).numpy()
+    model = bridge.to_keras(module, x)
+    have = np.asarray(model([check.to_last(t.numpy()) for t in x]))
+    assert check.relative(check.to_first(have), want) < 1e-9
+    with torch.no_grad():
+        assert check.relative(bridge.to_torch(model)(*x).numpy(), want) < 1e-9
+
+
+def test_one_value_twice(check):
+    x = keras.Input((5, 5, 3), name="x")
+    y = layers.Conv2D(3, 3, name="c")(x)
+    y = layers.Add()([y, y])
+    y = layers.Concatenate()([y, y, y])
+    check.both_ways(keras.Model(x, layers.Multiply()([y, y])))
+
+
+def test_one_layer_twice(check):
+    x = keras.Input((6,), name="x")
+    average = layers.Average(name="mean")
+    y = layers.Dense(6, name="d")(x)
+    check.both_ways(keras.Model(x, average([average([x, y, y]), y])))
+
+
+def test_flattened_tensors_keep_their_rows(check):
+    """Rows are reordered only on a straight way to Dense: two flattened tensors meet as they were read."""
+    inputs, (a, b) = images()
+    c = layers.Conv2D(3, 2, padding="same", name="c2")(b)
+    for merge in (layers.Add(), layers.Concatenate(), layers.Maximum()):
+        y = merge([layers.Flatten()(a), layers.Flatten()(c)])
+        check.both_ways(keras.Model(inputs, layers.Dense(4, name="fc")(y)))
+    flat = layers.Flatten()(a)
+    check.both_ways(keras.Model(inputs, [layers.Dense(4, name="fc1")(flat), layers.Add()([flat, layers.Flatten()(b)])]))
+    check.both_ways(keras.Model(inputs[0], layers.Dense(4, name="fc2")(flat + flat)))
+
+
+def test_rows_pass_through_a_number(check):
+    inputs, (a, _) = images()
+    module, _ = check.both_ways(keras.Model(inputs[0], layers.Dense(4, name="fc")(layers.Flatten()(a) * 2 + 1)))
+    assert "permute" not in inspect.getsource(type(module))
+
+
+def test_no_permute_between_branches(check):
+    """Branches of convolutions meet without a transpose."""
+    inputs, (a, b) = images()
+    y = layers.Concatenate()([a, layers.Conv2D(3, 1, name="c2")(b)])
+    y = layers.Add()([y, layers.Conv2D(6, 1, name="c3")(a)]) * 0.5
+    module, _ = check.both_ways(keras.Model(inputs, layers.Conv2D(2, 3, name="c4")(y)))
+    assert "permute" not in inspect.getsource(type(module))
+
+
+def test_different_orders_meet(check):
+    x = keras.Input((6, 6, 6), name="x")
+    y = layers.Concatenate()([layers.Conv2D(6, 3, padding="same", name="c")(x), layers.Permute((2, 3, 1))(x)])
+    y = layers.Conv2D(6, 1, name="d")(y)
+    check.both_ways(keras.Model(x, layers.Multiply()([layers.Permute((1, 3, 2))(y), x, y])))
+
+
+def test_precedence_survives(check):
+    """What is written inside another expression keeps its meaning."""
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(4, name="d")(x)
+    _, again = check.both_ways(keras.Model(x, -((y + 1) * (y - 2)) / 3 - (1 - y)))
+    check.both_ways(again)
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (
+            lambda x, y, z: layers.Add(name="bad")([x, z]),
+            "bad (Add): it joins tensors of shapes (None, 5, 5, 3) and (None, 3); reshape them to the same rank",
+        ),
+        (lambda x, y, z: x + z, "(Add): it joins tensors of shapes (None, 5, 5, 3) and (None, 3)"),
+        (
+            lambda x, y, z: x * np.ones((1, 5, 5, 3), "float32"),
+            "(Multiply): one of its operands is a constant or a weight",
+        ),
+        (lambda x, y, z: ops.maximum(x, 0.0), "(Maximum): maximum of a tensor and a number; use a ReLU"),
+        (lambda x, y, z: 1.0 / x, "(TrueDivide): it divides a number by a tensor"),
+    ],
+)
+def test_refusals_from_keras(make, text):
+    inputs, tensors = images()
+    z = keras.Input((3,), name="z")
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_torch(keras.Model([*inputs, z], [make(*tensors, z), tensors[1] + 1]))
+    assert text in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (lambda m, x: torch.add(x, x, alpha=2), "alpha=2; multiply the second tensor before"),
+        (lambda m, x: torch.div(x, 3, rounding_mode="floor"), "rounding_mode='floor'"),
+        (lambda m, x: x + m.weight, "one of its operands is a constant or a weight"),
+        (lambda m, x: torch.cat([x, m.weight]), "it concatenates a constant or a weight"),
+        (lambda m, x: x + x.shape[0], "one of its operands is a constant"),
+    ],
+)
+def test_refusals_from_torch(function, text):
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, 4))
+
+        def forward(self, x):
+            return function(self, x)
+
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(Module(), (torch.randn(2, 4),))
+    assert text in str(e.value)

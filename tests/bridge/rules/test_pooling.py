@@ -1,0 +1,351 @@
+"""Pooling over the product of its options, both ways."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import bridge
+from bridge import convert
+
+layers = keras.layers
+
+
+class Function(nn.Module):
+    """A function of torch as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# TensorFlow pools three dimensions in float32 alone
+PRECISIONS = ((torch.float32, 2e-6), (torch.float64, 1e-12))
+
+
+def from_torch(check, module, *shape, dynamic=None):
+    """Carry a module to Keras and back to torch, in both precisions, and compare all three; return the Keras model."""
+    module = (module if isinstance(module, nn.Module) else Function(module)).eval()
+    for dtype, limit in PRECISIONS[: 1 if len(shape) == 4 else 2]:
+        torch.manual_seed(0)
+        x = torch.randn(2, *shape, dtype=dtype) - 1  # mostly negative: a maximum over zeros shows
+        model = bridge.to_keras(module, (x,), dynamic)
+        want = check.to_last(module(x).numpy())
+        assert check.relative(model(check.to_last(x.numpy())), want) < limit
+        again = bridge.to_torch(model)
+        assert check.relative(check.to_last(again(x).numpy()), want) < limit
+    check.same_graph(model, again, (x,), dynamic)
+    check.same_graph(model, module, (x,), dynamic)
+    return model
+
+
+def in_float32(check, model, size):
+    """What `check.both_ways` does, where TensorFlow has no float64."""
+    shape = [n or size for n in model.input_shape[1:]]
+    array = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    tensor = torch.from_numpy(check.to_first(array))
+    want = model(array)
+    module = bridge.to_torch(model)
+    assert check.relative(check.to_last(module(tensor).numpy()), want) < 2e-6
+    moved = {i + 1 for i, n in enumerate(model.input_shape) if n is None and i} | {0}
+    again = bridge.to_keras(module, (tensor,), [moved])
+    assert check.relative(again(array), want) < 2e-6
+    return module, again
+
+
+def both_ways(check, layer, *shape, size=8):
+    """Carry a model of a single layer to torch and back; return the layer that came back and the module's source."""
+    x = keras.Input((*shape, 3), name="image")
+    model = keras.Model(x, layer(x))
+    module, again = check.both_ways(model, size=size) if len(shape) < 3 else in_float32(check, model, size)
+    sizes = [n or size for n in shape]
+    tensor = torch.randn(2, 3, *sizes) if len(shape) > 1 else torch.randn(2, *sizes, 3)
+    moved = (0, *(i + 1 + (len(shape) > 1) for i, n in enumerate(shape) if n is None))
+    check.same_graph(model, module, (tensor,), [set(moved)])
+    return again.layers[-1], convert.source(model).text
+
+
+@pytest.mark.parametrize("sizes", [(8, 9), (None, 7)])
+@pytest.mark.parametrize("pool, strides", [(2, 2), (3, 2), (3, 1), (2, 1), (5, 3), (1, 2), (2, 3), ((3, 2), (1, 2))])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+def test_same(check, kind, pool, strides, sizes):
+    layer = getattr(layers, f"{kind}Pooling2D")(pool, strides, "same")
+    back, _ = both_ways(check, layer, *sizes)
+    assert isinstance(back, type(layer))
+    assert (back.pool_size, back.strides) == (layer.pool_size, layer.strides)
+
+
+@pytest.mark.parametrize("sizes", [(8, 9), (None, 9)])
+@pytest.mark.parametrize("pool, strides", [(2, 2), (3, 2), ((3, 2), (2, 1))])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+def test_valid(check, kind, pool, strides, sizes):
+    layer = getattr(layers, f"{kind}Pooling2D")(pool, strides)
+    back, _ = both_ways(check, layer, *sizes)
+    assert (back.pool_size, back.strides, back.padding) == (layer.pool_size, layer.strides, "valid")
+
+
+@pytest.mark.parametrize("size", [6, None])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_ranks(check, rank, kind, padding, size):
+    layer = getattr(layers, f"{kind}Pooling{rank}D")(3, 2, padding)
+    back, _ = both_ways(check, layer, *[5, 4][: rank - 1], size)
+    assert isinstance(back, type(layer))
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_global(check, rank, kind, keepdims):
+    layer = getattr(layers, f"Global{kind}Pooling{rank}D")(keepdims=keepdims, name="all")
+    back, text = both_ways(check, layer, *[5, None, 4][:rank])
+    assert isinstance(back, type(layer))
+    assert back.keepdims == keepdims
+    assert f"self.all = nn.Adaptive{kind[:3].replace('Ave', 'Avg')}Pool{rank}d(1)" in text
+    assert ("torch.flatten(self.all(" in text) != keepdims
+
+
+@pytest.mark.parametrize(
+    "sizes, output", [((8, 9), 2), ((7, 5), (3, 5)), ((3, 4), 6), ((8, 6), (1, 3)), ((1, 6), (1, 2))]
+)
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+def test_adaptive(check, kind, sizes, output):
+    if 1 in sizes or output == (1, 3):  # Keras cannot run it: the same from torch
+        name = kind[:3].replace("Ave", "Avg")
+        model = from_torch(check, getattr(nn, f"Adaptive{name}Pool2d")(output), 3, *sizes)
+        assert model.layers[-1].pool_size == tuple(n // o for n, o in zip(sizes, output, strict=True))
+        return
+    back, _ = both_ways(check, getattr(layers, f"Adaptive{kind}Pooling2D")(output), *sizes)
+    assert back.output_size == (output if isinstance(output, tuple) else (output, output))
+
+
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_adaptive_ranks(check, rank, kind):
+    both_ways(check, getattr(layers, f"Adaptive{kind}Pooling{rank}D")(2), *[5, 4, 3][:rank])
+
+
+@pytest.mark.parametrize(
+    "layer, line",
+    [
+        (layers.MaxPooling2D(name="pool"), "nn.MaxPool2d(2)"),
+        (layers.MaxPooling2D(2, padding="same", name="pool"), "nn.MaxPool2d(2, ceil_mode=True)"),
+        (layers.MaxPooling2D(3, 2, "same", name="pool"), "MaxPool2dSame((3, 3), stride=(2, 2))"),
+        (
+            layers.AveragePooling2D(3, 1, "same", name="pool"),
+            "nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)",
+        ),
+        (layers.AveragePooling2D(2, 1, "same", name="pool"), "AvgPool2dSame((2, 2), stride=(1, 1))"),
+    ],
+)
+def test_source_at_open_sizes(layer, line):
+    x = keras.Input((None, None, 3), name="image")
+    assert f"self.pool = {line}\n" in convert.source(keras.Model(x, layer(x))).text
+
+
+def test_source_at_a_known_size(tmp_path):
+    """GoogLeNet's pooling: SAME is ceil_mode where the image is even; F.pad is left for what no option says."""
+    x = keras.Input((112, 112, 3), name="image")
+    y = layers.MaxPooling2D(3, 2, "same", name="a")(x)
+    y = layers.MaxPooling2D(4, 1, "same", name="b")(y)
+    y = layers.AveragePooling2D(4, 1, "same", name="c")(y)
+    text = convert.source(keras.Model(x, y)).text
+    assert "self.a = nn.MaxPool2d(3, stride=2, ceil_mode=True)\n" in text
+    assert 'self.b(F.pad(x, (1, 2, 1, 2), value=float("-inf")))' in text
+    (tmp_path / "model.py").write_text(text)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 2, "ceil_mode": True},
+        {"kernel_size": (2, 3), "stride": (3, 1), "padding": (1, 0)},
+        {"kernel_size": 4, "stride": 3, "padding": 2},
+        {"kernel_size": 1, "stride": 2, "ceil_mode": True},
+    ],
+)
+@pytest.mark.parametrize("kind", ["Max", "Avg"])
+def test_from_torch(check, kind, options, size):
+    model = from_torch(check, getattr(nn, f"{kind}Pool2d")(**options), 3, *size)
+    assert not any(isinstance(v, layers.Permute) for v in model.layers)
+
+
+@pytest.mark.parametrize("pool, stride, padding", [(5, 4, 1), (3, 4, 0)])
+def test_ceil_mode_of_a_maximum(check, pool, stride, padding):
+    """torch drops a window that would begin after the image: the second case, at 8."""
+    from_torch(check, nn.MaxPool2d(pool, stride, padding, ceil_mode=True), 3, 8, 9)
+
+
+@pytest.mark.parametrize("kind", ["Max", "Avg"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_from_torch_ranks(check, rank, kind):
+    module = nn.Sequential(getattr(nn, f"{kind}Pool{rank}d")(3, 2, 1), nn.Flatten())
+    from_torch(check, module, 3, *[7, 6, 5][:rank])
+
+
+@pytest.mark.parametrize(
+    "size, options",
+    [
+        ((7, 9), {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ((8, 9), {"kernel_size": 3, "stride": 1, "padding": 1}),
+        ((7, 8), {"kernel_size": 2, "ceil_mode": True}),
+        ((8, 8), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    ],
+)
+def test_average_of_the_cells_inside(check, size, options):
+    model = from_torch(check, nn.AvgPool2d(**options, count_include_pad=False), 3, *size)
+    assert [type(v) for v in model.layers[1:]] == [layers.AveragePooling2D]
+    assert model.layers[1].padding == "same"
+
+
+def test_padding_that_is_not_same(check):
+    model = from_torch(check, nn.MaxPool2d(3, 2, 1), 3, 8, 8)
+    assert [type(v).__name__ for v in model.operations[1:]] == ["Pad", "MaxPooling2D"]
+    model = from_torch(check, nn.AvgPool2d(3, 2, 1), 3, 8, 8)
+    assert [type(v).__name__ for v in model.layers[1:]] == ["ZeroPadding2D", "AveragePooling2D"]
+    model = from_torch(check, nn.MaxPool2d(3, 2, 1), 3, 7, 7)
+    assert [type(v).__name__ for v in model.operations[1:]] == ["MaxPooling2D"]
+
+
+def test_padded_model_can_be_saved(check, tmp_path):
+    """Its -inf goes through the JSON of a .keras file."""
+    x = torch.randn(2, 3, 8, 8)
+    model = bridge.to_keras(nn.MaxPool2d(3, 2, 1), (x,))
+    model.save(tmp_path / "model.keras")
+    other = keras.models.load_model(tmp_path / "model.keras")
+    array = check.to_last(x.numpy())
+    np.testing.assert_array_equal(np.asarray(other(array)), np.asarray(model(array)))
+
+
+def test_zero_padding_before_a_maximum_stays(check):
+    """ResNet50 of keras.applications: those zeros take part in the maximum."""
+    x = keras.Input((7, 7, 3), name="image")
+    y = layers.ZeroPadding2D(1, name="pad")(x)
+    check.both_ways(keras.Model(x, layers.MaxPooling2D(3, 2, name="pool")(y)))
+
+
+@pytest.mark.parametrize("dynamic", [None, [{0, 2, 3}]])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_global_from_torch(check, kind, dynamic):
+    """The usual end of a torch classifier becomes one Keras layer."""
+    pool = nn.AdaptiveAvgPool2d(1) if kind == "avg" else nn.AdaptiveMaxPool2d((1, 1))
+    model = from_torch(check, nn.Sequential(pool, nn.Flatten()), 3, 5, 4, dynamic=dynamic)
+    assert [type(v).__name__ for v in model.layers[1:]] == [f"Global{'Average' if kind == 'avg' else 'Max'}Pooling2D"]
+    function = getattr(F, f"adaptive_{kind}_pool2d")
+    model = from_torch(check, lambda x: function(x, 1).flatten(1), 3, 5, 4, dynamic=dynamic)
+    assert len(model.layers) == 2
+    model = from_torch(check, lambda x: function(x, 1), 3, 5, 4, dynamic=dynamic)
+    assert model.layers[1].keepdims
+
+
+def test_open_sizes_from_torch(check):
+    dynamic = [{0, 2, 3}]
+    for module in (
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+    ):
+        model = from_torch(check, module, 3, 8, 5, dynamic=dynamic)
+        assert model.input_shape == (None, None, None, 3)
+        x = torch.randn(2, 3, 5, 10)
+        have = np.asarray(model(check.to_last(x.numpy()).astype(model.input.dtype)))
+        assert check.relative(have, check.to_last(module(x).numpy())) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+def test_helper_class(check, kind):
+    """It takes any size, and survives copying, pickling and compilation."""
+    x = keras.Input((None, None, 3), name="image")
+    model = keras.Model(x, getattr(layers, f"{kind}Pooling2D")(3, 2, "same", name="pool")(x))
+    module = bridge.to_torch(model)
+    compiled = torch.compile(module, backend="eager", dynamic=True)
+    for h, w in ((5, 8), (6, 3), (1, 2)):
+        array = np.random.default_rng(h).normal(size=(2, h, w, 3)).astype("float32")
+        tensor = torch.from_numpy(check.to_first(array))
+        want = check.to_first(np.asarray(model(array)))
+        for other in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module)), compiled):
+            np.testing.assert_allclose(other(tensor).numpy(), want, rtol=1e-6, atol=1e-7)
+        assert module.double()(tensor.double()).dtype == torch.float64
+        module.float()
+
+
+@pytest.mark.parametrize("name", ["MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D", "AdaptiveMaxPooling2D"])
+def test_channels_first(check, name):
+    options = {"AdaptiveMaxPooling2D": {"output_size": 2}, "GlobalAveragePooling2D": {}}
+    options = options.get(name, {"pool_size": 3, "strides": 2, "padding": "same"})
+    x = keras.Input((5, 7, 3), name="image")
+    y = getattr(layers, name)(data_format="channels_first", **options)(layers.Permute((3, 1, 2))(x))
+    model = keras.Model(x, y if name.startswith("Global") else layers.Permute((2, 3, 1))(y))
+    _, again = check.both_ways(model)
+    assert not any(isinstance(v, layers.Permute) for v in again.layers)
+
+
+@pytest.mark.parametrize(
+    "module, shape, text",
+    [
+        (
+            nn.MaxPool2d(3, dilation=2),
+            (9, 9),
+            r"0 \(MaxPool2d\): dilation=\[?2.*; Keras' pooling has no dilation: use dilation=1",
+        ),
+        (nn.AvgPool2d(2, divisor_override=3), (9, 9), "divisor_override=3; leave it out"),
+        (
+            nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+            (8, 8),
+            "over the cells inside the image, padded by .* use count_include_pad=True",
+        ),
+        (
+            nn.AvgPool2d(5, 4, 1, ceil_mode=True),
+            (8, 8),
+            r"over the cells inside the image, padded by \(\(0, 3\), \(0, 3\)\)",
+        ),
+        (
+            nn.AdaptiveAvgPool2d((1, 3)),
+            (8, 8),
+            r"adaptive pooling from \(8, 8\) to \(1, 3\); .* choose sizes that divide",
+        ),
+        (nn.MaxPool2d(2, return_indices=True), (8, 8), "return_indices=True; .* leave them out"),
+        (Function(lambda x: F.adaptive_max_pool2d(x, 2, return_indices=True)), (8, 8), "its output 1 is used"),
+    ],
+)
+def test_refused(module, shape, text):
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.to_keras(nn.Sequential(module), (torch.randn(2, 4, *shape),))
+
+
+@pytest.mark.parametrize(
+    "module, text",
+    [
+        (nn.MaxPool2d(3, 2, ceil_mode=True), "ceil_mode=True with an open size; export with that size fixed"),
+        (nn.AdaptiveAvgPool2d((None, 2)), "computed from an open size of the input; export with that size fixed"),
+        (nn.AdaptiveAvgPool2d(2), r"adaptive pooling from \(None, None\) to \(2, 2\)"),
+    ],
+)
+def test_refused_at_open_sizes(module, text):
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.to_keras(nn.Sequential(module), (torch.randn(2, 4, 8, 8),), [{0, 2, 3}])
+
+
+def test_no_batch_is_refused():
+    with pytest.raises(bridge.BridgeError, match="has no batch; give it a batch"):
+        bridge.to_keras(nn.MaxPool2d(2), (torch.randn(4, 5, 5),), [set()])

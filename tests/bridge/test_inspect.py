@@ -1,0 +1,26 @@
+"""The tables of `bridge inspect` and `bridge rules`."""
+
+import keras
+
+from bridge import inspect, keras_reader, rules
+
+layers = keras.layers
+
+
+def test_layers_and_refusals():
+    x = keras.Input((6, 6, 2))
+    y = layers.Conv2D(3, 3, activation="relu", name="c")(x)
+    y = layers.Lambda(lambda t: t * 2, name="mine")(y)
+    obstacles = []
+    graph = keras_reader.read(keras.Model(x, layers.Conv2D(3, 3, name="d")(y)), obstacles=obstacles)
+    rows = inspect.layers(graph, obstacles)
+    assert rows[0] == ("c", "convolution", "convolution", "(?, 4, 4, 3)", "kernel (3, 3, 2, 3), bias (3,)")
+    assert [r[0] for r in rows] == ["c", "+", "d", "mine"]
+    assert rows[-1][2] == "REFUSED"
+
+
+def test_every_rule_is_listed_with_what_it_reads():
+    rows = inspect.supported()
+    assert [r[0] for r in rows] == list(rules.families())
+    assert all(title and kinds for _, title, *kinds in rows)
+    assert "Conv2D" in dict((r[0], r[2]) for r in rows)["convolution"]

@@ -1,0 +1,153 @@
+"""Writing Keras models: names, sharing, freezing, fused activations, saving."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import keras_writer
+
+nn, layers = torch.nn, keras.layers
+X = torch.randn(2, 3, 6, 5)
+
+
+def module_of(function, **children):
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, child in children.items():
+                setattr(self, name, child)
+
+        def forward(self, x):
+            return function(self, x)
+
+    return Module()
+
+
+def kinds(model):
+    return [type(x).__name__ for x in model.operations[1:]]
+
+
+def names(model):
+    return [x.name for x in model.operations[1:]]
+
+
+def test_layers_have_the_modules_names():
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    model = bridge.to_keras(
+        nn.Sequential(block, nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(60, 2))), (X,)
+    )
+    assert names(model) == ["0.0", "0.1", "1.0", "1.1", "1.2"] and model.name == "Sequential"
+
+
+def test_functions_have_names_that_collide_with_nothing():
+    model = bridge.to_keras(
+        module_of(lambda m, x: (m.add(x) + 1) * 2 - m.add_add(x), add=nn.Linear(5, 5), add_add=nn.Linear(5, 5)), (X,)
+    )
+    assert len(set(names(model))) == len(names(model)) and {"add", "add_add"} <= set(names(model))
+
+
+@pytest.mark.parametrize(
+    "text, name", [("a b", "a_b"), ("ü", "layer"), ("-a/b", "a_b"), ("", "layer"), ("a" * 500, "a" * 200), ("_x", "x")]
+)
+def test_names_that_tensorflow_accepts(text, name):
+    taken = set()
+    assert [keras_writer._name(text, taken) for _ in range(2)] == [name, f"{name}_1"]
+    layers.Dense(1, name=name)(keras.Input((2,)))
+
+
+def test_activations_are_fused_where_they_have_no_module():
+    model = bridge.to_keras(module_of(lambda m, x: torch.relu(m.c(x)), c=nn.Conv2d(3, 3, 1)), (X,))
+    assert kinds(model) == ["Conv2D"] and model.layers[-1].activation is keras.activations.relu
+    model = bridge.to_keras(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), (X,))
+    assert len(kinds(model)) == 2 and model.layers[1].activation is keras.activations.linear
+
+
+@pytest.mark.parametrize(
+    "function, count",
+    [
+        (lambda m, x: m.c(torch.relu(m.c(x))), 2),  # relu after one of two calls
+        (lambda m, x: torch.relu(m.c(torch.relu(m.c(x)))), 1),
+        (lambda m, x: (lambda y: torch.relu(y) + y)(m.c(x)), 3),  # read before relu, too
+        (lambda m, x: (lambda y: (torch.relu(y), y))(m.c(x)), 2),  # leaves the model
+    ],
+)
+def test_a_shared_layer_stays_one_layer(check, function, count):
+    module = module_of(function, c=nn.Conv2d(3, 3, 1))
+    nn.init.constant_(module.c.bias, 1.0)  # or the ReLUs might leave nothing to compare
+    model = bridge.to_keras(module, (X,))
+    assert len(model.weights) == 2 and len(kinds(model)) == count
+    with torch.no_grad():
+        want = module(X)
+    want = want if isinstance(want, tuple) else (want,)
+    for h, w in zip(keras.tree.flatten(model(check.to_last(X.numpy()))), want, strict=True):
+        assert check.relative(check.to_first(np.asarray(h)), w) < 1e-5
+
+
+def test_a_shared_convolution_that_is_padded_in_two_ways():
+    function = lambda m, x: (m.c(nn.functional.pad(x, (1, 0, 0, 2))), m.c(x))  # noqa: E731
+    model = bridge.to_keras(module_of(function, c=nn.Conv2d(3, 3, 3)), (X,))
+    assert len(model.weights) == 2 and sorted(kinds(model)) == ["Conv2D", "ZeroPadding2D"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_single_tied_weight_is_refused(bias):
+    module = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5, bias=bias))
+    module[1].weight = module[0].weight
+    with pytest.raises(
+        bridge.BridgeError,
+        match=r"1 .dense.: its weight 0.weight is also another layer's.*use one module in both places",
+    ):
+        bridge.to_keras(module, (X,))
+
+
+def test_freezing():
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, affine=False))
+    module[0].requires_grad_(False)
+    model = bridge.to_keras(module, (X,))
+    assert [x.trainable for x in model.layers[1:]] == [False, True, True] and len(model.trainable_weights) == 2
+
+
+def test_partly_frozen_modules_are_all_listed():
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    module[0].bias.requires_grad_(False)
+    module[2].weight.requires_grad_(False)
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(module, (X,))
+    assert [o.path for o in e.value.obstacles] == ["0", "2"] and "freeze all of the module's parameters or none" in str(
+        e.value
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_precision_follows_the_module(dtype):
+    model = bridge.to_keras(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.Linear(90, 2)).to(dtype), (X.to(dtype),))
+    name = str(dtype).removeprefix("torch.")
+    assert {w.dtype for w in model.weights} == {name} and model.output.dtype == name and model.input.dtype == name
+
+
+def test_it_saves_and_loads(tmp_path):
+    module = nn.Sequential(
+        module_of(lambda m, x: (1 - torch.relu(m.c(x))) / 3, c=nn.Conv2d(3, 3, 3, padding=1)),
+        nn.Dropout2d(0.3),
+        nn.BatchNorm2d(3),
+        nn.Flatten(),
+        nn.Linear(90, 2),
+    )
+    model = bridge.to_keras(module, (X,))
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(size=(2, 6, 5, 3))
+    np.testing.assert_array_equal(model(x), again(x))
+    assert names(model) == names(again)
+
+
+def test_it_trains():
+    model = bridge.to_keras(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.1), nn.Linear(48, 1)), (X,)
+    )
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(16, 6, 5, 3))
+    losses = model.fit(x, x.mean((1, 2, 3))[:, None], epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]

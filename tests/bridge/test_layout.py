@@ -1,0 +1,122 @@
+"""The layout pass: few permutes, rows that stay in step, the same layout from either side."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import keras_reader, layout, torch_reader
+from bridge.graph import Graph, Node, Value
+
+layers = keras.layers
+
+
+def permutes(model, target="first"):
+    return sum(n.operator == "permute" for n in layout.convert(keras_reader.read(model), target).nodes)
+
+
+def convolutions(rank=2):
+    x = keras.Input((*[8] * rank, 3), name="x")
+    conv = getattr(layers, f"Conv{rank}D")
+    y = layers.ReLU()(layers.BatchNormalization()(conv(4, 3, padding="same")(x)))
+    z = layers.Concatenate()([conv(4, 3, padding="same")(y), y])
+    z = layers.Add()([conv(8, 1)(y), z])
+    return keras.Model(x, conv(2, 3)(z))
+
+
+@pytest.mark.parametrize("rank, count", [(1, 2), (2, 0), (3, 0)])
+def test_permutes_between_convolutions(rank, count):
+    """None; a sequence enters and leaves channels-last, so that costs two."""
+    model = convolutions(rank)
+    assert permutes(model) == count
+    assert permutes(model, "last") == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_both_sides_are_laid_out_alike(rank):
+    model = convolutions(rank)
+    x = torch.randn(2, 8, 3) if rank == 1 else torch.randn(2, 3, *[8] * rank)
+    mine = layout.convert(keras_reader.read(model), "first")
+    theirs = layout.convert(torch_reader.read(bridge.to_torch(model), (x,)), "first")
+    assert [n.operator for n in mine.nodes] == [n.operator for n in theirs.nodes]
+    assert [n.outputs[0].shape for n in mine.nodes] == [n.outputs[0].shape for n in theirs.nodes]
+
+
+def test_a_sequence_from_outside_does_not_decide():
+    """A skip from the input of a 1-D network is permuted once, not the whole network."""
+    y = x = keras.Input((8, 3), name="x")
+    for _ in range(3):
+        y = layers.Add()([y, layers.Conv1D(3, 3, padding="same")(y)])
+    assert permutes(keras.Model(x, y)) == 2
+
+
+def test_values_know_where_their_axes_came_from():
+    graph = layout.convert(keras_reader.read(convolutions()), "first")
+    assert graph.inputs[0].shape == (None, 3, 8, 8) and graph.inputs[0].order == (0, 3, 1, 2)
+    for node in graph.nodes:
+        assert node.outputs[0].order == (0, 3, 1, 2) and node.outputs[0].source
+
+
+def test_inverse_pairs_vanish():
+    x = keras.Input((8, 7, 3), name="x")
+    y = layers.Conv2D(3, 3)(x)
+    for dims in ((3, 1, 2), (2, 3, 1), (2, 1, 3), (2, 1, 3)):
+        y = layers.Permute(dims)(y)
+    assert permutes(keras.Model(x, layers.Conv2D(3, 3)(y))) == 0
+
+
+def test_one_permute_serves_all_readers():
+    x = keras.Input((8, 3), name="x")
+    assert permutes(keras.Model(x, [layers.Flatten()(layers.Conv1D(3, k)(x)) for k in (1, 2, 3)])) == 1 + 3
+
+
+def test_boundary_orders():
+    values = [Value("v", (None, *range(2, rank + 1))) for rank in range(1, 7)]
+    assert [layout.boundary_order(v, "last", "first") for v in values] == [
+        (0,),
+        (0, 1),
+        (0, 1, 2),
+        (0, 3, 1, 2),
+        (0, 4, 1, 2, 3),
+        (0, 1, 2, 3, 4, 5),
+    ]
+    assert layout.boundary_order(values[3], "first", "last") == (0, 2, 3, 1)
+    assert layout.boundary_order(values[3], "last", "last") == (0, 1, 2, 3)
+
+
+def test_rows():
+    rows = layout.Rows((2, 3, 4), (2, 0, 1))
+    x = np.random.default_rng(0).normal(size=(2, 3, 4))
+    np.testing.assert_array_equal(x.ravel()[rows.index()], x.transpose(2, 0, 1).ravel())
+
+
+def test_kernels_are_copied_not_changed():
+    x = keras.Input((4, 5, 3), name="x")
+    y = layers.Flatten()(layers.Conv2D(3, 2)(x))
+    graph = keras_reader.read(keras.Model(x, layers.Dense(2, name="fc")(y)))
+    before = graph.parameters["fc.kernel"].value.copy()
+    after = layout.convert(graph, "first").parameters["fc.kernel"].value
+    np.testing.assert_array_equal(graph.parameters["fc.kernel"].value, before)
+    assert not np.array_equal(after, before) and sorted(after.ravel()) == sorted(before.ravel())
+
+
+def test_most_inputs_decide():
+    x, y = Value("x", (2, 3, 4)), Value("y", (2, 4, 3))
+    made = [Value(n, (2, 3, 4)) for n in "abcd"]
+    nodes = [
+        Node("add", {"number": 1}, inputs=[x], outputs=[made[0]]),
+        Node("permute", {"permutation": (0, 2, 1)}, inputs=[y], outputs=[made[1]]),
+        Node("add", {"number": 1}, inputs=[made[1]], outputs=[made[2]]),
+        Node("concatenate", {"axis": 1}, inputs=[made[0], made[2], made[2]], outputs=[Value("e", (2, 9, 4))]),
+    ]
+    result = layout.convert(Graph("g", [x, y], Value("e", (2, 9, 4)), nodes, {}, "last"), "first")
+    last = next(n for n in result.nodes if n.operator == "concatenate")
+    assert last["axis"] == 2 and last.outputs[0].shape == (2, 4, 9)
+    assert result.outputs.shape == (2, 9, 4)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1)])
+def test_an_input_may_have_an_order_of_its_own(order):
+    graph = layout.convert(keras_reader.read(convolutions()), "first", {"x": order})
+    assert graph.inputs[0].order == order and graph.nodes[0].operator == "permute"

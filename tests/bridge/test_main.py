@@ -1,0 +1,208 @@
+"""The `bridge` command: what it writes, what it says, how it exits."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bridge import BridgeError, __main__, sources
+
+layers = keras.layers
+
+
+@pytest.fixture
+def saved(check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = image = keras.Input((9, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(x)
+    model = check.randomise(keras.Model(image, layers.Dense(2, name="d")(layers.Flatten()(x)), name="example"))
+    model.save("example.keras")
+    return model
+
+
+def bridge(*arguments):
+    """Run the command in this process; give its exit code and what it printed."""
+    result = CliRunner().invoke(__main__.app, list(map(str, arguments)))
+    if isinstance(result.exception, (BridgeError, OSError)):
+        return getattr(result.exception, "exit_code", 2), str(result.exception)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_there_and_back(saved):
+    code, text = bridge("to-torch", "example.keras", "-o", "out")
+    assert code == 0 and "equal" in text and "wrote out" in text
+    code, text = bridge("to-keras", "out", "-o", "back.keras")
+    assert code == 2 and "--trust" in text
+    code, text = bridge("to-keras", "out", "-o", "back.keras", "--trust")
+    assert code == 0, text
+    again = keras.models.load_model("back.keras")
+    for a, b in zip(saved.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert bridge("verify", "example.keras", "out", "--trust", "--html", "r.html")[0] == 0
+    assert "Equal" in pathlib.Path("r.html").read_text()
+    assert bridge("verify", "out", "back.keras", "--trust", "--html", "r.html")[0] == 0  # in either order
+    assert sorted(os.listdir()) == ["back.keras", "example.keras", "out", "r.html"]
+
+
+def test_a_failed_verification_exits_1(saved):
+    from safetensors.numpy import load_file, save_file
+
+    bridge("to-torch", "example.keras", "-o", "out", "--no-verify")
+    assert not os.path.exists("out/report.json")
+    state = load_file("out/model.safetensors")
+    state["a.weight"] = state["a.weight"] * np.float32(1.001)
+    save_file(state, "out/model.safetensors")
+    code, text = bridge("verify", "example.keras", "out", "--trust")
+    assert code == 1 and "a.kernel" in text
+
+
+def test_a_function_of_the_users_own(saved, tmp_path):
+    (tmp_path / "mine_for_main.py").write_text(
+        "import torch\ndef net():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())\n"
+    )
+    code, text = bridge("to-keras", "mine_for_main:net", "--input", "2,3,9,8")
+    assert code == 0, text
+    assert keras.models.load_model("mine_for_main_net.keras").output_shape == (None, 7, 6, 4)
+    assert bridge("verify", "mine_for_main_net.keras", "mine_for_main:net")[0] == 0
+    code, text = bridge("to-keras", "mine_for_main:net", "-o", "x.keras")
+    assert code == 2 and "--input" in text
+    code, text = bridge("to-keras", "mine_for_main:net", "-o", "x.keras", "--input", "2,3,a")
+    assert code == 2 and "2,3,a" in text
+    for shape, message in {"2,3,999999,999999": "values. Accepted: up to", "2,3": "(2, 3)", "2,3,9,8,7": "7)"}.items():
+        code, text = bridge("to-keras", "mine_for_main:net", "-o", "x.keras", "--input", shape)
+        assert code == 2 and message in text and not os.path.exists("x.keras"), text
+    code, text = bridge("inspect", "mine_for_main:net", "--input", "2,3,9,8")
+    assert code == 0 and "convolution" in text
+    assert bridge("to-torch", "mine_for_main:net")[0] == 2
+
+
+def test_inspect(saved):
+    code, text = bridge("inspect", "example.keras")
+    assert code == 0 and "kernel (3, 3, 3, 4)" in text and "690 parameters" in text, text
+
+
+def test_refusals(saved):
+    bridge("to-torch", "example.keras", "-o", "out", "--no-verify")
+    for arguments, text in {
+        ("to-torch", "example.keras", "-o", "out"): "out exists already",
+        ("to-torch", "nothing.keras"): "nothing.keras: no such file",
+        ("to-keras", "out", "-o", "example.keras", "--trust"): "example.keras exists already",
+        ("to-keras", "out", "-o", "example.h5", "--trust"): "the output is a .keras file",
+        ("to-keras", "nothing"): "nothing: no such file or folder",
+        ("verify", "example.keras", "example.keras"): "must be a torch model. Received: Functional. Accepted: a folder",
+        ("to-keras", "out", "--trust", "--input", "2,3,9,8"): "leave out --input",
+        ("to-keras", "out", "--trust", "--weights", "w.pt"): "leave out --weights",
+        ("inspect", "example.keras", "--input", "2,3,9,8"): "leave out --input",
+        ("verify", "no.keras", "no", "--html", "no/r.html"): "no is no folder that can be written to",
+        ("verify", "no.keras", "no", "--html", "out"): "--html out: it is a folder",
+    }.items():
+        code, said = bridge(*arguments)
+        assert code == 2 and text in said, (arguments, said)
+    assert sorted(os.listdir()) == ["example.keras", "out"]
+
+
+def run(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
+
+
+def test_errors_are_one_line_on_stderr(tmp_path):
+    result = run("-m", "bridge", "to-torch", str(tmp_path / "no.keras"))
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == f"error: {tmp_path}/no.keras: no such file. {sources.ACCEPTED}\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "rules"])
+def test_help_loads_no_framework_and_comes_at_once(command):
+    code = (
+        "import sys, time\nstart = time.process_time()\nsys.argv = ['bridge', sys.argv[1]]\n"
+        "from bridge.__main__ import main\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code\n"
+        "found = {'tensorflow', 'keras', 'torch'} & set(sys.modules)\nassert not found, found\n"
+        "print(time.process_time() - start, file=sys.stderr)"
+    )
+    result = run("-c", code, command)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stderr) < 0.5  # of the processor, as other tests may run beside this one
+
+
+LIMITED = (
+    "import resource, signal, sys\nfrom bridge.__main__ import main\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nmain()"  # as Python does by itself
+)
+
+
+@pytest.mark.parametrize("command", ["to-torch", "to-keras", "verify"])
+def test_a_full_disk_leaves_nothing_and_exits_3(tmp_path, command):
+    """A limit on the size of files is met as a full disk is, deep in what writes the weights."""
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(64, 5, name="c")], name="big")
+    model.save(tmp_path / "big.keras")
+    limit, output = (10_000, "deep/out") if command != "verify" else (100, "r.html")
+    arguments = [command, "big.keras", "-o", output, "--no-verify"]
+    if command != "to-torch":
+        from bridge import save_torch
+
+        save_torch(model, tmp_path / "folder", verify=False)
+    if command == "to-keras":
+        output = "deep/out.keras"
+        arguments = [command, "folder", "--trust", "-o", output, "--no-verify"]
+    elif command == "verify":
+        arguments = [command, "big.keras", "folder", "--trust", "--html", output]
+    before = sorted(tmp_path.rglob("*"))
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+    result = run("-c", LIMITED, str(limit), *arguments, cwd=tmp_path, env=environment)
+    assert result.returncode == 3, result.stderr
+    assert f"error: {output} cannot be written: File too large" in result.stderr and "Traceback" not in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "error, code, text",
+    [
+        (BridgeError("refused"), 2, "error: refused\n"),
+        (OSError(28, "No space left on device"), 3, "No space left"),
+        (PermissionError(13, "Permission denied"), 2, "Permission denied"),
+        (MemoryError(), 3, "not enough memory"),
+        (KeyError("x"), 3, "a fault of bridge itself (KeyError): please report it"),
+    ],
+)
+def test_no_error_reads_as_a_failed_verification(monkeypatch, capsys, error, code, text):
+    def fails(**options):
+        raise error
+
+    monkeypatch.setattr(__main__, "app", fails)
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    said = capsys.readouterr().err
+    assert caught.value.code == code and text in said
+    assert ("Traceback" in said) == isinstance(error, KeyError)
+
+
+def test_round_trip_of_a_unet_through_other_processes(check, tmp_path):
+    """Nothing can have been kept aside in memory: the weights are changed in the file between two processes."""
+    from safetensors.numpy import load_file, save_file
+
+    import tfzoo
+
+    model = check.randomise(tfzoo.build("unet", size="tiny"))
+    model.save(tmp_path / "unet.keras")
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    arguments = ("-m", "bridge", "to-torch", "unet.keras", "-o", "out", "--no-verify")
+    result = run(*arguments, cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stderr
+    weights = tmp_path / "out/model.safetensors"
+    save_file({k: v + 1 if v.dtype.kind == "f" else v for k, v in load_file(weights).items()}, weights)
+    result = run("-m", "bridge", "to-keras", "out", "-o", "back.keras", "--trust", cwd=tmp_path, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    again = keras.models.load_model(tmp_path / "back.keras", compile=False)
+    assert [w.path for w in again.weights] == [w.path for w in model.weights]
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a + np.float32(1), b)

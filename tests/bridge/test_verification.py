@@ -1,0 +1,365 @@
+"""`verify` believes what is true and sees every seeded lie."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+
+layers = keras.layers
+
+
+@pytest.fixture
+def model(check):
+    x = image = keras.Input((12, 11, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", name="a")(x)
+    x = layers.BatchNormalization(name="n")(x)
+    x = layers.ReLU(name="r")(x)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", activation="tanh", name="b")(x)
+    x = layers.Dropout(0.4, name="o")(x)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="c")(x)
+    y = layers.Dense(5, name="d")(layers.Flatten(name="f")(x))
+    return check.randomise(keras.Model(image, [x, y], name="example"))
+
+
+def test_the_truth(model):
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, report
+    assert report.figures()["forward float64"] < 1e-12
+    assert set(report.gradients) | set(report.zero_gradients) == {
+        "a.kernel",
+        "a.bias",
+        "n.gamma",
+        "n.beta",
+        "b.kernel",
+        "b.bias",
+        "c.kernel",
+        "d.kernel",
+        "d.bias",
+    }
+    assert report.zero_gradients == ["a.bias"]  # a constant before a BatchNorm
+    assert "n/(n-1)" in " ".join(report.notes)
+    assert report.hashes["keras"] == report.hashes["torch"]
+
+
+def scale(m):
+    m.b.weight.mul_(1.001)
+
+
+def swap(m):
+    kept = m.b.weight.clone()
+    m.b.weight.copy_(m.c.weight)
+    m.c.weight.copy_(kept)
+
+
+def swap_rows(m):
+    m.d.weight.copy_(m.d.weight.roll(1, 1))
+
+
+class OtherSide(torch.nn.Module):
+    """A convolution without padding of its own, its input padded on the left and the top alone."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+        conv.padding = (0, 0)
+
+    def forward(self, x):
+        return self.conv(torch.nn.functional.pad(x, (2, 0, 2, 0)))
+
+
+LIES = {
+    "a kernel scaled by 1.001": (scale, "settings", "b.kernel"),
+    "two kernels swapped": (swap, "settings", "b.kernel"),
+    "rows of a Dense moved": (swap_rows, "settings", "d.kernel"),
+    "another epsilon": (lambda m: setattr(m.n, "eps", 1.1e-3), "settings", "n: epsilon"),
+    "another momentum": (lambda m: setattr(m.n, "momentum", 0.015), "settings", "n: momentum"),
+    "another rate": (lambda m: setattr(m.o, "p", 0.5), "settings", "o: rate"),
+    "a frozen kernel": (
+        lambda m: m.a.weight.requires_grad_(False),
+        "settings",
+        "a.kernel: trained in Keras, frozen in torch",
+    ),
+    "a running mean moved": (lambda m: m.n.running_mean.add_(1e-3), "settings", "n.moving_mean"),
+    "padding on the other side": (lambda m: setattr(m, "a", OtherSide(m.a)), "settings", "a: pads"),
+    "another activation": (lambda m: setattr(m, "r", torch.nn.SiLU()), "settings", "r"),
+    "a layer left out": (lambda m: setattr(m, "c", torch.nn.Identity()), "structure", "c"),
+    "a layer too many": (
+        lambda m: setattr(m, "o", torch.nn.Sequential(m.o, torch.nn.Tanh())),
+        "structure",
+        "c (convolution)",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie(model, lie):
+    tell, kind, text = LIES[lie]
+    module = bridge.to_torch(model)
+    with torch.no_grad():
+        tell(module)
+    report = bridge.verify(model, module)
+    assert not report.passed
+    assert any(k == kind and text in s for k, s in report.failures), report
+    with pytest.raises(AssertionError, match="NOT equal"):
+        bridge.assert_equivalent(model, module)
+
+
+def test_the_first_layer_that_differs_is_named(model):
+    module = bridge.to_torch(model)
+    module.n.eps = 1.1e-3
+    report = bridge.verify(model, module)
+    assert report.first_divergence.name == "n"
+    assert any("the first layer that differs is n" in s for _, s in report.failures)
+
+
+def test_a_module_written_by_hand_with_other_names(model):
+    class Hand(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 4, 3, padding="same"), torch.nn.BatchNorm2d(4, 1e-3, 0.01)
+            )
+            self.reduce = torch.nn.Conv2d(4, 4, 3, stride=2)
+            self.head = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False)
+            self.classify = torch.nn.Linear(144, 5)
+
+        def forward(self, x):
+            x = torch.relu(self.stem(x))
+            x = torch.tanh(self.reduce(torch.nn.functional.pad(x, (1, 1, 0, 1))))
+            x = self.head(torch.nn.functional.dropout(x, 0.4, self.training))
+            return x, self.classify(x.flatten(1))
+
+    hand = Hand().eval()
+    for mine, theirs in zip(bridge.to_torch(model).state_dict().values(), hand.state_dict().values(), strict=True):
+        theirs.copy_(mine)
+    report = bridge.verify(model, hand)
+    assert report.passed, report
+    with torch.no_grad():
+        hand.stem[0].bias[0] += 1e-3
+    assert "a.bias" in str(bridge.verify(model, hand))
+
+
+def test_training_mode_alone_can_differ(model):
+    class NeverTrains(torch.nn.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    module = bridge.to_torch(model)
+    norm = NeverTrains(4, 1e-3, 0.01).eval()
+    norm.load_state_dict(module.n.state_dict())
+    module.n = norm
+    report = bridge.verify(model, module)
+    assert report.figures()["forward float64"] < 1e-12
+    assert {k for k, _ in report.failures} == {"training", "gradients"}
+
+
+def test_inputs_of_the_users_own(model):
+    x = np.random.default_rng(0).normal(size=(2, 12, 11, 3)).astype("float32")
+    assert bridge.verify(model, bridge.to_torch(model), inputs=x).passed
+    with pytest.raises(
+        bridge.BridgeError, match=r"takes inputs of shape \[\(None, 12, 11, 3\)\]. Received: \[\(2, 3, 12, 11\)\]"
+    ):
+        bridge.verify(model, bridge.to_torch(model), inputs=np.moveaxis(x, -1, 1))
+
+
+def test_layouts_of_a_sequence(check):
+    """A torch module of sequences (B, C, L) beside a Keras model of (B, L, C)."""
+    x = keras.Input((9, 3), name="sequence")
+    model = check.randomise(keras.Model(x, layers.Flatten()(layers.Conv1D(4, 3, name="c")(x))))
+    conv = torch.nn.Conv1d(3, 4, 3)
+    with torch.no_grad():
+        conv.weight.copy_(torch.from_numpy(np.asarray(model.get_layer("c").kernel).transpose(2, 1, 0).copy()))
+        conv.bias.copy_(torch.from_numpy(np.asarray(model.get_layer("c").bias)))
+
+    class Transposed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = conv
+
+        def forward(self, x):
+            return self.c(x).permute(0, 2, 1).flatten(1)
+
+    assert bridge.verify(model, Transposed(), layouts={"sequence": (0, 2, 1)}).passed
+    assert not bridge.verify(model, Transposed()).passed
+
+
+def test_an_output_that_ignores_its_input_is_said():
+    x = keras.Input((4, 4, 2))
+    model = keras.Model(x, layers.Conv2D(2, 3, kernel_initializer="zeros")(x))
+    assert "hardly depends on the input" in str(bridge.verify(model, bridge.to_torch(model)))
+
+
+def test_a_module_that_cannot_be_read_does_not_pass(model):
+    class Sorted(torch.nn.Module):
+        def forward(self, x):
+            return torch.sort(x)[0], x.sum((1, 2, 3))
+
+    report = bridge.verify(model, Sorted())
+    assert not report.passed
+    assert "cannot be read" in str(report)
+
+
+def test_neither_side_is_changed(model):
+    module = bridge.to_torch(model).train()
+    state, weights = {k: v.clone() for k, v in module.state_dict().items()}, model.get_weights()
+    bridge.verify(model, module)
+    assert module.training and module.n.training
+    assert all(p.grad is None for p in module.parameters())
+    for k, v in module.state_dict().items():
+        torch.testing.assert_close(v, state[k], rtol=0, atol=0)
+    for a, b in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_tensorflow_has_no_float64_for(check):
+    """MaxPool3D: everything is compared in float32, and a lie is seen there too."""
+    x = keras.Input((6, 5, 7, 2))
+    y = layers.MaxPooling3D(2, name="p")(layers.Conv3D(3, 2, name="c")(x))
+    model = check.randomise(keras.Model(x, layers.Conv3D(2, 1, name="d")(y)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed and "float32 only" in str(report), report
+    assert report.figures()["gradients float32"] < 1e-5 and report.figures()["forward float64"] is None
+    with torch.no_grad():
+        module.c.weight.mul_(1.001)
+    assert {k for k, _ in bridge.verify(model, module).failures} >= {"settings", "forward"}
+
+
+def small(check, *more, **options):
+    """A convolution named "c" and more layers."""
+    x = image = keras.Input((6, 6, 3), name="image")
+    for layer in (layers.Conv2D(3, 3, name="c", **options), *more):
+        x = layer(x)
+    return check.randomise(keras.Model(image, x))
+
+
+def test_nothing_to_train(check):
+    frozen = small(check)
+    frozen.trainable = False
+    image = keras.Input((6, 6, 3))
+    for model in (frozen, keras.Model(image, layers.MaxPooling2D()(image))):
+        assert bridge.verify(model, bridge.to_torch(model)).passed
+    model = small(check)
+    with torch.no_grad():
+        report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed and len(report.gradients) == 2
+
+
+class Around(torch.nn.Module):
+    """The module of the bridge, and something behind it."""
+
+    def __init__(self, module, function):
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, x):
+        return self.function(self, self.module(x))
+
+
+ACTIVITY = {
+    "never active": lambda m, x: torch.nn.functional.dropout(x, 0.5, training=False),
+    "of another rate in training": lambda m, x: torch.nn.functional.dropout(x, 0.2 if m.training else 0.5, m.training),
+}
+
+
+@pytest.mark.parametrize("lie", ACTIVITY)
+def test_dropout_that_is_not_active_as_in_keras(check, lie):
+    plain = bridge.to_torch(small(check))
+    model = small(check, layers.Dropout(0.5))
+    honest = Around(plain, lambda m, x: torch.nn.functional.dropout(x, 0.5, m.training))
+    assert bridge.verify(model, honest).passed
+    failures = bridge.verify(model, Around(plain, ACTIVITY[lie])).failures
+    assert [k for k, _ in failures] == ["training"] and "Dropouts of rates [0.5] are due" in failures[0][1]
+
+
+def test_dropout_in_training_alone(check):
+    model = small(check)
+    module = Around(bridge.to_torch(model), lambda m, x: torch.nn.functional.dropout(x, 0.5) if m.training else x)
+    assert "Dropouts of rates [] are due, [0.5] are active" in str(bridge.verify(model, module))
+
+
+def test_a_call_that_was_replaced(check):
+    model = small(check)
+    module, own = bridge.to_torch(model), model.call
+    model.call = lambda x, training=None, mask=None: 5 * own(x, training=training)
+    failures = bridge.verify(model, module).failures
+    assert [k for k, _ in failures] == ["structure"] and "`call` has been replaced" in failures[0][1]
+
+
+def test_a_module_that_cannot_be_trained_or_run_in_float64(check):
+    model = small(check)
+
+    def refuse(m, x):
+        if m.training:
+            raise ValueError("not today")
+        return x
+
+    report = bridge.verify(model, Around(bridge.to_torch(model), refuse))
+    assert [k for k, _ in report.failures] == ["training"] and "ValueError: not today" in str(report)
+
+    def single(m, x):
+        if x.dtype == torch.float64:
+            raise TypeError("float32 only")
+        return x
+
+    report = bridge.verify(model, Around(bridge.to_torch(model), single))
+    assert [k for k, _ in report.failures] == ["forward", "training"] and "TypeError: float32 only" in str(report)
+
+
+def test_what_is_given_is_made_to_fit_or_refused(check):
+    model = small(check)
+    module = bridge.to_torch(model)
+    assert bridge.verify(model, module, inputs=np.random.default_rng(0).normal(size=(2, 6, 6, 3))).passed
+    with pytest.raises(bridge.BridgeError, match="'other'; the inputs are"):
+        bridge.verify(model, module, layouts={"other": (0, 1, 2, 3)})
+    with pytest.raises(bridge.BridgeError, match="permutation of 4 axes"):
+        bridge.verify(model, module, layouts={"image": (0, 1)})
+
+
+def test_shared_batch_normalisation(check):
+    a, b = keras.Input((6, 6, 3)), keras.Input((4, 4, 3))
+    shared = layers.BatchNormalization()
+    model = check.randomise(keras.Model([a, b], [shared(a), shared(b)]))
+    assert bridge.verify(model, bridge.to_torch(model)).passed
+
+
+def test_float32_alone_with_a_bias_before_batch_normalisation(check):
+    x = keras.Input((6, 5, 7, 2))
+    y = layers.BatchNormalization()(layers.Conv3D(3, 2, name="c")(x))
+    model = check.randomise(keras.Model(x, layers.Conv3D(2, 1)(layers.MaxPooling3D(2)(y))))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed and report.zero_gradients == ["c.bias"], report
+
+
+def test_values_inside_one_torch_operator(check):
+    x = keras.Input((6,))
+    model = check.randomise(keras.Model(x, 1 - layers.Dense(3, name="d")(x)))
+
+    class Hand(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.d = bridge.to_torch(model).d
+
+        def forward(self, x):
+            return 1 - self.d(x)
+
+    assert bridge.verify(model, Hand()).passed
+
+
+def test_a_parameter_that_nothing_uses(check):
+    model = small(check)
+    module = bridge.to_torch(model)
+    module.extra = torch.nn.Linear(2, 2, bias=False)
+    assert [s for k, s in bridge.verify(model, module).failures if k == "structure"] == [
+        "1 trainable parameter(s) of the torch module have no counterpart in Keras: extra.weight"
+    ]
+
+
+def test_limits_add_up_along_a_path(check):
+    x = keras.Input((6,))
+    branches = [layers.Dense(3, activation="gelu", name=f"d{i}")(x) for i in range(3)]
+    model = check.randomise(keras.Model(x, layers.Add()(branches)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed and max(r.limit for r in report.layers) < 1.5e-7

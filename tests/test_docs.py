@@ -1,0 +1,22 @@
+"""No figure in a page is typed by hand: what docs/figures.py makes is what stands there."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
+figures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(figures)
+
+
+@pytest.mark.parametrize("page", figures.pages(), ids=lambda p: p.name)
+def test_a_page_is_what_its_script_makes(page):
+    text = page.read_text()
+    assert figures.fill(text) == text, "run: .venv/bin/python docs/figures.py"
+
+
+def test_every_part_is_used():
+    text = "".join(page.read_text() for page in figures.pages())
+    assert all(f"<!-- {name} -->" in text for name in figures.PARTS)

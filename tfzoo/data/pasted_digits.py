@@ -1,0 +1,284 @@
+"""Handwritten digits pasted on photographs, with exact masks, boxes and classes.
+
+The digits are scikit-learn's `load_digits`, the photographs those that scikit-image and scikit-learn
+bundle: nothing is downloaded. The splits share neither photograph nor digit; each has its textures, its
+objects and its microscope or telescope. Validation is for choosing (the best epoch, a learning rate), so
+that the held-out pictures are for judging only. The photographs text, page and clock are left out: they
+show characters that no mask would name.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+PHOTOGRAPHS = {
+    "training": (
+        "brick", "camera", "china", "coins", "flower", "hubble_deep_field", "moon", "retina", "stereo_motorcycle",
+    ),
+    "validation": ("astronaut", "cell", "grass"),
+    "held_out": ("chelsea", "coffee", "gravel", "immunohistochemistry", "rocket"),
+}  # fmt: skip
+CONTRAST = 0.25  # least distance of a digit's luminance, at every pixel, from the mean around it
+MARGIN = 4  # pixels around a digit's box that count as "around it", and that stay free of other digits
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+EPOCH = 1000  # pictures in an epoch of the training stream
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One example: image and mask in float32, boxes in pixels.
+
+    Attributes:
+        image: `(H, W, 3)` float32 in [0, 1].
+        mask: `(H, W, 1)` float32, 1 on a digit and 0 elsewhere.
+        boxes: `(N, 4)` int32, rows `(top, left, bottom, right)`; bottom and right are exclusive.
+        classes: `(N,)` int32, 0 to 9.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+
+
+def picture(split: str, image_shape: tuple[int, int, int], seed: int, epoch: int, index: int) -> Picture:
+    """Make picture `index` of epoch `epoch`: a pure function of its arguments.
+
+    Args:
+        split: "training", "validation" or "held_out".
+        image_shape: `(H, W, 3)` in pixels, at least 32 each.
+        seed: Any integer from 0; other seeds give other pictures.
+        epoch: Counted from 0.
+        index: Position in the epoch, from 0.
+
+    Returns:
+        One to five digits that do not overlap, each with `CONTRAST` to its surroundings.
+
+    Raises:
+        ValueError: An unknown split or an image shape that digits do not fit in.
+    """
+    image = background(split, image_shape, seed, epoch, index)
+    rng = stream("digits", split, seed, epoch, index)
+    digits, labels = handwriting(split)
+    mask = np.zeros(image.shape[:2], bool)
+    boxes, classes = [], []
+    for _ in range(rng.integers(1, 6)):
+        i = rng.integers(len(digits))
+        shape = glyph(digits[i], min(image.shape[:2]), rng)
+        box = free_place(shape.shape, mask.shape, boxes, rng)
+        if box is None:
+            continue
+        top, left, bottom, right = box
+        around = image[max(top - MARGIN, 0) : bottom + MARGIN, max(left - MARGIN, 0) : right + MARGIN]
+        image[top:bottom, left:right][shape] = ink(shape.shape, (around @ LUMINANCE).mean(), rng)[shape]
+        mask[top:bottom, left:right] = shape
+        boxes.append(box)
+        classes.append(labels[i])
+    return Picture(image, mask[..., None].astype(np.float32), np.array(boxes, np.int32), np.array(classes, np.int32))
+
+
+def dataset(split: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, pictures: int | None = None):
+    """Stream batches of `(images, masks)`; the same arguments give the same stream.
+
+    Args:
+        split: "training" (photographs augmented), "validation" or "held_out" (photographs as they are).
+        image_shape: `(H, W, 3)` in pixels.
+        batch_size: Pictures in a batch.
+        seed: Any integer from 0.
+        pictures: How many pictures to give once; None for an endless stream, new in every epoch of `EPOCH`.
+
+    Returns:
+        A `tf.data.Dataset` of float32 images `(B, H, W, 3)` in [0, 1] and masks `(B, H, W, 1)` in {0, 1}.
+
+    Raises:
+        ValueError: An unknown split or an image shape that digits do not fit in.
+    """
+    import tensorflow as tf
+
+    check(split, image_shape)
+
+    def make(n):
+        made = picture(split, image_shape, seed, *divmod(int(n), EPOCH))
+        return made.image, made.mask
+
+    def load(n):
+        image, mask = tf.numpy_function(make, [n], [tf.float32, tf.float32], stateful=False)
+        return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
+
+    numbers = tf.data.Dataset.range(2**62 if pictures is None else pictures)
+    return numbers.map(load).batch(batch_size, drop_remainder=pictures is None).prefetch(4)
+
+
+def background(split: str, image_shape: tuple[int, int, int], seed: int, epoch: int, index: int) -> np.ndarray:
+    """Crop the photograph that picture `index` of epoch `epoch` is pasted on: `(H, W, 3)` float32 in [0, 1]."""
+    check(split, image_shape)
+    rng = stream("background", split, seed, epoch, index)
+    image = crop(split, image_shape, rng)
+    return augment(image, crop(split, image_shape, rng), rng) if split == "training" else image
+
+
+def crop(split: str, image_shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    """Cut a window of random size and place from a random photograph, mirrored half of the time."""
+    height, width, _ = image_shape
+    choices = photographs(split)
+    photograph = choices[rng.integers(len(choices))]
+    largest = min(photograph.width / width, photograph.height / height)
+    # Down to half a source pixel per pixel; any finer and the crop is a blur.
+    zoom = np.exp(rng.uniform(np.log(min(0.5, largest)), np.log(largest)))
+    w, h = zoom * width, zoom * height
+    left, top = rng.uniform(0, photograph.width - w), rng.uniform(0, photograph.height - h)
+    window = photograph.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + w, top + h))
+    image = np.asarray(window, np.float32) / 255
+    return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
+
+
+def augment(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Make a new photograph of an old one: the few for training would soon be known by heart.
+
+    Args:
+        image: `(H, W, 3)` float32 in [0, 1].
+        other: A crop of the same shape, blended in now and then.
+        rng: Source of every choice.
+
+    Returns:
+        `(H, W, 3)` float32 in [0, 1].
+    """
+    if rng.random() < 0.5:
+        image = image[::-1]
+    if rng.random() < 0.3:
+        image = image + rng.uniform(0.1, 0.5) * (other - image)
+    if rng.random() < 0.2:
+        blurred = Image.fromarray((image * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
+        image = np.asarray(blurred, np.float32) / 255
+    if rng.random() < 0.3:
+        image = 1 - image
+    # Rows that add up to 1 keep greys grey: hue and saturation change, luminance hardly.
+    mix = np.eye(3)[rng.permutation(3)] + rng.normal(0, 0.2, (3, 3))
+    image = image @ (mix / mix.sum(1, keepdims=True)).T.astype(np.float32)
+    tint = rng.normal(0, 0.1, 3) + rng.normal(0, 0.1)
+    image = (image - 0.5) * np.float32(np.exp(rng.normal(0, 0.3))) + np.float32(0.5) + tint.astype(np.float32)
+    if rng.random() < 0.3:
+        image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, np.float32)
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    return image.astype(np.float32)
+
+
+def glyph(digit: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a digit smoothly at a random size, angle and slant.
+
+    Args:
+        digit: `(12, 12)` float32 in [0, 1], the 8x8 digit in a frame of 2 empty pixels.
+        side: Shorter side of the picture in pixels.
+        rng: Source of every choice.
+
+    Returns:
+        `(h, w)` bool, cut to the digit's own box.
+    """
+    size = side * rng.uniform(0.2, 0.45)  # of the 8x8 grid, in pixels
+    angle, slant = rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3)  # radians; shear
+    canvas = int(np.ceil(1.6 * size))
+    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = 8 / size * rotate @ np.array([[1, slant], [0, 1]])  # from the canvas to the grid
+    shift = 6 - matrix @ [canvas / 2, canvas / 2]
+    coefficients = (*matrix[0], shift[0], *matrix[1], shift[1])
+    drawn = Image.fromarray(digit).transform(
+        (canvas, canvas), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+    )
+    shape = np.asarray(drawn) > rng.uniform(0.4, 0.5)  # a lower level draws thicker strokes
+    rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+    return shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def free_place(
+    shape: tuple[int, int], side: tuple[int, int], boxes: list[tuple[int, ...]], rng: np.random.Generator
+) -> tuple[int, ...] | None:
+    """Find a box of this shape, `MARGIN` pixels or more away from the others; None after 20 tries."""
+    for _ in range(20):
+        start = rng.integers(np.subtract(side, shape) + 1)
+        end = start + shape
+        gaps = [np.maximum(start, other[:2]) - np.minimum(end, other[2:]) for other in boxes]  # negative: overlap
+        if all(gap.max() >= MARGIN for gap in gaps):
+            return tuple(int(n) for n in (*start, *end))
+    return None
+
+
+def ink(shape: tuple[int, int], surroundings: float, rng: np.random.Generator) -> np.ndarray:
+    """Mix a gradient of two colours, both brighter or both darker than the surroundings by `CONTRAST`.
+
+    Args:
+        shape: `(h, w)` of the digit's box.
+        surroundings: Mean luminance around the digit, in [0, 1].
+        rng: Source of every choice.
+
+    Returns:
+        `(h, w, 3)` float32 in [0, 1].
+    """
+    darker, brighter = max(surroundings - CONTRAST, 0), max(1 - surroundings - CONTRAST, 0)
+    dark = rng.random() * (darker + brighter) < darker
+    ends = []
+    for _ in range(2):
+        luminance = rng.uniform(0, darker) if dark else rng.uniform(1 - brighter, 1)
+        colour = rng.random(3)
+        own = colour @ LUMINANCE
+        # Towards black or white until the luminance is met: stays inside [0, 1].
+        ends.append(colour * luminance / own if own > luminance else 1 - (1 - colour) * (1 - luminance) / (1 - own))
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
+    ramp = x * np.cos(angle) + y * np.sin(angle)
+    ramp = (ramp - ramp.min()) / max(np.ptp(ramp), 1)
+    return (ends[0] + ramp[..., None] * (ends[1] - ends[0])).astype(np.float32)
+
+
+@lru_cache
+def photographs(split: str) -> list[Image.Image]:
+    """Load the split's photographs in RGB, the shorter side at most 512 pixels."""
+    import skimage.data
+    from sklearn.datasets import load_sample_image
+
+    def load(name):
+        if name in ("china", "flower"):
+            return load_sample_image(f"{name}.jpg")
+        image = getattr(skimage.data, name)()
+        return image[0] if name == "stereo_motorcycle" else image  # left picture, right picture, disparity
+
+    images = [Image.fromarray(load(name)).convert("RGB") for name in PHOTOGRAPHS[split]]
+    for image in images:
+        image.thumbnail([round(n * min(1, 512 / min(image.size))) for n in image.size])
+    return images
+
+
+@lru_cache
+def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Load the split's digits `(N, 12, 12)` float32 in [0, 1], framed by 2 empty pixels, and their classes `(N,)`."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits, labels = load_digits(return_X_y=True)
+    chosen = {"training": np.arange(len(labels))}
+    for part, share in (("held_out", 360), ("validation", 180)):  # a fifth, a tenth
+        chosen["training"], chosen[part] = train_test_split(
+            chosen["training"], test_size=share, stratify=labels[chosen["training"]], random_state=0
+        )
+    framed = np.pad(digits.reshape(-1, 8, 8) / 16, ((0, 0), (2, 2), (2, 2)))
+    return framed[chosen[split]].astype(np.float32), labels[chosen[split]]
+
+
+def stream(purpose: str, split: str, seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Seed a generator for one purpose of one picture."""
+    return np.random.default_rng([*f"{purpose} {split}".encode(), seed, epoch, index])
+
+
+def check(split: str, image_shape: tuple[int, int, int]) -> None:
+    """Raise one ValueError that names every argument that cannot be used."""
+    problems = []
+    if split not in PHOTOGRAPHS:
+        problems.append(f"split must be one of {', '.join(PHOTOGRAPHS)}. Received: split={split!r}")
+    if len(image_shape) != 3 or image_shape[-1] != 3 or any(n is None or n < 32 for n in image_shape[:2]):
+        problems.append(
+            "pasted_digits makes colour pictures of a fixed size, at least 32x32: image_shape must be "
+            f"(height, width, 3). Received: image_shape={image_shape}"
+        )
+    if problems:
+        raise ValueError("\n".join(problems))
