@@ -96,12 +96,16 @@ def test_wrong_usage_is_bad_input(arguments, invoke):
     assert "Usage: " in result.stderr
 
 
-def training(folder, *arguments, **options):
-    """Start `tfzoo train` on the tiny U-Net as the shell does."""
+def training(folder, *arguments, room: int = resource.RLIM_INFINITY):
+    """Start `tfzoo train` on the tiny U-Net as the shell does; `room` is how large a file may become, in bytes."""
+
+    def prepare():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job has it ignored
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
     command = [sys.executable, "-u", "-m", "apps", "train", "unet", "--size", "tiny", "--output", str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a background job has it ignored
-    return subprocess.Popen([*command, *arguments], preexec_fn=default, **pipes, **options)
+    return subprocess.Popen([*command, *arguments], preexec_fn=prepare, **pipes)
 
 
 @pytest.mark.parametrize("_", range(2))  # the data's thread does not hang every time
@@ -127,10 +131,7 @@ def test_a_training_that_failed_ends(tmp_path):
 
 
 def test_a_training_without_room_says_where(tmp_path):
-    def little_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    process = training(tmp_path, "--epochs", "1", "--steps-per-epoch", "2", preexec_fn=little_room)
+    process = training(tmp_path, "--epochs", "1", "--steps-per-epoch", "2", room=20_000)
     try:
         _, said = process.communicate(timeout=60)
     finally:
