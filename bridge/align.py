@@ -1,15 +1,19 @@
 """Finding, for each node of one graph, the same node of another: no names are needed, only the structure.
 
 Two nodes are the same if they have the same operator and read the same tensors. Where several do (the branches
-of an Inception block), names, attributes and shapes decide.
+of an Inception block), names, what becomes of their outputs, attributes and weights decide. What is computed twice
+from the same tensors, without weights, counts once, however often either side writes it down.
 """
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
-from bridge.graph import Graph, Node, flatten
+from bridge import rules
+from bridge.graph import Graph, Node, flatten, map_structure
 
 COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 
@@ -34,42 +38,97 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         The pairs, in the first graph's order, and a sentence for each place where the structures part; what
         follows from such a place is not listed again.
     """
-    sentences = []
     if len(first.inputs) != len(second.inputs):
         return [], [f"Keras takes {len(first.inputs)} input(s), torch {len(second.inputs)}"]
+    first, second = _without_repeats(first), _without_repeats(second)
     image = {a.name: b.name for a, b in zip(first.inputs, second.inputs, strict=True)}
-    open_nodes: dict[tuple, list[Node]] = {}
-    for node in second.nodes:
-        open_nodes.setdefault(_key(node, [v.name for v in node.inputs]), []).append(node)
-    pairs, previous = [], "the input"
+    ours, theirs = _by_key(first), _by_key(second)
+    fates = _fates(first), _fates(second)
+    counterparts: dict[int, Node] = {}  # id of a node of the first graph -> the node of the second
+    sentences, pairs, previous = [], [], "the input"
     for node in first.nodes:
         label = node.name or f"{previous} + {node.attributes.get('function', node.operator)}"
         previous = node.name or previous
         read = [image.get(v.name) for v in node.inputs]
         if None in read:
             continue
-        candidates = open_nodes.get(_key(node, read), [])
-        if not candidates:
-            sentences.append(f"{label} ({node.operator}) has no counterpart in the torch module")
+        rivals = ours.pop(_key(node, [v.name for v in node.inputs]), [])
+        likeness = [
+            (_likeness(a, b, first, second, fates), -i, -k, a, b)
+            for (i, a), (k, b) in product(enumerate(rivals), enumerate(theirs.get(_key(node, read), [])))
+        ]
+        taken = set(map(id, counterparts.values()))
+        for *_, a, b in sorted(likeness, key=lambda x: x[:3], reverse=True):
+            if id(a) not in counterparts and id(b) not in taken:
+                counterparts[id(a)] = b
+                taken.add(id(b))
+        if id(node) not in counterparts:
+            sentences.append((f"{label} ({node.operator}) has no counterpart in the torch module", read))
             continue
-        best = max(candidates, key=lambda m: _likeness(node, m, first, second)) if candidates[1:] else candidates[0]
-        candidates.remove(best)
+        best = counterparts[id(node)]
         image.update(zip((v.name for v in node.outputs), (v.name for v in best.outputs), strict=False))
         pairs.append(Pair(node, best, label))
-    if not sentences:
-        sentences += [
-            f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras"
-            for rest in open_nodes.values()
-            for n in rest
-        ]
-        ours, theirs = list(flatten(first.outputs)), list(flatten(second.outputs))
-        if [image.get(v.name) for v in ours] != [v.name for v in theirs]:
-            sentences.append(
-                f"the outputs are not the same tensors: Keras returns {[v.source or v.name for v in ours]}, "
-                f"torch {[v.source or v.name for v in theirs]}"
-            )
-        sentences += _other_keys(first.outputs, second.outputs)
-    return pairs, sentences
+    found = set(map(id, counterparts.values()))
+    rest = [n for n in second.nodes if id(n) not in found]
+    if sentences:
+        return pairs, [sentence + _instead(rest, read) for sentence, read in sentences]
+    parted = [f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras" for n in rest]
+    ours, theirs = list(flatten(first.outputs)), list(flatten(second.outputs))
+    if [image.get(v.name) for v in ours] != [v.name for v in theirs]:
+        parted.append(
+            f"the outputs are not the same tensors: Keras returns {[v.source or v.name for v in ours]}, "
+            f"torch {[v.source or v.name for v in theirs]}"
+        )
+    return pairs, parted + _other_keys(first.outputs, second.outputs)
+
+
+def _instead(rest: list[Node], read: list[str]) -> str:
+    """What the torch module does, and Keras does not, with the same tensors."""
+    there = [n for n in rest if any(v.name in read for v in n.inputs)]
+    names = [f"{n.name} ({n.operator})" if n.name else n.attributes.get("function", n.operator) for n in there]
+    return f", which has {', '.join(names)} there" if names else ""
+
+
+def _without_repeats(graph: Graph) -> Graph:
+    """Leave out what is computed a second time from the same tensors, unless it has weights or is random."""
+    same, kept = {}, {}
+    nodes = []
+    for node in graph.nodes:
+        node = replace(node, inputs=[same.get(v.name, v) for v in node.inputs])
+        key = (*_key(node, [v.name for v in node.inputs]), repr(sorted(node.attributes.items())))
+        earlier = kept.setdefault(key, node)
+        if earlier is node or node.parameters or getattr(rules.for_operator(node.operator), "RANDOM", False):
+            nodes.append(node)
+        else:
+            same.update(zip((v.name for v in node.outputs), earlier.outputs, strict=True))
+    return replace(graph, nodes=nodes, outputs=map_structure(lambda v: same.get(v.name, v), graph.outputs))
+
+
+def _by_key(graph: Graph) -> dict[tuple, list[Node]]:
+    """The nodes that do the same kind of thing to the same tensors."""
+    found = defaultdict(list)
+    for node in graph.nodes:
+        found[_key(node, [v.name for v in node.inputs])].append(node)
+    return found
+
+
+def _fates(graph: Graph) -> dict[str, int]:
+    """A number for each value that says what becomes of it, to the end: the same number, the same fate."""
+    ends = [v.name for v in flatten(graph.outputs)]
+    readers = graph.consumers()
+    fates: dict[str, int] = {}
+    for node in reversed(graph.nodes):
+        for value in node.outputs:
+            uses = [hash(("output", i)) for i, name in enumerate(ends) if name == value.name]
+            for reader in readers.get(value.name, []):
+                places = [i for i, v in enumerate(reader.inputs) if v.name == value.name]
+                what = repr(sorted(reader.attributes.items()))
+                further = tuple(fates[v.name] for v in reader.outputs)
+                uses.append(
+                    hash((reader.operator, what, reader.operator not in COMMUTATIVE and tuple(places), further))
+                )
+            fates[value.name] = hash(tuple(sorted(uses)))
+    return fates
 
 
 def _key(node: Node, read: list[str]) -> tuple:
@@ -88,8 +147,9 @@ def _other_keys(a, b) -> list[str]:
     return []
 
 
-def _likeness(a: Node, b: Node, first: Graph, second: Graph) -> tuple:
+def _likeness(a: Node, b: Node, first: Graph, second: Graph, fates) -> tuple:
     same_name = bool(a.name) and _plain(a.name) == _plain(b.name)
+    same_fate = fates[0][a.outputs[0].name] == fates[1][b.outputs[0].name]
     same = sum(_equal(v, b.attributes.get(k)) for k, v in a.attributes.items())
     arrays = [
         (first.parameters[n].value, second.parameters[b.parameters[r]].value)
@@ -98,7 +158,7 @@ def _likeness(a: Node, b: Node, first: Graph, second: Graph) -> tuple:
     ]
     shapes = sum(x.shape == y.shape for x, y in arrays)
     weights = sum(np.array_equal(x, y) for x, y in arrays)
-    return same_name, shapes, weights, same
+    return same_name, shapes, same_fate, weights, same
 
 
 def _plain(name: str) -> str:
@@ -139,7 +199,7 @@ def differences(pairs: list[Pair], first: Graph, second: Graph) -> list[str]:
                 found.append(
                     f"{pair.label}.{role}: shape {mine.value.shape} in Keras and {theirs.value.shape} in torch"
                 )
-            elif not np.array_equal(mine.value, theirs.value):
+            elif not np.array_equal(mine.value, theirs.value, equal_nan=mine.value.dtype.kind == "f"):
                 worst = np.abs(mine.value.astype("float64") - theirs.value.astype("float64")).max()
                 found.append(f"{pair.label}.{role}: the weights differ by up to {worst:.1e}")
             if mine.trainable != theirs.trainable:

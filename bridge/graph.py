@@ -140,12 +140,12 @@ def flatten(structure) -> Iterator[Any]:
 
 
 def map_structure(function, structure):
-    """Apply a function to each leaf of a nested structure of lists, tuples and dictionaries."""
+    """Apply a function to each leaf of nested lists, tuples and dictionaries; named tuples become plain ones."""
     if isinstance(structure, dict):
         return {k: map_structure(function, v) for k, v in structure.items()}
     if isinstance(structure, (list, tuple)):
         items = [map_structure(function, v) for v in structure]
-        return type(structure)(*items) if hasattr(structure, "_fields") else type(structure)(items)
+        return tuple(items) if isinstance(structure, tuple) else items
     return None if structure is None else function(structure)
 
 

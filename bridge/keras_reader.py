@@ -19,6 +19,11 @@ from bridge.rules import KerasLayer
 from bridge.simplify import simplify
 
 
+def functional(model):
+    """The graph of layers that a model is or, for a Sequential, has."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
 def is_functional(model) -> bool:
     """Tell whether a model is a graph of layers: functional, or Sequential and built."""
     own = (keras.src.models.Functional, keras.Sequential)
@@ -64,7 +69,7 @@ def walk(
     Returns:
         The model's outputs, in its own structure.
     """
-    function = model._functional if isinstance(model, keras.Sequential) else model
+    function = functional(model)
     known = dict(zip(map(id, keras.tree.flatten(function.inputs)), inputs, strict=True))
     used = set(input_names(model)) if used is None else used
 
@@ -83,9 +88,7 @@ def walk(
                 and getattr(operation, "_call_has_training_arg", False)
             ):
                 keywords["training"] = training
-            if is_functional(operation):
-                inner = {k: v for k, v in keywords.items() if k != "training"}
-                inner = [a for a in keras.tree.flatten((arguments, inner)) if a is not None]
+            if is_functional(operation) and (inner := _entering(operation, node.arguments, arguments, keywords)):
                 outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used)
                 outputs = keras.tree.flatten(outputs)
             else:
@@ -96,10 +99,32 @@ def walk(
     return keras.tree.map_structure(lookup, function._outputs_struct)
 
 
+def _entering(model, recorded, arguments, keywords) -> list | None:
+    """What goes into a nested model, in the order of its inputs; None where Keras would change it on the way.
+
+    Args:
+        model: The nested model.
+        recorded: Keras' record of the call's arguments.
+        arguments: What stands for them now.
+        keywords: The same, by name.
+    """
+    inputs = functional(model)._inputs_struct
+
+    def ordered(args, kwargs):
+        given = args[0] if args else kwargs["inputs"]
+        if isinstance(given, dict) and not isinstance(inputs, dict):  # Keras goes by the names, whatever else is there
+            given = [given[t.name] for t in keras.tree.flatten(inputs)]
+        return keras.tree.flatten(given)
+
+    given, wanted = ordered(recorded.args, recorded.kwargs), keras.tree.flatten(inputs)
+    kinds = [[(len(t.shape), t.dtype) for t in side] for side in (given, wanted)]
+    masked = any(m is not None for m in keras.tree.flatten(recorded.kwargs.get("mask")))
+    return ordered(arguments, keywords) if kinds[0] == kinds[1] and not masked else None
+
+
 def input_names(model) -> list[str]:
     """The names of a model's inputs; a KerasTensor's own name is another in each process."""
-    function = model._functional if isinstance(model, keras.Sequential) else model
-    return [t._keras_history.operation.name for t in keras.tree.flatten(function.inputs)]
+    return [t._keras_history.operation.name for t in keras.tree.flatten(functional(model).inputs)]
 
 
 def _unique(name: str, taken) -> str:
@@ -112,25 +137,31 @@ def _unique(name: str, taken) -> str:
     return unique
 
 
-def run(model, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a model in inference mode and return every value by its name in the graph."""
+def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
+    """Run a model and return its outputs, in its own structure, and every value by its name in the graph.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        inputs: An array or tensor for each of `model.inputs`, in their order.
+        twin: A `bridge.twin.Twin`, whose layers do the work in place of the model's own.
+        training: Run as in a training step, whatever a layer was called with, as Keras' `fit` does.
+    """
     seen = {}
 
     def visit(call: Call):
         keywords = dict(call.keywords)
         if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
-            keywords["training"] = bool(keywords.get("training"))
-        outputs = keras.tree.flatten(call.operation(*call.arguments, **keywords))
+            keywords["training"] = training or bool(keywords.get("training"))
+        operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
+        outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
         seen.update(zip(call.names(), map(np.asarray, outputs), strict=True))
         return outputs
 
-    function = model._functional if isinstance(model, keras.Sequential) else model
-    tensors = [
-        keras.ops.convert_to_tensor(x, t.dtype)
-        for x, t in zip(inputs, keras.tree.flatten(function.inputs), strict=True)
-    ]
-    walk(model, tensors, visit)
-    return seen | dict(zip(input_names(model), inputs, strict=True))
+    wanted = keras.tree.flatten(functional(model).inputs)
+    dtypes = [twin.dtype if twin and "float" in t.dtype else t.dtype for t in wanted]
+    tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
+    outputs = walk(model, tensors, visit)
+    return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
 
 
 def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: list[Obstacle] | None = None) -> Graph:
@@ -161,7 +192,8 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
     obstacles = [] if refuse else obstacles
 
     def visit(call: Call):
-        outputs = [Value(n, tuple(t.shape), t.dtype) for n, t in zip(call.names(), call.node.outputs, strict=True)]
+        specifications = zip(call.names(), _specifications(call), strict=True)
+        outputs = [Value(n, tuple(t.shape), t.dtype) for n, t in specifications]
         try:
             layer = _layer(call, outputs)
             layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
@@ -179,13 +211,28 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
             obstacles.append(Obstacle(call.path, type(call.operation).__name__, e.reason, e.remedy))
         return outputs
 
-    function = model._functional if isinstance(model, keras.Sequential) else model
-    inputs = keras.tree.flatten(function.inputs)
-    graph.inputs = [Value(n, tuple(t.shape), t.dtype) for n, t in zip(input_names(model), inputs, strict=True)]
+    inputs = [(n, tuple(t.shape), t.dtype) for n, t in zip(input_names(model), functional(model).inputs, strict=True)]
+    if isinstance(model, keras.Sequential):  # built on data, it has recorded the batch of that data
+        inputs = [(n, (None, *shape[1:]), dtype) for n, shape, dtype in inputs]
+    graph.inputs = [Value(*x) for x in inputs]
     graph.outputs = walk(model, graph.inputs, visit)
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
     return simplify(graph)
+
+
+def _specifications(call: Call) -> list:
+    """The outputs of a call: as Keras recorded them or, inside a model that is called at other sizes, worked out."""
+    recorded = keras.tree.flatten((call.node.arguments.args, call.node.arguments.kwargs))
+    given = keras.tree.flatten((call.arguments, call.keywords))
+    if all(tuple(a.shape) == b.shape for a, b in zip(recorded, given, strict=True) if isinstance(b, Value)):
+        return call.node.outputs
+
+    def symbolic(x):
+        return keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
+
+    arguments, keywords = keras.tree.map_structure(symbolic, (call.arguments, call.keywords))
+    return keras.tree.flatten(call.operation.compute_output_spec(*arguments, **keywords))
 
 
 def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
@@ -206,7 +253,7 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
                 f"give keras.activations.{said}, or make the function a layer of its own",
             )
     if is_layer:
-        _check_dtypes(call)
+        _check_dtypes(call, outputs)
     flat = keras.tree.flatten(call.arguments)
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
     extra += [f"{k}={v}" for k, v in call.keywords.items() if v is not None and k != "training"]
@@ -226,15 +273,21 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     )
 
 
-def _check_dtypes(call: Call) -> None:
+def _check_dtypes(call: Call, outputs: list[Value]) -> None:
     """Refuse a layer that computes in another dtype than its weights and inputs have: torch does not convert."""
     policy = call.operation.dtype_policy
-    real = {a.dtype for a in keras.tree.flatten(call.arguments) if isinstance(a, Value) and "float" in a.dtype}
+    given = [a.dtype for a in keras.tree.flatten(call.arguments) if isinstance(a, Value)]
+    real = {d for d in given if "float" in d}
     used = real | {policy.compute_dtype, policy.variable_dtype}
     if len(used) > 1 or not used <= {"float16", "float32", "float64"}:
         raise Unsupported(
             f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(real)) or 'no float dtype'}",
             "rebuild the model with one of float32, float64 and float16 throughout",
+        )
+    if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation):
+        raise Unsupported(
+            f"it makes {outputs[0].dtype} of {', '.join(sorted(set(given)))}",
+            "give the model an Input of a float dtype",
         )
 
 
@@ -265,4 +318,6 @@ def _weights(path, layer, names, parameters, values, trained) -> dict[str, str]:
 def _remedy(operation) -> str:
     if type(operation).__name__ == "Lambda":
         return "replace it by a layer, or by functions of keras.ops on the tensors"
+    if is_functional(operation):
+        return "a model inside another must be called with its inputs' number, rank and dtype, and without a mask"
     return "`bridge rules` lists what is supported"

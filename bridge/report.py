@@ -1,19 +1,24 @@
 """What a comparison found: as data, as a table for the terminal, as JSON and as one HTML page."""
 
 import json
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 
+from bridge.graph import map_structure
+
 FLOAT32 = 3  # times Keras' own distance between float32 and float64 ...
-FLOOR = 1e-6  # ... which by luck may be near zero
+FLOOR = 1e-6  # ... which by luck may be near zero ...
+CEILING = 1e-3  # ... and beyond this is no rounding: the twin in float64 is another model
 
 
 @dataclass
 class Layer:
     """One aligned operator: relative differences of its output between the frameworks.
 
-    `own` is Keras' own distance between float32 and float64; `limit` what float64 must reach up to here.
+    `own` is Keras' own distance between float32 and float64, `rounding` the largest of those on the way to here;
+    `limit` is what float64 must reach up to here.
     """
 
     name: str
@@ -22,12 +27,13 @@ class Layer:
     float64: float | None = None
     own: float | None = None
     limit: float = 0.0
+    rounding: float = 0.0
 
     @property
     def agrees(self) -> bool:
         """Whether both precisions are within their limits."""
         single = (
-            self.float32 <= FLOAT32 * max(self.own or 0.0, FLOOR) + self.limit
+            self.float32 <= FLOAT32 * min(max(self.own, self.rounding, FLOOR), CEILING) + self.limit
             if self.own is not None
             else self.float32 <= 1e-4
         )
@@ -101,8 +107,12 @@ class Report:
         return {"passed": self.passed, "figures": self.figures(), **asdict(self)}
 
     def to_json(self) -> str:
-        """Everything as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+        """Everything as JSON, which has no number for what is not finite: "inf" and "nan" are texts."""
+
+        def plain(x):
+            return str(x) if isinstance(x, float) and not math.isfinite(x) else x
+
+        return json.dumps(map_structure(plain, self.to_dict()), indent=2, allow_nan=False)
 
     def to_html(self) -> str:
         """Everything as one self-contained page."""

@@ -7,6 +7,7 @@ modules) are read as one operation.
 
 import inspect
 import operator
+import re
 import textwrap
 from collections.abc import Callable
 
@@ -161,10 +162,12 @@ def read(
     tensors = dict(module.state_dict(keep_vars=True)) | dict(module.named_parameters(remove_duplicate=False))
     tensors |= dict(module.named_buffers(remove_duplicate=False)) | program.constants
     first = {id(t): name for name, t in reversed(tensors.items())}  # a tied weight goes by its first name
+    _check_dtypes(graph.name, tensors)
     signature = program.graph_signature
     held = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
     state: dict[str, tuple[str, np.ndarray, bool]] = {}
     known: dict[str, Value] = {}
+    derived: set[str] = set()
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles
     nodes = list(program.graph.nodes)
@@ -193,7 +196,7 @@ def read(
         elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
             path, kind = _origin(node, paths)
             try:
-                call = _operation(item, path, known, state, modules, paths, graph)
+                call = _operation(item, path, known, derived, state, modules, paths, graph)
                 rule = rules.for_torch(call.target)
                 if rule is None:
                     raise Unsupported(
@@ -201,12 +204,24 @@ def read(
                     )
                 graph.nodes += chain(rule.read_torch(call), call.inputs, call.outputs)
             except Unsupported as e:
-                obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
+                if not any(n.name in derived for n in node.all_input_nodes):  # else that is the reason
+                    obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     if obstacles and refuse:
-        raise BridgeError(
-            f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", list(dict.fromkeys(obstacles))
-        )
+        obstacles = list(dict.fromkeys(obstacles))
+        raise BridgeError(f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", obstacles)
     return simplify(graph)
+
+
+def _check_dtypes(name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse weights that NumPy cannot hold."""
+    known = (torch.float16, torch.float32, torch.float64)
+    obstacles = [
+        Obstacle(path, "weight", f"its dtype is {t.dtype}", "convert the module, as by .float()")
+        for path, t in tensors.items()
+        if (t.is_floating_point() and t.dtype not in known) or t.is_complex() or t.is_quantized
+    ]
+    if obstacles:
+        raise BridgeError(f"{name} has {len(obstacles)} weight(s) that cannot be carried:", obstacles)
 
 
 def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
@@ -256,8 +271,8 @@ def _origin(node, paths) -> tuple[str, str]:
 def known_class(module: torch.nn.Module) -> str | None:
     """The name under which a rule reads a module as a whole: "nn.Softsign", or a helper with our very source."""
     kind = type(module)
-    if module._forward_hooks or module._forward_pre_hooks:
-        return None  # the hooks would be lost
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return None  # what the user put in would be lost
     if kind.__module__.startswith("torch.nn."):
         name = f"nn.{kind.__name__}"
         return name if rules.for_torch(name) else None
@@ -288,8 +303,8 @@ def _group(nodes, modules, paths):
             yield groups[key]
 
 
-def _operation(item, path, values, state, modules, paths, graph) -> TorchOperation:
-    """Describe an ATen call, or the call of a known module, as plain data."""
+def _operation(item, path, values, derived, state, modules, paths, graph) -> TorchOperation:
+    """Describe an ATen call, or the call of a known module, as plain data; `derived` names what weights alone give."""
     last = item[-1]
     whole = next(
         ((p, known_class(modules[p])) for _, p, _ in _stack(last, paths) if p in modules and known_class(modules[p])),
@@ -305,6 +320,9 @@ def _operation(item, path, values, state, modules, paths, graph) -> TorchOperati
             return x  # a size that is only known at run time
         return map_structure(plain, x) if isinstance(x, (list, tuple)) else x
 
+    several = isinstance(last.meta["val"], (list, tuple))
+    outputs = [_value(last, i) for i in range(len(last.meta["val"]))] if several else [_value(last)]
+    values[last.name] = outputs if several else outputs[0]  # also of what is refused: its readers are not to blame
     if whole is None:
         if not isinstance(last.target, torch._ops.OpOverload):
             raise Unsupported(f"there is no rule for {last.target}")
@@ -313,9 +331,11 @@ def _operation(item, path, values, state, modules, paths, graph) -> TorchOperati
         defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
         given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
         inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
+        if all(v.name in derived for v in inputs):
+            derived.add(last.name)
         if not inputs:
             raise Unsupported(
-                f"{last.target._schema.name.removeprefix('aten::')} computes something from weights alone",
+                f"{last.target._schema.name.removeprefix('aten::')} computes something from weights or constants alone",
                 "store the result as a parameter or buffer",
             )
         held = {k: state[x.name] for k, x in given.items() if isinstance(x, torch.fx.Node) and x.name in state}
@@ -331,12 +351,6 @@ def _operation(item, path, values, state, modules, paths, graph) -> TorchOperati
         module = modules[path]
         arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
         arguments |= {"class": target}
-    outputs = (
-        [_value(last, i) for i in range(len(last.meta["val"]))]
-        if isinstance(last.meta["val"], (list, tuple))
-        else [_value(last)]
-    )
-    values[last.name] = outputs if isinstance(last.meta["val"], (list, tuple)) else outputs[0]
     owner = path if _owns(path, last, modules) else ""
     return TorchOperation(owner, target, arguments, inputs, outputs, held, graph.parameters)
 
@@ -348,8 +362,8 @@ def _aliases(node, kind: str) -> bool:
         if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.returns
         else None
     )
-    if "dropout" in str(node.target):  # in eval mode it returns its input itself
-        return kind == "view" and isinstance(node.args[0], torch.fx.Node)
+    if node.target is operator.getitem or re.search("dropout(?!_)", str(node.target)):
+        return kind == "view" and isinstance(node.args[0], torch.fx.Node)  # in eval mode Dropout returns its input
     return (
         info is not None
         and info.is_write == (kind == "write")
@@ -391,4 +405,4 @@ def _outputs(program, node, values):
     ]
     if any(v is None for v in flat):
         raise BridgeError("the module returns something that is not a tensor computed from its inputs")
-    return torch.utils._pytree.tree_unflatten(flat, program.call_spec.out_spec)
+    return map_structure(lambda v: v, torch.utils._pytree.tree_unflatten(flat, program.call_spec.out_spec))

@@ -1,62 +1,66 @@
-"""The float64 twin of a Keras model, for comparisons that float32 would blur."""
+"""The float64 twin of a Keras model, for comparisons that float32 would blur.
+
+It is no model but the layers of one, made anew from their configuration with another dtype: `keras_reader.run` puts
+each in the place of the layer that it is the twin of. So whatever the model's own graph says of nesting, sharing and
+names holds for its twin.
+"""
 
 import keras
 
-from bridge.keras_reader import is_functional
+from bridge import rules
 
 RANDOM = ("rate", "dropout", "recurrent_dropout", "stddev")  # configuration entries that make a layer random
 
 
-def twin(model, dtype: str = "float64", deterministic: bool = False):
-    """Rebuild a model from its configuration with another dtype, holding the same weights.
+class Twin:
+    """Layers in another dtype that hold the same weights, made when they are first needed.
 
     Args:
-        model: A functional or Sequential model.
         dtype: The dtype policy of every layer.
         deterministic: Set the rates of Dropout and the like to 0.
-
-    Returns:
-        The twin.
-
-    Raises:
-        Exception: Whatever a layer raises that cannot be made from its configuration.
     """
-    config = _replace(model.get_config(), dtype, deterministic)
-    custom = {type(x).__name__: type(x) for x in model._flatten_layers() if not type(x).__module__.startswith("keras.")}
-    with keras.utils.custom_object_scope(custom):
-        other = type(model).from_config(config) if not is_functional(model) else _functional(model, config)
-    if not other.built:
-        other.build(model.input_shape)
-    _copy(model, other)
-    return other
 
+    def __init__(self, dtype: str = "float64", deterministic: bool = False):
+        self.dtype, self.deterministic = dtype, deterministic
+        self.layers: dict[int, keras.Layer] = {}
+        self.variables: dict[int, keras.Variable] = {}  # id of a variable of the model -> the twin's
 
-def _copy(mine, theirs) -> None:
-    """Copy weights and flags, by the names of the layers: the twin's may come in another order."""
-    theirs.trainable = mine.trainable  # of all that it holds, whose own flags follow
-    if is_functional(mine):
-        named = {x.name: x for x in theirs.layers}
-        for layer in mine.layers:
-            _copy(layer, named[layer.name])
-        return
-    for a, b in zip(mine._flatten_layers(), theirs._flatten_layers(), strict=True):
-        b.trainable = a.trainable
-    for a, b in zip(mine.weights, theirs.weights, strict=True):
-        b.assign(a)
+    def layer(self, operation, arguments, keywords):
+        """Return the twin of a layer, built; a function of keras.ops follows the dtype of its inputs anyway.
 
+        Args:
+            operation: A layer or operation of the model.
+            arguments: What it is to be called with, in the twin's dtype.
+            keywords: The same.
 
-def _functional(model, config):
-    return (keras.Sequential if isinstance(model, keras.Sequential) else keras.Model).from_config(config)
+        Raises:
+            Exception: Whatever a layer raises that cannot be made from its configuration, or has no kernel.
+        """
+        if not isinstance(operation, keras.Layer):
+            return operation
+        double = getattr(rules.for_keras(type(operation).__name__), "DOUBLE", {}).get(type(operation).__name__)
+        if double and self.dtype == "float64":
+            return lambda x, **_: double(operation, x)
+        if id(operation) not in self.layers:
+            other = type(operation).from_config(self._replace(operation.get_config()))
+            other.trainable = operation.trainable
+            other(*arguments, **{**keywords, **({"training": False} if "training" in keywords else {})})  # builds it
+            for mine, twin in zip(operation.weights, other.weights, strict=True):
+                twin.assign(mine)
+                twin.trainable = mine.trainable
+                self.variables[id(mine)] = twin
+            self.layers[id(operation)] = other
+        return self.layers[id(operation)]
 
-
-def _replace(config, dtype: str, deterministic: bool):
-    if isinstance(config, dict):
-        found = {k: _replace(v, dtype, deterministic) for k, v in config.items()}
-        if isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float"):
-            found["dtype"] = dtype
-        if deterministic:
-            found |= {k: 0.0 for k in RANDOM if isinstance(config.get(k), (int, float))}
-        return found
-    if isinstance(config, (list, tuple)):
-        return type(config)(_replace(v, dtype, deterministic) for v in config)
-    return config
+    def _replace(self, config):
+        if isinstance(config, dict):
+            found = {k: self._replace(v) for k, v in config.items()}
+            if isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float"):
+                found["dtype"] = self.dtype
+            if self.deterministic:
+                found |= {k: 0.0 for k in RANDOM if isinstance(config.get(k), (int, float))}
+            return found
+        if isinstance(config, (list, tuple)):
+            found = [self._replace(v) for v in config]
+            return tuple(found) if isinstance(config, tuple) else found
+        return config

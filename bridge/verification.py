@@ -20,11 +20,13 @@ import torch
 from bridge import keras_reader, layout, rules, torch_reader
 from bridge.align import Pair, align, differences
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
-from bridge.report import Layer, Report
-from bridge.twin import twin
+from bridge.report import CEILING, Layer, Report
+from bridge.twin import Twin
 
 FORWARD = 1e-9  # float64: of the largest value of the tensor
 GRADIENT = 1e-7  # float64: of the gradient's own largest value, at least SMALL of the network's largest
+CANCELLED = 10  # times what is declared before a layer, whose sums may cancel: 1.7 was seen behind a leaky ReLU
+NOTHING = 1e-3  # of the largest value that a layer reads: below that its output is judged by this, not by itself
 SINGLE = 1e-3  # of the same, where a framework has no float64 for a layer: float32 sums in another order
 SMALL = {"float64": 1e-6, "float32": 1e-3}
 ZERO = {"float64": 1e-12, "float32": 1e-5}  # of the network's largest gradient: rounding
@@ -53,20 +55,17 @@ class Case:
     pairs: list[Pair] = field(default_factory=list)
     values: dict[str, np.ndarray] = field(default_factory=dict)  # every tensor of Keras' forward pass
     dtype: str = "float64"  # float32 where the model cannot be run in float64
-    limit: float = FORWARD  # what float64 reaches: FORWARD and the declared limits along the worst path
+    limit: float = FORWARD  # what float64 reaches on the worst path ...
+    declared: float = 0.0  # ... and the limits declared along it
 
-    def twin(self, **options):
-        """The Keras model in the dtype of the comparison."""
-        return twin(self.model, self.dtype, **options)
-
-    def inputs(self) -> list[np.ndarray]:
-        """The inputs in the dtype of the comparison."""
-        return [a.astype(self.dtype) if a.dtype.kind == "f" else a for a in self.arrays]
+    def given(self) -> tuple[torch.Tensor, ...]:
+        """Tensors of their own for a call of the module, which may change them in place."""
+        return tuple(t.clone() for t in self.tensors)
 
     def network(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """A copy of the module and its inputs in the dtype of the comparison."""
         dtype = getattr(torch, self.dtype)
-        tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in self.tensors)
+        tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in self.given())
         return copy.deepcopy(self.module).to(dtype), tensors
 
 
@@ -177,19 +176,23 @@ def _check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:
 
 
 def _unused(module: torch.nn.Module, pairs: list[Pair]) -> list[str]:
-    """A sentence on the parameters of a module that nothing computes with."""
+    """Sentences on the parameters of a module that nothing computes with, or whose gradients a hook may change."""
     named = dict(module.named_parameters(remove_duplicate=False))
     used = {id(named.get(name)) for p in pairs for name in p.torch.parameters.values()}
     extra = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
-    if not extra:
-        return []
+    hooked = [n for n, p in module.named_parameters() if p._backward_hooks]
     return [
-        f"{len(extra)} trainable parameter(s) of the torch module have no counterpart in Keras: {', '.join(extra[:5])}"
+        f"{len(names)} trainable parameter(s) of the torch module have {what}: {', '.join(names[:5])}"
+        for names, what in (
+            (extra, "no counterpart in Keras"),
+            (hooked, "a hook that may change their gradients, which Keras has not"),
+        )
+        if names
     ]
 
 
 def _tensor(x: np.ndarray, value: Value) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(value.order)))
+    return torch.from_numpy(np.array(x.transpose(value.order), order="C"))
 
 
 def _hash(graph: Graph, nodes: list[Node]) -> str:
@@ -201,14 +204,17 @@ def _hash(graph: Graph, nodes: list[Node]) -> str:
     return digest.hexdigest()
 
 
-def _error(have: np.ndarray | None, want: np.ndarray) -> float:
-    """Largest difference, relative to the largest value; infinite where a shape differs or a number is not finite."""
+def _error(have: np.ndarray | None, want: np.ndarray, least: float = 0.0) -> float:
+    """Largest difference, relative to the largest value; infinite where a shape differs or a number is not finite.
+
+    `least` is what counts as the largest value where all are smaller: of what is zero but for rounding, none is right.
+    """
     if have is None or have.shape != want.shape or not (np.isfinite(have).all() and np.isfinite(want).all()):
         return float("inf")
     if not want.size:
         return 0.0
     difference = np.abs(have.astype("float64") - want.astype("float64")).max()
-    return float(difference / (np.abs(want.astype("float64")).max() or 1))
+    return float(difference / (max(np.abs(want.astype("float64")).max(), least) or 1))
 
 
 def _declared(node: Node) -> float:
@@ -230,10 +236,12 @@ def _said(error: Exception) -> str:
 
 def _limits(case: Case) -> dict[str, float]:
     """What float64 must reach at each of Keras' values: the declared limits add up along a path, not over the list."""
-    limits = defaultdict(lambda: FORWARD)
+    declared, limits = defaultdict(float), {}
     for node in (p.keras for p in case.pairs):
-        limit = max((limits[v.name] for v in node.inputs), default=FORWARD) + _declared(node)
-        limits.update((v.name, limit) for v in node.outputs)
+        before, own = max((declared[v.name] for v in node.inputs), default=0.0), _declared(node)
+        declared.update((v.name, before + own) for v in node.outputs)
+        limits.update((v.name, FORWARD + own + CANCELLED * before) for v in node.outputs)
+    case.limit, case.declared = max(limits.values(), default=FORWARD), max(declared.values(), default=0.0)
     return limits
 
 
@@ -241,17 +249,20 @@ def _called(case: Case, graph: Graph) -> None:
     """Compare the model's own call with the walk through its layers: `call` may have been replaced."""
     model = case.model
     try:
-        outputs = list(flatten(model(keras.tree.pack_sequence_as(model.input, case.arrays), training=False)))
+        inputs = keras.tree.pack_sequence_as(keras_reader.functional(model)._inputs_struct, case.arrays)
+        outputs = list(flatten(model(inputs, training=False)))
     except Exception as e:  # `call` of the user's own fails in any way
         case.report.fail("structure", f"the Keras model cannot be called: {_said(e)}")
         return
     for value, own in zip(flatten(graph.outputs), outputs, strict=False):
         walked = case.values.get(value.name)
-        if walked is not None and not (error := _error(np.asarray(own), walked)) <= WALKED:
+        if walked is None or np.array_equal(np.asarray(own), walked, equal_nan=True):
+            continue
+        if not (error := _error(np.asarray(own), walked)) <= WALKED:
             case.report.fail(
                 "structure",
-                f"the Keras model's own output differs by {error:.1e} from what its layers compute: its "
-                "`call` has been replaced",
+                f"the Keras model's own output differs by {error:.1e} from what its layers compute one after the "
+                "other, as where its `call` has been replaced",
             )
             return
 
@@ -260,42 +271,54 @@ def _forward(case: Case, graph: Graph) -> None:
     """Compare every tensor of a forward pass in inference mode; `graph` is Keras' as it was read."""
     report = case.report
     try:
-        case.values = keras32 = keras_reader.run(case.model, case.arrays)
+        _, case.values = keras_reader.run(case.model, case.arrays)
     except Exception as e:  # inputs of the user's own may fail in any layer
         raise BridgeError(f"{case.model.name} does not take these inputs: {_said(e)}") from e
     _called(case, graph)
     try:
-        torch32 = torch_reader.run(case.program, case.tensors)
+        torch32 = torch_reader.run(case.program, case.given())
     except Exception as e:
         report.fail("forward", f"the torch module cannot be run: {_said(e)}")
         return
     try:
-        keras64 = keras_reader.run(case.twin(), case.inputs())
+        _, keras64 = keras_reader.run(case.model, case.arrays, Twin())
     except Exception as e:  # TensorFlow lacks a kernel, or a layer of the user's own fails in any way
         report.notes.append(f"float32 only: {_said(e)}")
         keras64, case.dtype, report.dtype = None, "float32", "float32"
     if keras64:
         try:
             network, tensors = case.network()
-            torch64 = torch_reader.run(torch_reader.export(network, tensors, case.dynamic), tensors)
+            program = torch_reader.export(network, tensors, case.dynamic)
+            torch64 = torch_reader.run(program, tensors)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")
             keras64 = None
-    limits = _limits(case)
-    case.limit = max(limits.values(), default=FORWARD)
+    limits, rounding = _limits(case), defaultdict(float)
     for pair in case.pairs:
-        mine, theirs = pair.keras.outputs[0], pair.torch.outputs[0]
-        want, have = _seen(keras32, mine), _seen(torch32, theirs)
-        if want is None or have is None:
-            continue  # inside one call of a framework (a convolution and its activation), which does not show it
-        layer = Layer(pair.label, pair.keras.operator, _error(have, want), limit=limits[mine.name])
-        if keras64:
-            layer.own = _error(want, _seen(keras64, mine))
-            layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine))
-        report.layers.append(layer)
+        read = [x for v in pair.keras.inputs if (x := case.values.get(v.source)) is not None]
+        least = NOTHING * max((float(np.abs(x).max(initial=0)) for x in read), default=0.0)
+        for i, (mine, theirs) in enumerate(zip(pair.keras.outputs, pair.torch.outputs, strict=False)):
+            want, have = _seen(case.values, mine), _seen(torch32, theirs)
+            if want is None or have is None:
+                continue  # inside one call of a framework (a convolution and its activation), which does not show it
+            label = pair.label if i == 0 else f"{pair.label}:{i}"
+            layer = Layer(label, pair.keras.operator, _error(have, want, least), limit=limits[mine.name])
+            if keras64:
+                layer.own = _error(want, _seen(keras64, mine), least)
+                layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine), least)
+                layer.rounding = rounding[mine.name] = max([layer.own, *(rounding[v.name] for v in pair.keras.inputs)])
+            report.layers.append(layer)
+    odd = next((x for x in report.layers if x.own is not None and not x.own <= CEILING), None)
+    if odd:
+        report.fail(
+            "forward",
+            f"Keras' own outputs are not finite, or differ between float32 and float64, at {odd.name} by "
+            f"{odd.own:.1e}: weights or inputs are not numbers or too large, or a layer does not do what its "
+            "configuration says",
+        )
     report.judge_layers()
     for value in flatten(case.first.outputs):
-        x = _seen(keras32, value)
+        x = _seen(case.values, value)
         if x is not None and len(x) > 1 and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max():
             report.notes.append(f"the output {value.source} hardly depends on the input: that it agrees proves little")
 
@@ -326,22 +349,21 @@ def _training(case: Case) -> None:
     """Compare one training step, Dropout set to 0: outputs, active Dropouts, gradients, new statistics."""
     report = case.report
     try:
-        double = case.twin(deterministic=True)
-        inputs = list(map(tf.constant, case.inputs()))
-        rng = np.random.default_rng(1)
+        twin, rng = Twin(case.dtype, deterministic=True), np.random.default_rng(1)
         with tf.GradientTape() as tape:
-            wanted = list(flatten(double(keras.tree.pack_sequence_as(double.input, inputs), training=True)))
+            wanted = list(flatten(keras_reader.run(case.model, case.arrays, twin, training=True)[0]))
             weights = [rng.normal(size=o.shape) for o in wanted]
             loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in zip(wanted, weights, strict=True))
-        variables = double.trainable_variables
-        slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero") if variables else []
+        variables = {id(v): twin.variables[id(v)].value for v in case.model.trainable_variables}
+        slopes = tape.gradient(loss, variables, unconnected_gradients="zero") if variables else {}
     except Exception as e:  # a layer of the user's own fails in any way
         report.fail("training", f"the Keras model cannot be rebuilt without Dropout and trained: {_said(e)}")
         return
-    slopes = {id(v): np.asarray(tf.convert_to_tensor(g)) for v, g in zip(variables, slopes, strict=True)}
-    keras_side = layout.convert(
-        keras_reader.read(double, lambda v: slopes.get(id(v), np.asarray(v))), "first", case.layouts
-    )
+
+    def stepped(v):  # what a training step makes of a variable: its gradient or, of a statistic, its new value
+        return np.asarray(tf.convert_to_tensor(slopes[id(v)]) if id(v) in slopes else twin.variables[id(v)])
+
+    keras_side = layout.convert(keras_reader.read(case.model, stepped), "first", case.layouts)
     outputs = list(flatten(keras_side.outputs))
     weights = [w.transpose(v.order) for w, v in zip(weights, outputs, strict=True)]
     dropout = _NoDropout()
@@ -381,23 +403,21 @@ def _training(case: Case) -> None:
 
 
 def _gradients(case: Case, keras_side: Graph, torch_side: Graph) -> None:
-    rows = {}
+    rows: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}  # a shared parameter has one row
     for pair in case.pairs:
         for role in pair.keras.parameters.keys() & pair.torch.parameters.keys():
-            mine, theirs = (
-                keras_side.parameters[pair.keras.parameters[role]],
-                torch_side.parameters[pair.torch.parameters[role]],
-            )
+            name = pair.keras.parameters[role]
+            mine, theirs = keras_side.parameters[name], torch_side.parameters[pair.torch.parameters[role]]
             if (
                 mine.trainable and theirs.trainable and mine.value.shape == theirs.value.shape
             ):  # else the settings have said it
-                rows.setdefault(f"{pair.label}.{role}", (mine.value, theirs.value))
-    largest = max((np.abs(g).max() for g, _ in rows.values() if g.size), default=0.0)
-    declared = min(CAP, DECLARED * (case.limit - FORWARD))
+                rows.setdefault(name, (f"{pair.label}.{role}", mine.value, theirs.value))
+    largest = max((np.abs(g).max() for _, g, _ in rows.values() if g.size), default=0.0)
+    declared = min(CAP, DECLARED * case.declared)
     limit, wrong = max(GRADIENT, declared) if case.dtype == "float64" else SINGLE, {}
-    for label, (want, have) in rows.items():
+    for label, want, have in rows.values():
         own = np.abs(want).max(initial=0.0)
-        if max(own, np.abs(have).max(initial=0.0)) <= ZERO[case.dtype] * largest:
+        if np.maximum(own, np.abs(have).max(initial=0.0)) <= ZERO[case.dtype] * largest:  # NaN stays NaN
             case.report.zero_gradients.append(label)
             continue
         error = case.report.gradients[label] = float(np.abs(want - have).max() / max(own, SMALL[case.dtype] * largest))

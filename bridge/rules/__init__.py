@@ -12,10 +12,12 @@ A rule file imports no framework. It has
 and, where they apply,
 
     STATISTICS    weights that no one trains
+    RANDOM        True: two calls on the same input differ
     FUSES         True: its Keras layer has an `activation`
     OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
+    DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
 
 and always

@@ -91,7 +91,6 @@ def read_torch(call: TorchOperation) -> list[Node]:
         raise Unsupported("it normalises by the batch at inference too", "use its running statistics in eval mode")
     if not call["momentum"]:  # torch.export shows None as 0
         raise Unsupported("momentum=None, the cumulative average, or 0", "give the module a momentum")
-    affine = [call.parameters[p].trainable for r, p in weights.items() if r not in STATISTICS]
     return [
         Node(
             "batch_norm",
@@ -100,7 +99,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
                 "axis": 1,
                 "epsilon": call["eps"],
                 "momentum": round(1 - call["momentum"], 12),
-                "frozen": call.target in HELPERS or (bool(affine) and not any(affine)),
+                "frozen": call.target in HELPERS,  # whatever is trained: in training it takes the batch's statistics
             },
             weights,
             call.path,

@@ -40,6 +40,34 @@ def relative(have, want):
     return np.abs(have - want).max() / np.abs(want).max()
 
 
+def in_dtype(model, dtype="float64"):
+    """A functional or Sequential model of another dtype, with the same weights."""
+    import keras
+
+    def replaced(config):
+        if isinstance(config, dict):
+            found = {k: replaced(v) for k, v in config.items()}
+            has_dtype = isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float")
+            return found | ({"dtype": dtype} if has_dtype else {})
+        return list(map(replaced, config)) if isinstance(config, (list, tuple)) else config
+
+    def copy(mine, theirs):
+        """By the names of the layers: a configuration may bring them in another order."""
+        theirs.trainable = mine.trainable
+        if isinstance(mine, keras.Model):
+            for layer in mine.layers:
+                copy(layer, theirs.get_layer(layer.name))
+        else:
+            for a, b in zip(mine.weights, theirs.weights, strict=True):
+                b.assign(a)
+
+    other = type(model).from_config(replaced(model.get_config()))
+    if not other.built:
+        other.build(model.input_shape)
+    copy(model, other)
+    return other
+
+
 def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=True):
     """Carry a Keras model to torch and back, and compare values and weights at each step.
 
@@ -56,8 +84,6 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
     import torch
 
     import bridge
-    from bridge.twin import twin
-
     if randomised:
         randomise(model)
     rng = np.random.default_rng(seed)
@@ -69,7 +95,7 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
     ]
     result = {}
     for dtype, tolerance in (("float64", limit), ("float32", 2e-5)):
-        other = twin(model, dtype)
+        other = in_dtype(model, dtype)
         x = [a.astype(dtype) for a in arrays]
         want = [np.asarray(t) for t in keras.tree.flatten(other(x[0] if len(x) == 1 else x, training=False))]
         assert all(np.abs(w[0] - w[1]).max() > 1e-3 * np.abs(w).max() for w in want), "an output that ignores its input"
@@ -112,6 +138,7 @@ def check():
 
     return types.SimpleNamespace(
         both_ways=both_ways,
+        in_dtype=in_dtype,
         same_graph=same_graph,
         randomise=randomise,
         relative=relative,

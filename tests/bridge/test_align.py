@@ -41,7 +41,7 @@ def test_what_has_no_counterpart_is_named_once():
     first, second = graph(["a", "b"], [1, 2]), graph(["a", "b"], [1, 2])
     second.nodes = second.nodes[1:]
     _, sentences = align(first, second)
-    assert sentences == ["b (dense) has no counterpart in the torch module"]  # the sum follows from it
+    assert sentences == ["a (dense) has no counterpart in the torch module"]  # the sum follows from it
 
 
 def test_other_outputs_are_seen():

@@ -53,7 +53,7 @@ def test_values_have_the_names_that_run_gives():
     model = keras.Model([a, b], [shared(a) + shared(b), layers.Flatten()(a)])
     graph = keras_reader.read(model)
     rng = np.random.default_rng(0)
-    seen = keras_reader.run(model, [rng.normal(size=(2, 6, 5, 3)).astype("float32") for _ in range(2)])
+    _, seen = keras_reader.run(model, [rng.normal(size=(2, 6, 5, 3)).astype("float32") for _ in range(2)])
     for node in graph.nodes:
         for value in node.outputs:
             assert seen[value.name].shape == (2, *value.shape[1:])
@@ -163,3 +163,44 @@ def test_the_model_is_left_as_it_was():
     assert model.to_json() == before[0] and not model.get_layer("c").trainable
     for a, b in zip(model.weights, before[1], strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_nested_model_goes_by_the_names_of_its_inputs(check):
+    z, a = keras.Input((4,), name="z"), keras.Input((4,), name="a")
+    inner = keras.Model([z, a], layers.Subtract()([z, a]))
+    p, q = keras.Input((4,), name="p"), keras.Input((4,), name="q")
+    for given in ({"z": p, "a": q}, {"z": p, "a": q, "further": q}):
+        model = keras.Model([p, q], layers.Dense(2)(inner(given)))
+        assert bridge.verify(check.randomise(model), bridge.to_torch(model)).passed
+
+
+def test_a_nested_model_that_changes_what_it_is_given_is_refused():
+    i = keras.Input((4, 1), name="i")
+    squeezed = keras.Input((4,))
+    numbers, real = keras.Input((4,), dtype="int32"), keras.Input((4,))
+    for x, inner in ((i, squeezed), (numbers, real)):
+        nested = keras.Model(inner, layers.Dense(3)(inner), name="nested")
+        with pytest.raises(bridge.BridgeError, match="nested .Functional.*number, rank and dtype, and without a mask"):
+            bridge.to_torch(keras.Model(x, nested(x)))
+
+
+def test_sizes_that_are_known_where_a_nested_model_is_called(check):
+    """A backbone of open sizes inside a model of fixed ones: its padding is a constant there."""
+    x = keras.Input((None, None, 3))
+    y = layers.Conv2D(5, 3, 2, "same", name="b")(layers.Conv2D(4, 3, 2, "same")(x))
+    o = keras.Input((17, 22, 3))
+    model = check.randomise(keras.Model(o, keras.Model(x, y, name="inner")(o)))
+    assert keras_reader.read(model).nodes[1]["pads"] == ((1, 1), (1, 1))
+    assert bridge.verify(model, bridge.to_torch(model)).passed
+
+
+def test_a_sequential_model_built_on_data_takes_any_batch():
+    model = keras.Sequential([layers.Dense(2)])
+    model(np.zeros((8, 3)))
+    assert keras_reader.read(model).inputs[0].shape == (None, 3)
+
+
+def test_integers_into_a_layer_of_floats_are_refused():
+    x = keras.Input((7,), dtype="int32")
+    with pytest.raises(bridge.BridgeError, match="d .Dense.: it makes float32 of int32; give the model an Input"):
+        bridge.to_torch(keras.Model(x, layers.Dense(3, name="d")(x)))

@@ -31,6 +31,16 @@ def test_float32_is_judged_by_keras_own_distance():
     assert not Layer("a", "dense", 1e-7, 2e-9, 1e-5, 1e-9).agrees
     assert not Layer("a", "dense", float("nan"), 1e-12, 1e-5, 1e-9).agrees
     assert not Layer("a", "dense", 1e-7, float("inf"), 1e-5, 1e-9).agrees
+    assert Layer("a", "dense", 2.9e-5, 1e-12, 1e-9, 1e-9, rounding=1e-5).agrees  # of a layer before it
+    assert not Layer("a", "dense", 0.3, 1e-12, 0.5, 1e-9).agrees  # the twin is another model: no licence
+
+
+def test_json_of_numbers_that_are_not_finite():
+    r = report()
+    r.gradients = {"g": float("nan")}
+    r.layers[0].float32 = float("inf")
+    data = json.loads(r.to_json(), parse_constant=lambda x: 1 / 0)
+    assert data["gradients"]["g"] == "nan" and data["layers"][0]["float32"] == "inf"
 
 
 def test_many_failures_are_cut_short_in_the_text_alone():

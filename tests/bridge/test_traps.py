@@ -67,6 +67,22 @@ def test_a_change_in_place_behind_a_dropout(functional):
     refused(body, "changes in place a tensor that is read again", drop=nn.Dropout(0.5))
 
 
+@pytest.mark.parametrize(
+    "drop",
+    [
+        lambda net, y: net.drop(y),
+        lambda net, y: F.dropout(y, 0.5, net.training, inplace=True),
+        lambda net, y: F.dropout2d(y, 0.5, net.training, inplace=True),
+    ],
+)
+def test_a_dropout_in_place(drop):
+    """Refused where its input is read again, which the graph cannot say; else it is a Dropout as any other."""
+    parts = {"drop": nn.Dropout(0.5, inplace=True)}
+    refused(lambda net, x: drop(net, y := net.conv(x)) + y, "dropout_ changes in place a tensor", **parts)
+    plain = Net(lambda net, x: F.relu(drop(net, net.conv(x))), **parts).eval()
+    assert bridge.verify(bridge.to_keras(plain, (IMAGE,)), plain).passed
+
+
 def test_a_skip_around_a_dropout(check):
     """In eval mode Dropout returns its input itself, and the skip must not be read as behind it."""
     net = Net(lambda net, x: net.conv(x) + net.drop(net.conv(x)) * 2, drop=nn.Dropout(0.5)).eval()
@@ -128,7 +144,7 @@ def test_keras_set_to_channels_first():
 def test_something_computed_from_weights_alone():
     refused(
         lambda net, x: F.linear(x.flatten(1), net.w.transpose(0, 1)),
-        "from weights alone",
+        "from weights or constants alone",
         w=nn.Parameter(torch.randn(243, 2)),
     )
 
@@ -136,6 +152,40 @@ def test_something_computed_from_weights_alone():
 def test_a_nested_model_with_the_name_of_its_layer(check):
     inner = keras.Sequential([layers.Conv2D(4, 3, name="encoder"), layers.ReLU()], name="encoder")
     check.both_ways(keras.Sequential([keras.Input((8, 8, 3)), inner]), same_layers=False)
+
+
+def test_only_the_first_cause_is_listed():
+    """What follows from an obstacle is none of its own."""
+
+    def body(net, x):
+        return F.linear(torch.sort(net.conv(x))[0], net.w.t() * 2)
+
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(Net(body, w=nn.Parameter(torch.randn(7, 2))).eval(), (IMAGE,))
+    assert [(o.path, o.reason.split()[0]) for o in e.value.obstacles] == [("forward", "there"), ("forward", "t")]
+
+
+def test_a_forward_that_was_replaced():
+    net = Net(lambda net, x: net.act(net.conv(x)), act=nn.Softsign()).eval()
+    net.act.forward = lambda x: 2 * x
+    model = bridge.to_keras(net, (IMAGE,))
+    assert bridge.verify(model, net).passed
+    np.testing.assert_allclose(
+        model(IMAGE.permute(0, 2, 3, 1))[0], 2 * net.conv(IMAGE)[0].detach().permute(1, 2, 0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_weights_that_numpy_cannot_hold():
+    with pytest.raises(bridge.BridgeError, match=r"0.weight .weight.: its dtype is torch.bfloat16; convert the module"):
+        bridge.to_keras(nn.Sequential(nn.Conv2d(3, 4, 3)).bfloat16(), (IMAGE.bfloat16(),))
+
+
+def test_outputs_in_a_named_tuple():
+    from collections import namedtuple
+
+    net = Net(lambda net, x: namedtuple("Outputs", "image other")(net.conv(x), x * 2)).eval()
+    model = bridge.to_keras(net, (IMAGE,))
+    assert bridge.verify(model, net).passed and len(model.outputs) == 2
 
 
 def test_an_input_without_a_batch():

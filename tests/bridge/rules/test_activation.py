@@ -415,14 +415,12 @@ class Clamp(nn.Module):
 # Values and gradients
 
 
-def both_sides(model, module, x):
+def both_sides(check, model, module, x):
     """Values and input gradients of both, in float64."""
-    from bridge.twin import twin
-
     slopes = np.random.default_rng(3).normal(size=x.shape)
     variable = tf.Variable(x)
     with tf.GradientTape() as tape:
-        want = twin(model)(variable, training=True)
+        want = check.in_dtype(model)(variable, training=True)
         total = tf.reduce_sum(want * slopes)
     tensor = torch.from_numpy(x).requires_grad_()
     have = module.double().train()(tensor)
@@ -438,14 +436,14 @@ CASES = (
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_from_minus_50_to_50(name):
+def test_values_and_gradients_from_minus_50_to_50(check, name):
     function = CASES[name]
     if isinstance(function, str):
         function = lambda x: getattr(ops, CASES[name])(x, **OPERATIONS[CASES[name]])  # noqa: E731
     model = apply(function, 402)
     grid = np.concatenate([np.linspace(-50, 50, 201), np.linspace(-5, 5, 200), [1e-9]]) + 1.234e-4  # no kink is hit
     x = np.stack([grid, np.random.default_rng(0).permutation(grid)])
-    have, want, slope, wanted = both_sides(model, bridge.to_torch(model), x)
+    have, want, slope, wanted = both_sides(check, model, bridge.to_torch(model), x)
     limit = limit_of(model)
     np.testing.assert_allclose(have, want, rtol=1e-10 if limit == 1e-9 else 100 * limit, atol=limit)
     np.testing.assert_allclose(slope, wanted, rtol=1e-7, atol=1e-7)
@@ -453,10 +451,10 @@ def test_values_and_gradients_from_minus_50_to_50(name):
 
 
 @pytest.mark.parametrize("name", ["gelu", "leaky_relu"])
-def test_the_declared_limits_are_needed_and_enough(name):
+def test_the_declared_limits_are_needed_and_enough(check, name):
     model = apply(layers.Activation(name), 1000)
     x = -np.abs(np.random.default_rng(0).normal(2.5, 0.3, (2, 1000)))  # where the share of the rounding is large
-    have, want, *_ = both_sides(model, bridge.to_torch(model), x)
+    have, want, *_ = both_sides(check, model, bridge.to_torch(model), x)
     error, limit = np.abs(have - want).max() / np.abs(want).max(), limit_of(model)
     assert 1e-9 < error < limit < 20 * error
 
@@ -613,7 +611,7 @@ def test_operations_that_are_refused(function, text):
         ),
         (lambda x: x.clamp(max=1), r"clamp\(max=1\) without a minimum; give both bounds"),
         (lambda x: torch.ops.aten.elu(x, 1.0, 2.0), r"elu with scale=2.0 and input_scale=1; leave them at 1"),
-        (lambda x: x.clamp(torch.zeros(6), torch.ones(6)), r"min_val|x_min=.* is not a finite number"),
+        (lambda x: x.clamp(x * 0, x * 0 + 1), r"x_min=.* is not a finite number"),
     ],
 )
 def test_torch_options_that_are_refused(function, text):

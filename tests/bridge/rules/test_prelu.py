@@ -12,7 +12,6 @@ from torch import nn
 
 import bridge
 from bridge import convert, torch_reader
-from bridge.twin import twin
 
 layers = keras.layers
 CASES = [
@@ -101,12 +100,12 @@ def test_modules(shape, count):
 
 
 @pytest.mark.parametrize("shared", [None, [1, 2], [1, 2, 3], [1]])
-def test_gradients_and_extreme_values(shared):
+def test_gradients_and_extreme_values(check, shared):
     layer = layers.PReLU(shared_axes=shared)
     x = keras.Input((3, 4, 5), name="x")
     model = live(keras.Model(x, layer(x), name="net"))
     data = np.random.default_rng(1).uniform(-50, 50, (2, 3, 4, 5))
-    double = twin(model)
+    double = check.in_dtype(model)
     variable = tf.Variable(data)
     with tf.GradientTape() as tape:
         want = double(variable)
