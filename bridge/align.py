@@ -15,8 +15,6 @@ import numpy as np
 from bridge import rules
 from bridge.graph import Graph, Node, flatten, map_structure
 
-COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
-
 
 @dataclass
 class Pair:
@@ -45,6 +43,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
     ours, theirs = _by_key(first), _by_key(second)
     fates = _fates(first), _fates(second)
     counterparts: dict[int, Node] = {}  # id of a node of the first graph -> the node of the second
+    taken: set[int] = set()  # ids of those
     sentences, pairs, previous = [], [], "the input"
     for node in first.nodes:
         label = node.name or f"{previous} + {node.attributes.get('function', node.operator)}"
@@ -53,12 +52,10 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         if None in read:
             continue
         rivals = ours.pop(_key(node, [v.name for v in node.inputs]), [])
-        likeness = [
-            (_likeness(a, b, first, second, fates), -i, -k, a, b)
-            for (i, a), (k, b) in product(enumerate(rivals), enumerate(theirs.get(_key(node, read), [])))
-        ]
-        taken = set(map(id, counterparts.values()))
-        for *_, a, b in sorted(likeness, key=lambda x: x[:3], reverse=True):
+        options = list(product(rivals, theirs.get(_key(node, read), [])))
+        if options[1:]:
+            options.sort(key=lambda two: _likeness(*two, first, second, fates), reverse=True)
+        for a, b in options:
             if id(a) not in counterparts and id(b) not in taken:
                 counterparts[id(a)] = b
                 taken.add(id(b))
@@ -68,8 +65,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         best = counterparts[id(node)]
         image.update(zip((v.name for v in node.outputs), (v.name for v in best.outputs), strict=False))
         pairs.append(Pair(node, best, label))
-    found = set(map(id, counterparts.values()))
-    rest = [n for n in second.nodes if id(n) not in found]
+    rest = [n for n in second.nodes if id(n) not in taken]
     if sentences:
         return pairs, [sentence + _instead(rest, read) for sentence, read in sentences]
     parted = [f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras" for n in rest]
@@ -124,16 +120,18 @@ def _fates(graph: Graph) -> dict[str, int]:
                 places = [i for i, v in enumerate(reader.inputs) if v.name == value.name]
                 what = repr(sorted(reader.attributes.items()))
                 further = tuple(fates[v.name] for v in reader.outputs)
-                uses.append(
-                    hash((reader.operator, what, reader.operator not in COMMUTATIVE and tuple(places), further))
-                )
+                uses.append(hash((reader.operator, what, () if _commutes(reader) else tuple(places), further)))
             fates[value.name] = hash(tuple(sorted(uses)))
     return fates
 
 
 def _key(node: Node, read: list[str]) -> tuple:
     """What a node does to which tensors; `a + b` and `b + a` are the same to the last bit."""
-    return (node.operator, *(sorted(read) if node.operator in COMMUTATIVE else read))
+    return (node.operator, *(sorted(read) if _commutes(node) else read))
+
+
+def _commutes(node: Node) -> bool:
+    return node.operator in getattr(rules.for_operator(node.operator), "COMMUTATIVE", ())
 
 
 def _other_keys(a, b) -> list[str]:

@@ -1,6 +1,7 @@
 """Graph -> functional keras.Model."""
 
 import inspect
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -33,7 +34,15 @@ def write(graph: Graph) -> keras.Model:
             obstacles.append(Obstacle(node.name or "model", node.operator, e.reason, e.remedy))
     if obstacles:
         raise BridgeError(f"{graph.name} has {len(obstacles)} node(s) that Keras cannot hold:", obstacles)
-    plans = _fuse(plans, graph)
+    still = [node.name for node, _, trainable in plans if node.attributes.get("frozen") is False and not trainable]
+    if still:
+        warnings.warn(
+            f"the parameters of {len(still)} layer(s) are frozen, but in training they take the statistics of the "
+            "batch; a frozen Keras layer takes its moving statistics there and leaves them as they are: "
+            + ", ".join(still[:5]),
+            stacklevel=3,
+        )
+    plans = _fuse(_pad_apart(plans), graph)
     _check_shared(plans, graph)
     taken: set[str] = set()
     tensors = {v.name: keras.Input(batch_shape=v.shape, dtype=v.dtype, name=_name(v.name, taken)) for v in graph.inputs}
@@ -62,8 +71,31 @@ def write(graph: Graph) -> keras.Model:
 
 def _identity(node: Node, call: KerasCall) -> tuple:
     """Two calls are of one layer if they share their parameters, or have none and the same module's name."""
-    shared = tuple(sorted(node.parameters.items())) if call.weights else ()
+    shared = _parameters(node) if call.weights else ()
     return (node.operator, repr(call), shared or node.name or node.outputs[0].name)
+
+
+def _parameters(node: Node) -> tuple:
+    return tuple(sorted(node.parameters.items()))
+
+
+def _forms(plans) -> dict[tuple, set[str]]:
+    """Map the parameters of each layer to what it would be at its calls, which is one thing if it can be one layer."""
+    forms: dict[tuple, set[str]] = {}
+    for node, calls, _ in plans:
+        forms.setdefault(_parameters(node), set()).add(repr(calls[-1:]))
+    return forms
+
+
+def _pad_apart(plans) -> list:
+    """Take the padding out of a layer whose calls differ in it: what is "same" at one size is not at the next."""
+    forms, apart = _forms(plans), []
+    for node, calls, trainable in plans:
+        if node.parameters and "pads" in node.attributes and len(forms[_parameters(node)]) > 1:
+            explicit = replace(node, attributes={**node.attributes, "explicit": True})
+            calls = rules.for_operator(node.operator).write_keras(explicit)
+        apart.append((node, calls, trainable))
+    return apart
 
 
 def _fuse(plans, graph: Graph) -> list:
@@ -82,10 +114,9 @@ def _fuse(plans, graph: Graph) -> list:
             and getattr(rules.for_operator(node.operator), "FUSES", False)
         ):
             fused[i] = [*calls[:-1], replace(calls[-1], config={**calls[-1].config, **after_calls[0].config})]
-    forms: dict[tuple, set[str]] = {}  # a layer that is called several times has one activation
-    for i, (node, calls, _) in enumerate(plans):
-        forms.setdefault(tuple(sorted(node.parameters.items())), set()).add(repr(fused.get(i, calls)[-1:]))
-    fused = {i: calls for i, calls in fused.items() if len(forms[tuple(sorted(plans[i][0].parameters.items()))]) == 1}
+    # a layer that is called several times has one activation
+    forms = _forms((node, fused.get(i, calls), trainable) for i, (node, calls, trainable) in enumerate(plans))
+    fused = {i: calls for i, calls in fused.items() if len(forms[_parameters(plans[i][0])]) == 1}
     return [
         (replace(node, outputs=plans[i + 1][0].outputs), fused[i], trainable)
         if i in fused
@@ -157,7 +188,7 @@ def _assign(layer, node: Node, graph: Graph):
 
 
 def _trainable(node: Node, graph: Graph) -> bool:
-    """Keras trains a layer as a whole or not at all."""
+    """Keras trains a layer as a whole or not at all, and a frozen one works with its statistics in training too."""
     statistics = getattr(rules.for_operator(node.operator), "STATISTICS", ())
     flags = {role: graph.parameters[p].trainable for role, p in node.parameters.items() if role not in statistics}
     if len(set(flags.values())) > 1:
@@ -166,4 +197,7 @@ def _trainable(node: Node, graph: Graph) -> bool:
             f"{[r for r, t in flags.items() if not t]} are not, but Keras trains a layer as a whole",
             "freeze all of the module's parameters or none",
         )
-    return node.attributes.get("frozen", False) is False if not flags else all(flags.values())
+    frozen, trained = node.attributes.get("frozen"), all(flags.values())
+    if frozen and flags and trained:
+        raise Unsupported("its statistics stand still and its parameters are trained", "freeze its parameters, too")
+    return trained if flags else not frozen

@@ -5,6 +5,7 @@ What `to_torch` returns is this source, executed: what was verified is what is s
 
 import ast
 import hashlib
+import itertools
 import keyword
 import linecache
 import operator
@@ -141,6 +142,13 @@ def write(graph: Graph) -> TorchSource:
         steps.append((node, module, call.expression))
     if obstacles:
         raise BridgeError(f"{graph.name} has {len(obstacles)} node(s) that torch cannot hold:", obstacles)
+    dtypes = {str(a.dtype): k for k, a in state.items() if a.dtype.kind == "f"}
+    if len(dtypes) > 1:
+        raise BridgeError(
+            f"{graph.name} has weights of {len(dtypes)} dtypes: "
+            f"{', '.join(f'{d} ({k})' for d, k in sorted(dtypes.items()))}. "
+            "A torch module is of one: build the model with one dtype policy"
+        )
     name = class_name(graph.name)
     arguments, body, result = _forward(graph, steps)
     inputs = ", ".join(
@@ -158,8 +166,7 @@ def write(graph: Graph) -> TorchSource:
     text += "".join(f"        {line}\n" for line in constructors)
     text += f"\n    def forward(self, {', '.join(arguments)}):\n"
     text += "".join(f"        {line}\n" for line in body) + f"        return {result}\n"
-    dtypes = {str(a.dtype) for a in state.values() if a.dtype.kind == "f"} - {"float32"}
-    text += LOAD.format(class_name=name, cast="".join(f".to(torch.{d})" for d in dtypes))
+    text += LOAD.format(class_name=name, cast="".join(f".to(torch.{d})" for d in dtypes if d != "float32"))
     used = re.compile(r"\bF\.")
     if not used.search(text):
         text = text.replace("import torch.nn.functional as F\n", "")
@@ -278,6 +285,13 @@ def build(source: TorchSource):
     for place, twin in source.tied.items():
         holder, _, name = place.rpartition(".")
         setattr(network.get_submodule(holder), name, operator.attrgetter(twin)(network))
+    tensors = itertools.chain(network.named_parameters(), network.named_buffers())
+    empty = [k for k, t in tensors if t.is_meta]
+    if empty:
+        raise BridgeError(
+            f"{source.class_name} has tensors without values: {', '.join(empty)}. Its state dict lacks them: "
+            "a helper class must keep what it makes itself in persistent buffers"
+        )
     return network.eval()
 
 

@@ -9,8 +9,6 @@ import keras
 
 from bridge import rules
 
-RANDOM = ("rate", "dropout", "recurrent_dropout", "stddev")  # configuration entries that make a layer random
-
 
 class Twin:
     """Layers in another dtype that hold the same weights, made when they are first needed.
@@ -38,11 +36,16 @@ class Twin:
         """
         if not isinstance(operation, keras.Layer):
             return operation
-        double = getattr(rules.for_keras(type(operation).__name__), "DOUBLE", {}).get(type(operation).__name__)
+        kind = type(operation)
+        rule = rules.for_keras(kind.__name__)
+        double = getattr(rule, "DOUBLE", {}).get(kind.__name__)
         if double and self.dtype == "float64":
             return lambda x, **_: double(operation, x)
         if id(operation) not in self.layers:
-            other = type(operation).from_config(self._replace(operation.get_config()))
+            config = self._replace(operation.get_config())
+            if self.deterministic:
+                config |= {key: 0.0 for key in getattr(rule, "RANDOM", ()) if key in config}
+            other = kind.from_config(config)
             other.trainable = operation.trainable
             other(*arguments, **{**keywords, **({"training": False} if "training" in keywords else {})})  # builds it
             for mine, twin in zip(operation.weights, other.weights, strict=True):
@@ -57,8 +60,6 @@ class Twin:
             found = {k: self._replace(v) for k, v in config.items()}
             if isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float"):
                 found["dtype"] = self.dtype
-            if self.deterministic:
-                found |= {k: 0.0 for k in RANDOM if isinstance(config.get(k), (int, float))}
             return found
         if isinstance(config, (list, tuple)):
             found = [self._replace(v) for v in config]

@@ -5,14 +5,15 @@ A rule file imports no framework. It has
     OPERATORS   the neutral operators that it owns
     KERAS       class names of keras.layers (or "ops.name" of keras.ops) that it reads
     TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign") and names of its own HELPERS that it reads
-    HELPERS     class name -> source of what torch lacks, written into model.py once (optional)
-    WEIGHTS     Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     LAYOUT      how its axes follow the layout (a function of bridge.layout)
 
 and, where they apply,
 
+    HELPERS       class name -> source of what torch lacks, written into model.py once
+    WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains
-    RANDOM        True: two calls on the same input differ
+    RANDOM        entries of the Keras configuration that make two calls on the same input differ, unless they are 0
+    COMMUTATIVE   operators whose inputs may change places without changing a bit of the result
     FUSES         True: its Keras layer has an `activation`
     OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in

@@ -88,10 +88,11 @@ def write_keras(node: Node) -> list[KerasCall]:
     if max(strides) > 1 and max(dilation) > 1:
         raise Unsupported(f"strides {strides} with dilation {dilation}", "Keras has one or the other in a convolution")
     before = []
+    explicit = node.attributes.get("explicit", False)  # for a layer that is not padded alike at each of its calls
     same = resolve_same(x.shape, node["axis"], kernel, strides, dilation)
-    if pads == "same" or (pads == same and any(map(any, pads))):
+    if pads == "same" or (pads == same and any(map(any, pads)) and not explicit):
         padding = "same"
-    elif rank == 1 and pads[0] == (dilation[0] * (kernel[0] - 1), 0) and pads[0][0]:
+    elif not explicit and rank == 1 and pads[0] == (dilation[0] * (kernel[0] - 1), 0) and pads[0][0]:
         padding = "causal"
     else:
         padding = "valid"

@@ -13,7 +13,7 @@ from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_
 OPERATORS = ("dropout",)
 KERAS = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 LAYOUT = axes
-RANDOM = True
+RANDOM = ("rate",)
 
 HELPERS = {
     "SharedDropout": '''

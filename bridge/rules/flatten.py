@@ -2,7 +2,9 @@
 
 The rows run height, width, channel in Keras and channel, height, width in torch. Where a flattened tensor
 reaches nothing but Dense layers, their kernels' rows are put into the other order; else the tensor is permuted
-before it is flattened.
+before it is flattened. Where one axis alone is larger than 1, there is but one order.
+
+A Flatten of rank 2 does nothing, and is no node: torch's returns its input, which torch.export then takes for it.
 """
 
 from math import prod
@@ -18,12 +20,13 @@ TORCH = ("flatten", "view", "reshape")
 
 def LAYOUT(node: Node, context: Context) -> Placement:
     shape, order = node.inputs[0].shape, context.orders[0]
+    if order[0] == 0 and sum(n != 1 for n in shape[1:]) <= 1:
+        return Placement([order], [identity(2)])
     # one order, whatever came before, so that the way back puts the rows as they were
     standard = channel_order(len(shape), 1 if context.source == "first" else len(shape) - 1, context.target)
     plain = (order == identity(len(shape)) and len(shape) not in (4, 5)) or standard == identity(len(shape))
     if (
-        isinstance(order, Rows)
-        or plain
+        plain
         or None in shape[1:]
         or not context.feeds_only(node.outputs[0], lambda n: n.operator == "dense" and not n.attributes.get("pinned"))
     ):
@@ -31,10 +34,16 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     return Placement([standard], [Rows(shape[1:], tuple(a - 1 for a in standard[1:]))])
 
 
+def _node(rank: int, name: str) -> list[Node]:
+    if rank == 2:
+        return [Node("permute", {"permutation": identity(2)}, name=name)]
+    return [Node("flatten", {}, name=name)]
+
+
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.config.get("data_format") == "channels_first" and layer.rank > 2:
         raise Unsupported("data_format='channels_first' flattens channels last", "use channels_last")
-    return [Node("flatten", {}, name=layer.path)]
+    return _node(layer.rank, layer.path)
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -48,12 +57,12 @@ def read_torch(call: TorchOperation) -> list[Node]:
             raise Unsupported(
                 f"it reshapes {shape} to {call.outputs[0].shape}", "flatten all axes but the batch, which stays open"
             )
-        return [Node("flatten", {}, name=call.path)]
+        return _node(rank, call.path)
     if call["start_dim"] % rank != 1 or call["end_dim"] % rank != rank - 1:
         raise Unsupported(
             f"it flattens axes {call['start_dim']} to {call['end_dim']}", "flatten all axes but the batch"
         )
-    return [Node("flatten", {}, name=call.path)]
+    return _node(rank, call.path)
 
 
 def write_torch(node: Node) -> TorchCall:

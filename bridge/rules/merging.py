@@ -30,6 +30,7 @@ FUNCTIONS = {f"ops.{operator.title()}": operator for operator in ARITHMETIC} | {
 ATEN = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum"}
 
 OPERATORS = ("concatenate", *ARITHMETIC)
+COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 KERAS = ("Concatenate", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
 TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes

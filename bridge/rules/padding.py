@@ -7,7 +7,7 @@ keras.layers.Cropping{1,2,3}D does.
 from dataclasses import replace
 
 from bridge.graph import Node, Unsupported
-from bridge.layout import Context, Placement, channel_order, fixed
+from bridge.layout import Context, Placement, channel_order, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
 
 OPERATORS = ("padding",)
@@ -46,6 +46,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 
 
 def _node(pads, value: float, name: str) -> Node:
+    if not any(map(any, pads)):
+        return Node("permute", {"permutation": identity(len(pads))}, name=name)
     return Node("padding", {"pads": tuple(map(tuple, pads)), "value": value}, name=name)
 
 
@@ -69,7 +71,7 @@ def write_keras(node: Node) -> list[KerasCall]:
         calls.append(
             KerasCall(f"Cropping{rank - 2}D", {"cropping": crop if rank > 3 else crop[0]}, "_crop" if calls else "")
         )
-    return calls or [KerasCall("Activation", {"activation": "linear"})]
+    return calls
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -94,4 +96,4 @@ def write_torch(node: Node) -> TorchCall:
     while flat[-2:] == [0, 0]:
         flat = flat[:-2]
     value = f", value={literal(node['value'])}" if node["value"] else ""
-    return TorchCall(f"F.pad({{0}}, {literal(tuple(flat))}{value})" if flat else "{0}")
+    return TorchCall(f"F.pad({{0}}, {literal(tuple(flat))}{value})")

@@ -9,6 +9,8 @@ depend on an open size. `ceil_mode` adds padding after the image, which is often
 from dataclasses import replace
 from math import inf
 
+from einops import rearrange
+
 from bridge.graph import Node, Unsupported
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
@@ -61,6 +63,23 @@ def merge(node: Node, reader: Node) -> Node | None:
     if node.operator == "global_pooling" and node["keepdims"] and reader.operator == "flatten":
         return replace(node, attributes={**node.attributes, "keepdims": False}, outputs=reader.outputs)
     return None
+
+
+def _max_in_double(layer, x):
+    """What MaxPooling3D does, in any dtype: a maximum over height and width, then one over depth."""
+    from keras import ops
+
+    (k, *pool), (s, *strides) = layer.pool_size, layer.strides
+    options = {"padding": layer.padding, "data_format": "channels_last"}
+    axes = "b c d h w" if layer.data_format == "channels_first" else "b d h w c"
+    batch = x.shape[0]
+    x = ops.max_pool(rearrange(x, f"{axes} -> (b d) h w c"), tuple(pool), tuple(strides), **options)
+    height = x.shape[1]
+    x = ops.max_pool(rearrange(x, "(b d) h w c -> b d (h w) c", b=batch), (k, 1), (s, 1), **options)
+    return rearrange(x, f"b d (h w) c -> {axes}", h=height)
+
+
+DOUBLE = {"MaxPooling3D": _max_in_double}
 
 
 def _pooling(function: str, pool, strides, pads, axis: int, name: str, counted: bool = False) -> Node:
@@ -209,9 +228,11 @@ def write_torch(node: Node) -> TorchCall:
     name = f"{'Avg' if counted or inside else 'Max'}Pool{rank}d"
     options = {} if strides == pool else {"stride": single(strides)}
     before, expression = (0,) * rank if pads == "same" else tuple(a for a, _ in pads), "{self}({0})"
-    if pads != "same" and all(a == b <= k // 2 for (a, b), k in zip(pads, pool, strict=True)):
+    # AvgPool3d refuses an image smaller than its window, however much it pads
+    small = name == "AvgPool3d" and any(map(any, pads)) and any(k > (n or 1) for k, n in zip(pool, sizes, strict=True))
+    if not small and pads != "same" and all(a == b <= k // 2 for (a, b), k in zip(pads, pool, strict=True)):
         pass
-    elif not counted and _ceils(pads, sizes, pool, strides):
+    elif not small and not counted and _ceils(pads, sizes, pool, strides):
         options["ceil_mode"] = True
     elif pads == "same" or (inside and pads == _same(node.inputs[0].shape, node["axis"], pool, strides)):
         return TorchCall(expression, call_source(f"{name}Same", pool, stride=strides), helpers=(f"{name}Same",))

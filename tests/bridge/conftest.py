@@ -84,6 +84,7 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
     import torch
 
     import bridge
+
     if randomised:
         randomise(model)
     rng = np.random.default_rng(seed)

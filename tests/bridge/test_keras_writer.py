@@ -91,6 +91,26 @@ def test_a_shared_convolution_that_is_padded_in_two_ways():
     assert len(model.weights) == 2 and sorted(kinds(model)) == ["Conv2D", "ZeroPadding2D"]
 
 
+@pytest.mark.parametrize("size, count", [(15, 2), (16, 2), (17, 1)])
+def test_a_shared_convolution_that_is_same_at_one_of_its_sizes(check, size, count):
+    module = module_of(lambda m, x: m.c(torch.relu(m.c(x))), c=nn.Conv2d(3, 3, 3, stride=2, padding=1))
+    x = torch.randn(2, 3, size, size)
+    model = bridge.to_keras(module, (x,))
+    assert len(model.weights) == 2 and kinds(model).count("Conv2D") == 1
+    assert kinds(model).count("ZeroPadding2D") == count - 1
+    assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), module(x).detach()) < 1e-5
+    check.same_graph(model, module, (x,))
+
+
+@pytest.mark.parametrize("pad", [(1, 1), (2, 0)])
+def test_a_shared_convolution_that_is_same_or_causal_at_one_of_its_calls(check, pad):
+    module = module_of(lambda m, x: m.c(m.c(nn.functional.pad(x, pad))), c=nn.Conv1d(3, 3, 3))
+    model = bridge.to_keras(module, (X[..., 0],))
+    assert len(model.weights) == 2 and sorted(set(kinds(model)) - {"Permute"}) == ["Conv1D", "ZeroPadding1D"]
+    assert check.relative(model(X[..., 0].numpy()), module(X[..., 0]).detach()) < 1e-5
+    check.same_graph(model, module, (X[..., 0],))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_single_tied_weight_is_refused(bias):
     module = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5, bias=bias))

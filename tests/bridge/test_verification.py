@@ -213,11 +213,17 @@ def test_neither_side_is_changed(model):
         np.testing.assert_array_equal(a, b)
 
 
+def single(check, *more):
+    """A model that TensorFlow cannot run in float64: its dilated transposed convolution is for float32 alone."""
+    x = y = keras.Input((6, 5, 2))
+    for layer in (layers.Conv2DTranspose(3, 2, dilation_rate=2, name="c"), *more, layers.Conv2D(2, 1, name="d")):
+        y = layer(y)
+    return check.randomise(keras.Model(x, y))
+
+
 def test_what_tensorflow_has_no_float64_for(check):
-    """MaxPool3D: everything is compared in float32, and a lie is seen there too."""
-    x = keras.Input((6, 5, 7, 2))
-    y = layers.MaxPooling3D(2, name="p")(layers.Conv3D(3, 2, name="c")(x))
-    model = check.randomise(keras.Model(x, layers.Conv3D(2, 1, name="d")(y)))
+    """Everything is compared in float32, and a lie is seen there too."""
+    model = single(check)
     module = bridge.to_torch(model)
     report = bridge.verify(model, module)
     assert report.passed and "float32 only" in str(report), report
@@ -225,6 +231,15 @@ def test_what_tensorflow_has_no_float64_for(check):
     with torch.no_grad():
         module.c.weight.mul_(1.001)
     assert {k for k, _ in bridge.verify(model, module).failures} >= {"settings", "forward"}
+
+
+def test_three_dimensional_max_pooling_is_compared_in_float64(check):
+    """TensorFlow has no kernel for that; the rule says what does the same."""
+    x = keras.Input((6, 5, 7, 2))
+    y = layers.MaxPooling3D(2, name="p")(layers.Conv3D(3, 2, name="c")(x))
+    model = check.randomise(keras.Model(x, layers.Conv3D(2, 1, name="d")(y)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed and report.figures()["gradients float64"] < 1e-12, report
 
 
 def small(check, *more, **options):
@@ -326,9 +341,7 @@ def test_shared_batch_normalisation(check):
 
 
 def test_float32_alone_with_a_bias_before_batch_normalisation(check):
-    x = keras.Input((6, 5, 7, 2))
-    y = layers.BatchNormalization()(layers.Conv3D(3, 2, name="c")(x))
-    model = check.randomise(keras.Model(x, layers.Conv3D(2, 1)(layers.MaxPooling3D(2)(y))))
+    model = single(check, layers.BatchNormalization())
     report = bridge.verify(model, bridge.to_torch(model))
     assert report.passed and report.zero_gradients == ["c.bias"], report
 
@@ -429,13 +442,6 @@ def test_gradients_have_a_limit_in_float64(check):
     assert [k for k, _ in failures] == ["gradients"] and "c.kernel by 1.0e-06" in failures[0][1]
 
 
-def single(check):
-    """A model that TensorFlow cannot run in float64."""
-    x = keras.Input((6, 5, 2))
-    y = layers.Conv2DTranspose(3, 2, dilation_rate=2, name="p")(x)
-    return check.randomise(keras.Model(x, layers.Conv2D(2, 1, name="d")(y)))
-
-
 def test_gradients_have_a_limit_in_float32(check):
     model = single(check)
     assert bridge.verify(model, with_other_gradients(bridge.to_torch(model), 1 + 1e-5)).passed
@@ -446,7 +452,7 @@ def test_gradients_have_a_limit_in_float32(check):
 def test_gradients_behind_a_declared_limit_have_one_too(check):
     model = small(check, layers.Activation("gelu"))
     assert bridge.verify(model, with_other_gradients(bridge.to_torch(model), 1 + 1e-6)).passed
-    assert not bridge.verify(model, with_other_gradients(bridge.to_torch(model), 1 + 1e-4)).passed
+    assert not bridge.verify(model, with_other_gradients(bridge.to_torch(model), 1 + 3e-5)).passed
 
 
 def test_a_small_gradient_is_no_zero(check):

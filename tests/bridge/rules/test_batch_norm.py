@@ -107,7 +107,6 @@ def test_a_recorded_training_false_is_overruled_by_keras(check):
         (lambda: torch.nn.BatchNorm1d(4, eps=0.1, momentum=0.3), (3, 4, 5)),
         (lambda: torch.nn.BatchNorm2d(4, affine=False), (3, 4, 5, 6)),
         (lambda: torch.nn.BatchNorm3d(4), (3, 4, 5, 6, 2)),
-        (lambda: torch.nn.BatchNorm2d(4).requires_grad_(False), (3, 4, 5, 6)),
     ],
 )
 def test_from_torch_and_back(check, make, shape):
@@ -124,10 +123,32 @@ def test_from_torch_and_back(check, make, shape):
     assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), want) < 1e-9
     layer, norm = model.layers[-1] if not isinstance(model.layers[-1], layers.Permute) else model.layers[-2], module[0]
     assert layer.epsilon == norm.eps and layer.momentum == pytest.approx(1 - norm.momentum)
-    assert layer.trainable == (not norm.affine or norm.weight.requires_grad)
+    assert layer.trainable
     again = bridge.to_torch(model)
     for have, tensor in zip(again.state_dict().values(), module.state_dict().values(), strict=True):
         np.testing.assert_array_equal(have.numpy(), tensor.numpy())
+
+
+def test_weights_that_are_frozen_in_torch_alone(check):
+    """In training torch's goes on normalising by the batch. Keras has no such layer, and that is said."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4).requires_grad_(False)).eval()
+    x = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"1 layer.s. are frozen, but in training they take .*: 1$"):
+        model = bridge.to_keras(module, (x,))
+    assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), module(x).detach().numpy()) < 1e-5
+    assert not model.get_layer("1").trainable
+    assert "1: frozen is True in Keras and False in torch" in str(bridge.verify(model, module))
+
+
+def test_a_frozen_model_with_a_normalisation_that_is_not(check):
+    """Keras does not train its weights, but normalises by the batch in training; so does the module."""
+    x = keras.Input((6, 6, 3))
+    model = check.randomise(keras.Model(x, layers.BatchNormalization(name="n")(layers.Conv2D(4, 3)(x))))
+    model.trainable = False
+    model.get_layer("n").trainable = True
+    module = bridge.to_torch(model)
+    assert not any(p.requires_grad for p in module.parameters()) and type(module.n) is torch.nn.BatchNorm2d
+    assert bridge.verify(model, module).passed
 
 
 @pytest.mark.parametrize(
@@ -150,9 +171,16 @@ def half_frozen():
     return module
 
 
+def trained_and_still():
+    x = keras.Input((5, 5, 4))
+    model = keras.Model(x, layers.BatchNormalization(name="n", trainable=False)(x))
+    return bridge.to_torch(model).n.requires_grad_(True)
+
+
 @pytest.mark.parametrize(
     "make, text",
     [
+        (trained_and_still, "its statistics stand still and its parameters are trained"),
         (
             lambda: torch.nn.BatchNorm2d(4, momentum=None),
             "momentum=None, the cumulative average, or 0; give the module a momentum",

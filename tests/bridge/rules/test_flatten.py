@@ -12,11 +12,58 @@ import bridge
 layers = keras.layers
 
 
-@pytest.mark.parametrize("shape", [(6,), (5, 3), (4, 5, 3), (2, 4, 5, 3)])
+@pytest.mark.parametrize("shape", [(5, 3), (4, 5, 3), (2, 4, 5, 3)])
 def test_alone(check, shape):
     x = keras.Input(shape, name="x")
     _, again = check.both_ways(keras.Model(x, layers.Flatten(name="f")(x)))
     assert any(isinstance(x, layers.Flatten) for x in again.layers)
+
+
+def test_rank_2_is_nothing(check):
+    """torch returns the input itself, which is read again here after it."""
+    y = x = keras.Input((6,), name="x")
+    y = layers.ReLU()(y)
+    model = keras.Model(x, layers.Add()([layers.Dense(6, name="fc")(layers.Flatten()(y)), y]))
+    module, again = check.both_ways(model)
+    check.same_graph(model, module, (torch.randn(2, 6),))
+    assert not any(isinstance(x, layers.Flatten) for x in again.layers)
+
+
+@pytest.mark.parametrize("flatten", [torch.nn.Flatten(), lambda x: x.flatten(1), lambda x: x.view(x.size(0), -1)])
+def test_rank_2_is_nothing_from_torch(check, flatten):
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.fc = flatten, torch.nn.Linear(6, 6)
+
+        def forward(self, x):
+            y = x.relu()
+            return self.fc(self.flatten(y)) + y
+
+    x, module = torch.randn(2, 6), Module()
+    model = bridge.to_keras(module, (x,))
+    assert check.relative(model(x.numpy()), module(x).detach()) < 1e-5
+    check.same_graph(model, module, (x,))
+    check.same_graph(model, bridge.to_torch(model), (x,))
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 3), (9, 1, 1), (1, 7, 1)])
+@pytest.mark.parametrize("behind", [layers.ReLU, lambda: layers.Dense(4, name="fc")])
+def test_one_cell_or_one_channel_has_one_order(check, shape, behind):
+    x = keras.Input(shape, name="x")
+    y = layers.Conv2D(8, shape[:2], name="c")(x) if shape[2] > 1 else layers.LeakyReLU(0.25)(x)
+    module, again = check.both_ways(keras.Model(x, behind()(layers.Flatten()(y))))
+    assert "permute" not in inspect.getsource(type(module))
+    assert not any(isinstance(x, layers.Permute) for x in again.layers)
+
+
+def test_one_cell_from_torch(check):
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, (9, 7)), torch.nn.Flatten())
+    x = torch.randn(2, 3, 9, 7)
+    model = bridge.to_keras(module, (x,))
+    assert check.relative(model(check.to_last(x.numpy())), module(x).detach()) < 1e-5
+    assert [type(x) for x in model.layers[1:]] == [layers.Conv2D, layers.Flatten]
+    check.same_graph(model, module, (x,))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -46,6 +46,36 @@ def test_functions(check, pads, value):
     check.both_ways(keras.Model(x, ops.pad(x, pads, constant_values=value) if value else ops.pad(x, pads)))
 
 
+@pytest.mark.parametrize(
+    "shape, nothing",
+    [
+        ((7, 3), layers.ZeroPadding1D(0)),
+        ((6, 7, 3), layers.ZeroPadding2D(0)),
+        ((7, 3), layers.Cropping1D(0)),
+        ((6, 7, 3), layers.Cropping2D(0)),
+        ((6, 7, 3), lambda x: ops.pad(x, [(0, 0)] * 4, constant_values=2.0)),
+    ],
+)
+def test_nothing(check, shape, nothing):
+    x = keras.Input(shape, name="x")
+    model = keras.Model(x, layers.ReLU()(nothing(layers.LeakyReLU(0.1)(x))))
+    module, again = check.both_ways(model)
+    check.same_graph(model, module, (torch.randn(2, *shape).movedim(-1, 1 if len(shape) > 2 else -1),))
+    assert [type(layer) for layer in again.layers[1:]] == [layers.LeakyReLU, layers.ReLU]
+
+
+@pytest.mark.parametrize("pad", [(0, 0), (0, 0, 0, 0), (0,) * 8])
+def test_nothing_from_torch(check, pad):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.pad(x, pad, value=2.0).relu() + x
+
+    x = torch.randn(2, 3, 6, 7)
+    model = bridge.to_keras(Module(), (x,))
+    np.testing.assert_array_equal(check.to_first(np.asarray(model(check.to_last(x.numpy())))), Module()(x))
+    check.same_graph(model, Module(), (x,))
+
+
 def test_open_sizes(check):
     x = keras.Input((None, None, 3), name="x")
     y = layers.ZeroPadding2D(((1, 2), (0, 3)))(x)

@@ -8,12 +8,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import bridge
 from bridge import convert
+from bridge.rules import pooling
 
 layers = keras.layers
 
@@ -102,6 +104,46 @@ def test_ranks(check, rank, kind, padding, size):
     layer = getattr(layers, f"{kind}Pooling{rank}D")(3, 2, padding)
     back, _ = both_ways(check, layer, *[5, 4][: rank - 1], size)
     assert isinstance(back, type(layer))
+
+
+@pytest.mark.parametrize(
+    "size, pool, stride", [(3, 6, 6), (2, 5, 1), (2, 5, 5), (3, 7, 2), (4, 5, 3), (1, 3, 3), (1, 2, 2)]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_window_larger_than_a_volume(check, size, pool, stride, known):
+    """nn.AvgPool3d refuses it, padded or not."""
+    shape = (size, size, size if known else None)
+    layer = layers.AveragePooling3D(pool, stride, "same")
+    back, _ = both_ways(check, layer, *shape, size=max(size, 2))  # torch.export fixes an axis of 1
+    assert (back.pool_size, back.strides, back.padding) == (layer.pool_size, layer.strides, "same")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_window_larger_than_a_volume_that_counts_its_padding(check, known):
+    x = keras.Input((3, 3, 3 if known else None, 2), name="image")
+    model = keras.Model(x, layers.AveragePooling3D(4, 2)(layers.ZeroPadding3D(2)(x)))
+    module, _ = in_float32(check, model, 3)
+    check.same_graph(model, module, (torch.randn(2, 2, 3, 3, 3),), [{0} if known else {0, 4}])
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("pool, strides", [(2, 2), (3, 2), (3, 1), ((1, 2, 3), (3, 1, 2)), (4, 3)])
+@pytest.mark.parametrize("shape", [(6, 5, 7), (4, 4, 4), (5, 8, 6)])
+def test_a_maximum_over_a_volume_in_double(shape, pool, strides, padding, data_format):
+    layer = layers.MaxPooling3D(pool, strides, padding, data_format)
+    x = keras.random.normal((2, *shape, 3) if data_format == "channels_last" else (2, 3, *shape), seed=0) - 1
+    values, slopes = [], []
+    for function, dtype in ((layer, "float32"), (lambda x: pooling.DOUBLE["MaxPooling3D"](layer, x), "float64")):
+        v = tf.Variable(tf.cast(x, dtype))
+        with tf.GradientTape() as tape:
+            y = function(v)
+            loss = tf.reduce_sum(y * tf.reshape(tf.cast(tf.range(tf.size(y)), dtype), y.shape))
+        assert y.dtype == dtype
+        values.append(y.numpy())
+        slopes.append(tape.gradient(loss, v).numpy())
+    np.testing.assert_array_equal(*values)
+    np.testing.assert_array_equal(*slopes)
 
 
 @pytest.mark.parametrize("keepdims", [False, True])

@@ -1,0 +1,30 @@
+"""Every rule file has what `bridge.rules` promises of it, and what it claims nobody else does."""
+
+from collections import defaultdict
+
+import pytest
+
+from bridge import rules
+
+FUNCTIONS = ("read_keras", "write_keras", "read_torch", "write_torch")
+
+
+@pytest.mark.parametrize("attribute", ["OPERATORS", "KERAS", "TORCH", "HELPERS"])
+def test_no_two_rules_claim_the_same(attribute):
+    owners = defaultdict(list)
+    for name, rule in rules.families().items():
+        for key in dict.fromkeys(getattr(rule, attribute, ())):
+            owners[key].append(name)
+    assert {key: names for key, names in owners.items() if len(names) > 1} == {}
+
+
+@pytest.mark.parametrize("name, rule", rules.families().items(), ids=rules.families())
+def test_a_rule_is_whole(name, rule):
+    for attribute in ("OPERATORS", "KERAS", "TORCH"):
+        keys = getattr(rule, attribute)
+        assert isinstance(keys, tuple) and all(isinstance(key, str) for key in keys), attribute
+    assert rule.OPERATORS
+    assert all(callable(getattr(rule, function)) for function in ("LAYOUT", *FUNCTIONS))
+    assert all(f"class {helper}(" in rules.helper_source(helper) for helper in getattr(rule, "HELPERS", ()))
+    for role, (weight, pattern) in getattr(rule, "WEIGHTS", {}).items():
+        assert role.isidentifier() and weight.isidentifier() and pattern.count("->") == 1
