@@ -9,16 +9,20 @@ import importlib
 import logging
 import os
 import pathlib
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 import typer
 
-from apps import NO_ROOM, RunFailed, VerificationFailed
+from apps import RunFailed, VerificationFailed, no_room
 
 NOT_COMMANDS = {"run_folder"}
+# How the lines of a TensorFlow error begin that say where in the graph it came, not what it was.
+WHERE = ("Graph execution error", "Detected at node", "<stack traces", " ", "\t")
 
 
 def names() -> list[str]:
@@ -47,14 +51,28 @@ def guarded(run: Callable[..., int]) -> Callable[..., None]:
             code = run(*args, **kwargs)
         except (ValueError, OSError, RunFailed, VerificationFailed) as error:
             print(f"error: {error}", file=sys.stderr)
-            no_room = getattr(error, "errno", None) in NO_ROOM
-            code = RunFailed.exit_code if no_room else getattr(error, "exit_code", 2)
+            code = RunFailed.exit_code if no_room(error) else getattr(error, "exit_code", 2)
+        except tensorflow_errors() as error:
+            print(f"error: TensorFlow could not go on: {sentence(error)}", file=sys.stderr)
+            code = RunFailed.exit_code
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             code = 128 + signal.SIGINT
         raise typer.Exit(code)
 
     return command
+
+
+def tensorflow_errors() -> tuple[type[Exception], ...]:
+    """Give the class of TensorFlow's own errors; none where TensorFlow is not imported and can have raised none."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (tensorflow.errors.OpError,) if tensorflow else ()
+
+
+def sentence(error: Exception) -> str:
+    """Give the one line of a TensorFlow error that says what went wrong, such as a data set's own exception."""
+    lines = (line for line in str(error).splitlines() if line and not line.startswith(WHERE))
+    return re.sub(r"{{.*?}} | \[Op:.*", "", next(lines, type(error).__name__))
 
 
 def application() -> typer.Typer:
@@ -84,9 +102,14 @@ def main() -> None:
         application()(prog_name="tfzoo")
     except SystemExit as ended:
         leave(ended.code)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        leave(1)
+    except MemoryError:
+        print("error: there is not enough memory. Try a smaller --batch-size.", file=sys.stderr)
+        leave(RunFailed.exit_code)
+    except Exception as error:  # Python's own exit code would be 1: verification failed
+        traceback.print_exc()
+        name = type(error).__name__
+        print(f"error: a fault of tfzoo itself ({name}): please report it with the lines above", file=sys.stderr)
+        leave(RunFailed.exit_code)
 
 
 def leave(code: int) -> NoReturn:

@@ -108,7 +108,8 @@ def carried(folder: pathlib.Path) -> dict[str, str]:
     same = zip(model.get_weights(), back.get_weights(), strict=True)
     if not all(np.array_equal(a, b) for a, b in same):
         raise VerificationFailed("the weights that came back from PyTorch are not bit for bit those that went.")
-    run_folder.save(back, folder / "back.keras")
+    with run_folder.room(folder):
+        run_folder.save(back, folder / "back.keras")
     return {
         "to PyTorch": f"verified, {there.figures()['forward float64']:.1e} largest difference in float64",
         "back to Keras": f"verified, all {model.count_params():,} weights bit-identical",

@@ -32,13 +32,14 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     Raises:
         ValueError: The model, its recipe or its data cannot be found or read, or the results not be written.
     """
-    from apps import _quiet
+    from bridge import _quiet
 
     _quiet.import_tensorflow()
     from apps import run_folder
     from apps.train import recipe
     from bridge.files import aside
 
+    run_folder.check(output)
     model = run_folder.load(target)
     folder = target if target.is_dir() else target.parent
     options = run_folder.options(folder) if (folder / "options.json").exists() else {"family": model.name}
@@ -48,7 +49,6 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
         data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]
     )
     figures = steps.evaluate(model, datasets.held_out)
-    run_folder.make(output / "samples")
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
         run_folder.write_json(output / "evaluate.json", figures)
         steps.draw(model, datasets.held_out, side)
@@ -63,10 +63,11 @@ def show(title: str, figures: dict[str, float | str]) -> None:
         figures: Numbers or texts by name.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from bridge.inspect import show_table
 
     table = Table("figure", "value", title=title, title_justify="left", box=box.SIMPLE)
     for name, value in figures.items():
         table.add_row(name, value if isinstance(value, str) else f"{value:.3f}")
-    Console().print(table)
+    show_table(table)

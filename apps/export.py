@@ -1,7 +1,8 @@
 """Write a trained model as the SavedModel that TensorFlow Serving loads, and check it there."""
 
 import pathlib
-from typing import Annotated
+import shlex
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -17,7 +18,7 @@ def run(
     version: Annotated[int | None, Option(min=1, help="A new one.", show_default="the highest plus one")] = None,
 ) -> int:
     """Run the command."""
-    from apps import _quiet
+    from bridge import _quiet
 
     _quiet.import_tensorflow()
     from apps import run_folder
@@ -26,7 +27,7 @@ def run(
     path = output / str(version or next_version(output))
     difference = export(model, path)
     print(f"wrote {path}, which gives the model's numbers (largest difference {difference:.1e} of the largest output)")
-    print(f"Next: saved_model_cli show --all --dir {path}")
+    print(f"Next: saved_model_cli show --all --dir {shlex.quote(str(path))}")
     return 0
 
 
@@ -47,8 +48,9 @@ def export(model, path: pathlib.Path) -> float:
         The largest difference from the model, as `difference` gives it.
 
     Raises:
-        ValueError: The version exists, or the folder cannot be written.
+        ValueError: The version exists, the folder cannot be written, or the model gives no finite numbers.
         VerificationFailed: The SavedModel gives other numbers; it is not kept.
+        RunFailed: There is no room left to write.
     """
     import keras
     import tensorflow as tf
@@ -57,16 +59,17 @@ def export(model, path: pathlib.Path) -> float:
     from bridge.files import aside
 
     def serve(*inputs):
-        outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        return dict(zip(model.output_names, tf.nest.flatten(outputs), strict=True))
+        outputs = model(keras.tree.pack_sequence_as(structure, list(inputs)), training=False)
+        return dict(zip(model.output_names, keras.tree.flatten(outputs), strict=True))
 
     if path.exists():
         raise ValueError(f"a version is never overwritten. Received: {path}, which exists. Accepted: a new --version.")
+    run_folder.check(path.parent)
+    structure, _ = run_folder.structures(model)
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs])
-    run_folder.make(path.parent)
-    with aside(path) as side:
+    with run_folder.room(path.parent), aside(path) as side:
         archive.write_out(side, verbose=False)
         largest = difference(model, side)
         if not largest <= TOLERANCE:
@@ -82,25 +85,66 @@ def difference(model, path: pathlib.Path) -> float:
         path: The SavedModel's folder, with a signature of the model's names.
 
     Returns:
-        The largest difference of any output on random input, divided by the largest output.
+        The largest difference of any output on random input, divided by the largest output unless that is 0.
+
+    Raises:
+        ValueError: The model's own numbers are not finite.
     """
     import numpy as np
     import tensorflow as tf
 
-    rng = np.random.default_rng(0)
-    inputs = {}
-    for x in model.inputs:
-        inputs[x.name] = rng.random([2, *(size or 64 for size in x.shape[1:])]).astype(x.dtype)
-    values = list(inputs.values())
-    outputs = tf.nest.flatten(model.predict_on_batch(values[0] if len(values) == 1 else values))
+    inputs, outputs = example(model)
+    if wrong := [name for name, output in outputs.items() if not np.isfinite(output).all()]:
+        raise ValueError(
+            f"a model is exported if its outputs on random input are finite. Received: {model.name}, whose output "
+            f"{', '.join(wrong)} is not. Export another, or train again with a lower --learning-rate."
+        )
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
         served = session.run(
-            {name: signature.outputs[name].name for name in model.output_names},
+            {name: signature.outputs[name].name for name in outputs},
             {signature.inputs[name].name: value for name, value in inputs.items()},
         )
     differences = [
-        np.abs(served[name] - output).max() / np.abs(output).max()
-        for name, output in zip(model.output_names, outputs, strict=True)
+        np.abs(served[name] - output).max() / (np.abs(output).max() or 1) for name, output in outputs.items()
     ]
     return float(np.max(differences))
+
+
+def example(model) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give random inputs by name and the model's outputs for them by name.
+
+    Args:
+        model: A `keras.Model`; open sizes are tried as `bridge.verification` does, the first that it takes.
+
+    Returns:
+        NumPy arrays, two examples each.
+
+    Raises:
+        ValueError: The model takes none of the sizes.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from apps import run_folder
+
+    sizes, refusal = (1,), None
+    if any(None in x.shape[1:] for x in model.inputs):
+        from bridge.verification import SIZES as sizes
+    structure, _ = run_folder.structures(model)
+    for size in sizes:
+        rng = np.random.default_rng(0)
+        inputs = [rng.random([2, *(n or size for n in x.shape[1:])]).astype(x.dtype) for x in model.inputs]
+        try:
+            outputs = keras.tree.flatten(model.predict_on_batch(keras.tree.pack_sequence_as(structure, inputs)))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            refusal = error
+            continue
+        names = [x.name for x in model.inputs]
+        return dict(zip(names, inputs, strict=True)), dict(zip(model.output_names, outputs, strict=True))
+    said = " ".join(str(refusal).split())
+    raise ValueError(
+        f"{model.name} takes none of the sizes {sizes} in its open axes. The last try said: {said}. "
+        "Export a model of fixed sizes."
+    )

@@ -12,11 +12,11 @@ def run(
     import importlib
 
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     import tfzoo
-    from apps import _quiet
+    from bridge import _quiet
+    from bridge.inspect import show_table
 
     _quiet.import_tensorflow()
     if name is None:
@@ -29,5 +29,5 @@ def run(
         for size in tfzoo.sizes(name):
             model = tfzoo.build(name, size=size)
             table.add_row(size, f"{model.count_params():,}", str(model.input_shape), str(model.output_shape))
-    Console().print(table)
+    show_table(table)
     return 0

@@ -20,34 +20,32 @@ import os
 import pathlib
 import shlex
 import sys
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from apps import NO_ROOM, RunFailed
+from apps import RunFailed, no_room
 from bridge.files import aside
+from bridge.sources import load_keras
 
 
-def make(folder: pathlib.Path) -> None:
-    """Make a folder to write into, with its parents.
+def check(folder: pathlib.Path) -> None:
+    """Refuse a folder that cannot be written, or cannot be made where it is not there; nothing is made yet.
 
     Args:
-        folder: May exist.
+        folder: What is to be written into.
 
     Raises:
-        ValueError: It cannot be made or written.
+        ValueError: It is a file or in one, or it may not be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
         raise ValueError(
-            f"the output must be in a folder that can be written. Received: {folder} ({error.strerror}). "
+            f"the output must be in a folder that can be written. Received: {folder} ({reason}). "
             "Name another with --output."
-        ) from error
+        )
 
 
 @contextlib.contextmanager
@@ -62,11 +60,11 @@ def room(folder: pathlib.Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        if not no_room(error):
             raise
         raise RunFailed(
-            f"there is no room left to write in {folder} ({error.strerror}). What was written whole is kept. "
+            f"there is no room left to write in {folder} ({no_room(error)}). What was written whole is kept. "
             "Free some space or raise the limit (`df`, `ulimit -f`), or name another place with --output."
         ) from error
 
@@ -86,7 +84,8 @@ def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
             f"the output folder must be new or empty, so that no run is overwritten. Received: {folder}, which has "
             f"{', '.join(sorted(file.name for file in folder.iterdir())[:5])}. Name another with --output."
         )
-    make(folder / "samples")
+    check(folder)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
     versions = {package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "torch", "numpy")}
     write_json(folder / "options.json", {**options, "command": shlex.join(sys.argv), "versions": versions})
 
@@ -94,20 +93,26 @@ def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
     """Write values as indented JSON, whole or not at all."""
     with aside(path) as side:
-        side.write_text(json.dumps(values, indent=2, default=str) + "\n")
+        side.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def save(model: keras.Model, path: pathlib.Path) -> None:
     """Save a model uncompiled, whole or not at all.
 
     Args:
-        model: A functional model, compiled or not.
+        model: A functional or Sequential model, compiled or not.
         path: A `.keras` file; replaced if it exists.
     """
     # Another model of the same layers, so nothing is copied; the compiled one would ask for its loss when loaded.
-    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)
+    uncompiled = keras.Model(*structures(model), name=model.name)
     with aside(path) as side:
         uncompiled.save(side)
+
+
+def structures(model: keras.Model) -> tuple[Any, Any]:
+    """Give a model's inputs and outputs as it takes and gives them: `model.inputs` is a list even of a dictionary."""
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return functional._inputs_struct, functional._outputs_struct
 
 
 def options(folder: pathlib.Path) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def options(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / "options.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         values["family"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -151,17 +156,7 @@ def load(target: pathlib.Path) -> keras.Model:
         target = target / "best.keras"
     if not target.is_file():
         raise ValueError(f"no such model: {target}. Accepted: a run folder that holds best.keras, or a .keras file.")
-    try:
-        with target.open("rb") as file:
-            archive = zipfile.is_zipfile(file)
-        return keras.models.load_model(target, compile=False)
-    except Exception as error:  # a damaged file ends in whatever its first damaged part leads to
-        # Of a file that is no archive Keras says that there is none.
-        why = "it is damaged" if "File not found" in str(error) and not archive else f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"Keras cannot read the model {target} ({target.stat().st_size} bytes): {why}. "
-            "Accepted: a whole .keras file. Copy it again, or train again."
-        ) from error
+    return load_keras(str(target))
 
 
 class KeepModels(keras.callbacks.Callback):
@@ -176,7 +171,8 @@ class KeepModels(keras.callbacks.Callback):
         self.folder, self.lowest = folder, math.inf
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Save `model.keras`, and `best.keras` if the validation loss has never been as low."""
+        """Save `model.keras`, and `best.keras` if the validation loss has never been as low; RunFailed if it is NaN."""
+        finite("validation loss", logs["val_loss"], self.model, self.folder)
         save(self.model, self.folder / "model.keras")
         if logs["val_loss"] < self.lowest:
             self.lowest = logs["val_loss"]
@@ -196,10 +192,15 @@ class StopAtNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Raise RunFailed at the first step after which the loss is not finite."""
-        if not math.isfinite(logs["loss"]):
-            good = self.folder / "model.keras"
-            raise RunFailed(
-                f"the loss became {logs['loss']} at step {int(self.model.optimizer.iterations)}. "
-                f"Last good model: {good if good.exists() else 'none, no epoch was finished'}. "
-                "Try a lower --learning-rate."
-            )
+        finite("loss", logs["loss"], self.model, self.folder)
+
+
+def finite(what: str, loss: float, model: keras.Model, folder: pathlib.Path) -> None:
+    """Raise RunFailed, which names the last good model of a run folder, if a loss is not finite."""
+    if not math.isfinite(loss):
+        good = folder / "best.keras"
+        raise RunFailed(
+            f"the {what} became {loss} at step {int(model.optimizer.iterations)}. "
+            f"Last good model: {good if good.exists() else 'none, no epoch ended well'}. "
+            "Try a lower --learning-rate."
+        )

@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import math
 import pathlib
+import shlex
 import sys
 from types import ModuleType
 from typing import Annotated, Any
@@ -36,7 +38,7 @@ def run(
     options = recipe(name).DEFAULTS | {key: value for key, value in given.items() if value is not None}
     output = output or pathlib.Path("runs", name)
     train(name, output, **options, seed=seed, settings=parse(set_ or []))
-    print(f"wrote {output}. Next: tfzoo evaluate {output}")
+    print(f"wrote {output}. Next: tfzoo evaluate {shlex.quote(str(output))}")
     return 0
 
 
@@ -69,11 +71,14 @@ def parse(settings: list[str]) -> dict[str, Any]:
         The values by key.
 
     Raises:
-        ValueError: Some are not pairs.
+        ValueError: Some are not pairs, or a key is there twice.
     """
     wrong = [setting for setting in settings if not setting.partition("=")[0].isidentifier() or "=" not in setting]
     if wrong:
         raise ValueError(f"--set takes KEY=VALUE, such as batch_norm=True. Received: {', '.join(wrong)}")
+    keys = [setting.partition("=")[0] for setting in settings]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"--set takes every key once. Received more than once: {', '.join(twice)}. Leave one of each.")
     values = {}
     for key, _, text in (setting.partition("=") for setting in settings):
         try:
@@ -119,8 +124,10 @@ def train(
     asked = {key: value for key, value in locals().items() if key not in ("name", "output", "title")}
     if "size" in settings:
         raise ValueError(f"the size is chosen by --size, not by --set. Received: --set size={settings['size']}")
+    if not math.isfinite(learning_rate):
+        raise ValueError(f"--learning-rate must be a finite number, such as 0.002. Received: {learning_rate}")
 
-    from apps import _quiet
+    from bridge import _quiet
 
     _quiet.import_tensorflow()
     import keras
@@ -135,6 +142,8 @@ def train(
         raise ValueError(f"{name} cannot be built with {settings}: {error}. Look at --set.") from error
     steps = recipe(name)
     datasets = steps.datasets(data, model.input_shape[1:], batch_size=batch_size, seed=seed)
+    if data != steps.DEFAULTS["data"] and pathlib.Path(data).is_dir():
+        asked["data"] = str(pathlib.Path(data).absolute())  # the run may be evaluated from another folder
     steps.compile(model, learning_rate=learning_rate, steps=epochs * steps_per_epoch)
     with run_folder.room(output):
         run_folder.create(output, {"family": name, **asked})

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -38,10 +39,9 @@ def to_torch(
     imports: Import = [],  # noqa: B006 - typer copies it
 ):
     """Write a Keras model as a folder of PyTorch source, weights and a report."""
-    from bridge import sources
+    _begin(imports)
     from bridge.folder import save_torch
 
-    sources.import_modules(imports)
     output = output or Path(f"{_stem(source)}_torch")
     report = save_torch(_keras(source), output, verify=not no_verify)
     _finish(report, output)
@@ -62,22 +62,19 @@ def to_keras(
     imports: Import = [],  # noqa: B006
 ):
     """Write a PyTorch module as a .keras file."""
-    from bridge import sources
-
-    sources.import_modules(imports)
+    _begin(imports)
     output = output or Path(f"{_stem(source)}.keras")
     if output.suffix != ".keras":
         raise BridgeError(f"{output}: the output is a .keras file")
     if output.exists():
         raise BridgeError(f"{output} exists already: name a new file, or remove that one")
     if Path(source).is_dir():
-        if shape or weights:
-            option = "--input" if shape else "--weights"
-            raise BridgeError(f"{source} is a folder, which holds its own shapes and weights: leave out {option}")
+        _refuse(source, {"--input": shape, "--weights": weights})
         from bridge.folder import load_keras_from
 
         model, module = load_keras_from(source, trust)
     else:
+        from bridge import sources
         from bridge.convert import to_keras as convert
 
         module = sources.load(source, trust)
@@ -105,10 +102,10 @@ def verify(
     imports: Import = [],  # noqa: B006
 ):
     """Compare a Keras model and a PyTorch module in everything that can be compared."""
+    _begin(imports)
     from bridge import sources
     from bridge.verification import verify as compare
 
-    sources.import_modules(imports)
     if html:
         _check_page(html)
     a, b = (sources.load(s, trust) for s in (first, second))
@@ -119,7 +116,7 @@ def verify(
     report = compare(a, b)
     if html:
         with writing(html) as side:
-            side.write_text(report.to_html())
+            side.write_text(report.to_html(), encoding="utf-8")
     _finish(report, html)
 
 
@@ -131,24 +128,10 @@ def inspect(
     imports: Import = [],  # noqa: B006
 ):
     """List every layer: its rule, weights and shapes, and what would be refused."""
-    from bridge import sources
+    _begin(imports)
     from bridge.inspect import layers
 
-    sources.import_modules(imports)
-    model = sources.load(source, trust)
-    obstacles = []
-    if _is_keras(model):
-        from bridge import keras_reader
-
-        if shape:
-            raise BridgeError(f"{source} is a Keras model, which holds its own shapes: leave out --input")
-        graph = keras_reader.read(model, obstacles=obstacles)
-    else:
-        from bridge import torch_reader
-
-        if not shape:
-            raise BridgeError(f"{source}: give the shape of each input of the module, such as --input 2,3,224,224")
-        graph = torch_reader.read(model, tuple(map(_example, shape)), obstacles=obstacles)
+    graph, obstacles = _read(source, shape, trust)
     _table(["layer", "operator", "rule", "output", "weights"], layers(graph, obstacles))
     print(
         f"{len(graph.nodes)} operators, {sum(p.value.size for p in graph.parameters.values()):,} parameters, "
@@ -166,14 +149,55 @@ def rules():
 
 
 def _table(columns: list[str], rows) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from bridge.inspect import show_table
 
     table = Table(*columns)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: names are shown as they are, never read as markup
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show_table(table)
+
+
+def _begin(imports: list[str]) -> None:
+    """Import TensorFlow without its start-up lines, then the user's own modules."""
+    from bridge import _quiet, sources
+
+    _quiet.import_tensorflow()
+    sources.import_modules(imports)
+
+
+def _refuse(source: str, options: dict) -> None:
+    """Refuse, of these options, those that were given with a folder."""
+    if given := [option for option, value in options.items() if value]:
+        raise BridgeError(
+            f"{source} is a folder, which holds its own shapes and weights: leave out {' and '.join(given)}"
+        )
+
+
+def _read(source: str, shape: list[str], trust: bool):
+    """Read a model of either framework into a graph, with what stands in its way."""
+    from bridge import keras_reader, sources, torch_reader
+
+    obstacles = []
+    if Path(source).is_dir():
+        _refuse(source, {"--input": shape})
+        from bridge.folder import with_examples
+
+        def read(module, example_inputs, dynamic):
+            obstacles.clear()  # of a size that did not fit
+            return torch_reader.read(module, example_inputs, dynamic, obstacles=obstacles)
+
+        return with_examples(read, source, trust)[0], obstacles
+    model = sources.load(source, trust)
+    if _is_keras(model):
+        if shape:
+            raise BridgeError(f"{source} is a Keras model, which holds its own shapes: leave out --input")
+        return keras_reader.read(model, obstacles=obstacles), obstacles
+    if not shape:
+        raise BridgeError(f"{source}: give the shape of each input of the module, such as --input 2,3,224,224")
+    return torch_reader.read(model, tuple(map(_example, shape)), obstacles=obstacles), obstacles
 
 
 def _stem(source: str) -> str:
@@ -250,6 +274,10 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app(prog_name="bridge")
+    except SystemExit as e:
+        if e.code == 128 + signal.SIGINT:  # typer's own code, without a word
+            print("interrupted", file=sys.stderr)
+        raise
     except (BridgeError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         full = isinstance(e, OSError) and e.errno in FULL

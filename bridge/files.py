@@ -31,9 +31,12 @@ def aside(path: Path) -> Iterator[Path]:
     """
     above = path.absolute().parent
     made = [p for p in (above, *above.parents) if not p.exists()]
-    side = path.with_name(f".partial-{path.name[-200:]}")
+    side = path.with_name(f".partial-{os.getpid()}-{path.name[-200:]}")  # another process may write the same path
     try:
-        above.mkdir(parents=True, exist_ok=True)
+        try:
+            above.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as e:  # "File exists" would read as if it should not
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above)) from e
         remove(side)
         yield side
         os.replace(side, path)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bridge.files import writing
@@ -46,16 +46,16 @@ def save_torch(model, folder, verify: bool = True):
         from bridge.convert import source
 
         written = source(model)
-        (side / "model.py").write_text(written.text)
+        (side / "model.py").write_text(written.text, encoding="utf-8")
         _save_state(written.state, side / "model.safetensors")
         report = None
         if verify:
             from bridge.verification import verify as compare
 
-            program = torch_writer.execute((side / "model.py").read_text())
+            program = torch_writer.execute((side / "model.py").read_text(encoding="utf-8"))
             report = compare(model, program.load(side / "model.safetensors"))
-            (side / "report.json").write_text(report.to_json())
-            (side / "report.html").write_text(report.to_html())
+            (side / "report.json").write_text(report.to_json(), encoding="utf-8")
+            (side / "report.html").write_text(report.to_html(), encoding="utf-8")
     return report
 
 
@@ -84,7 +84,7 @@ def _model_py(folder, trust: bool):
     from bridge import torch_writer
 
     try:
-        module = torch_writer.execute((folder / "model.py").read_text())
+        module = torch_writer.execute((folder / "model.py").read_text(encoding="utf-8"))
         return module, module.load(folder / "model.safetensors")
     except (Exception, SystemExit) as e:  # the program of somebody else may fail in any way
         raise BridgeError(f"{folder} cannot be loaded: {type(e).__name__}: {e}") from e
@@ -119,9 +119,28 @@ def load_keras_from(folder, trust: bool = False):
     Raises:
         BridgeError: The folder is not one, or its module cannot be carried.
     """
+    from bridge.convert import to_keras
+
+    return with_examples(to_keras, folder, trust)
+
+
+def with_examples(use: Callable, folder, trust: bool = False):
+    """Call `use(module, example_inputs, dynamic)` with what the folder's model.py states of its inputs.
+
+    Args:
+        use: Takes a module, example inputs, and for each the axes that stay open; other sizes are tried for these
+            while it raises a `BridgeError` without obstacles.
+        folder: The folder.
+        trust: Must be true, as the folder's model.py is run.
+
+    Returns:
+        What `use` gives, and the module.
+
+    Raises:
+        BridgeError: The folder is not one, or `use` takes its module with no size.
+    """
     import torch
 
-    from bridge.convert import to_keras
     from bridge.graph import Graph, Value
     from bridge.verification import SIZES, sample
 
@@ -135,7 +154,7 @@ def load_keras_from(folder, trust: bool = False):
     for size in SIZES if any(d - {0} for d in dynamic) else SIZES[:1]:
         arrays = sample(Graph("", values, None, [], {}, "first"), size)
         try:
-            return to_keras(module, tuple(map(torch.from_numpy, arrays)), dynamic), module
+            return use(module, tuple(map(torch.from_numpy, arrays)), dynamic), module
         except BridgeError as e:
             if e.obstacles:
                 raise

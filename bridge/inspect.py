@@ -1,4 +1,6 @@
-"""The tables of `bridge inspect` and `bridge rules`, as plain data."""
+"""The tables of `bridge inspect` and `bridge rules`, as plain data, and how a table is shown."""
+
+import sys
 
 from bridge import rules
 from bridge.graph import Graph, Obstacle
@@ -35,3 +37,10 @@ def supported() -> list[tuple[str, str, str, str]]:
         )
         for name, rule in rules.families().items()
     ]
+
+
+def show_table(table) -> None:
+    """Print a `rich` table: as wide as the terminal, or as a file wants it, whatever COLUMNS says."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -158,7 +158,7 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
         return outputs
 
     wanted = keras.tree.flatten(functional(model).inputs)
-    dtypes = [twin.dtype if twin and "float" in t.dtype else t.dtype for t in wanted]
+    dtypes = [twin.dtype if twin and twin.dtype and "float" in t.dtype else t.dtype for t in wanted]
     tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
     outputs = walk(model, tensors, visit)
     return outputs, seen | dict(zip(input_names(model), inputs, strict=True))

@@ -9,8 +9,7 @@ from importlib import metadata
 from bridge.graph import map_structure
 
 FLOAT32 = 3  # times Keras' own distance between float32 and float64 ...
-FLOOR = 1e-6  # ... which by luck may be near zero ...
-CEILING = 1e-3  # ... and beyond this is no rounding: the twin in float64 is another model
+FLOOR = 1e-6  # ... which by luck may be near zero
 
 
 @dataclass
@@ -33,11 +32,12 @@ class Layer:
     def agrees(self) -> bool:
         """Whether both precisions are within their limits."""
         single = (
-            self.float32 <= FLOAT32 * min(max(self.own, self.rounding, FLOOR), CEILING) + self.limit
+            self.float32 <= FLOAT32 * max(self.own, self.rounding, FLOOR) + self.limit
             if self.own is not None
             else self.float32 <= 1e-4
         )
-        return bool(single and (self.float64 is None or self.float64 <= self.limit))
+        finite = math.isfinite(self.float32)
+        return bool(finite and single and (self.float64 is None or self.float64 <= self.limit))
 
 
 @dataclass

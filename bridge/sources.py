@@ -87,7 +87,7 @@ def load_keras(path: str):
             why = "it holds Python code (a Lambda layer), which is never run from a file"
             hint = "Build the model with Keras' own layers in place of it and save it again"
         elif "registered" in str(e) or "custom" in str(e):
-            hint = "Classes of your own are made known with --import MODULE"
+            hint = "Import the module of your own classes first (bridge: --import MODULE)"
         raise BridgeError(f"{path} cannot be read as a Keras model: {why}. {hint}") from e
 
 

@@ -14,11 +14,11 @@ class Twin:
     """Layers in another dtype that hold the same weights, made when they are first needed.
 
     Args:
-        dtype: The dtype policy of every layer.
+        dtype: The dtype policy of every layer; None for the layer's own.
         deterministic: Set the rates of Dropout and the like to 0.
     """
 
-    def __init__(self, dtype: str = "float64", deterministic: bool = False):
+    def __init__(self, dtype: str | None = "float64", deterministic: bool = False):
         self.dtype, self.deterministic = dtype, deterministic
         self.layers: dict[int, keras.Layer] = {}
         self.variables: dict[int, keras.Variable] = {}  # id of a variable of the model -> the twin's
@@ -58,7 +58,7 @@ class Twin:
     def _replace(self, config):
         if isinstance(config, dict):
             found = {k: self._replace(v) for k, v in config.items()}
-            if isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float"):
+            if self.dtype and (isinstance(config.get("dtype"), dict) or str(config.get("dtype")).startswith("float")):
                 found["dtype"] = self.dtype
             return found
         if isinstance(config, (list, tuple)):

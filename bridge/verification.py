@@ -20,7 +20,7 @@ import torch
 from bridge import keras_reader, layout, rules, torch_reader
 from bridge.align import Pair, align, differences
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
-from bridge.report import CEILING, Layer, Report
+from bridge.report import Layer, Report
 from bridge.twin import Twin
 
 FORWARD = 1e-9  # float64: of the largest value of the tensor
@@ -281,7 +281,11 @@ def _forward(case: Case, graph: Graph) -> None:
         report.fail("forward", f"the torch module cannot be run: {_said(e)}")
         return
     try:
-        _, keras64 = keras_reader.run(case.model, case.arrays, Twin())
+        _, again = keras_reader.run(case.model, case.arrays, Twin(None))
+        changed = [n for n, x in case.values.items() if not _error(again[n], x) <= WALKED and np.isfinite(x).all()]
+        if changed:
+            report.fail("structure", f"{changed[0]} does not do in Keras what its configuration says")
+        _, keras64 = keras_reader.run(case.model, case.arrays, Twin("float64"))
     except Exception as e:  # TensorFlow lacks a kernel, or a layer of the user's own fails in any way
         report.notes.append(f"float32 only: {_said(e)}")
         keras64, case.dtype, report.dtype = None, "float32", "float32"
@@ -308,13 +312,10 @@ def _forward(case: Case, graph: Graph) -> None:
                 layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine), least)
                 layer.rounding = rounding[mine.name] = max([layer.own, *(rounding[v.name] for v in pair.keras.inputs)])
             report.layers.append(layer)
-    odd = next((x for x in report.layers if x.own is not None and not x.own <= CEILING), None)
-    if odd:
+    endless = next((n for n, x in case.values.items() if not np.isfinite(x).all()), None)
+    if endless:
         report.fail(
-            "forward",
-            f"Keras' own outputs are not finite, or differ between float32 and float64, at {odd.name} by "
-            f"{odd.own:.1e}: weights or inputs are not numbers or too large, or a layer does not do what its "
-            "configuration says",
+            "forward", f"Keras' own values are not finite at {endless}: weights or inputs are not, or too large"
         )
     report.judge_layers()
     for value in flatten(case.first.outputs):

@@ -3,6 +3,8 @@
 import configparser
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -42,3 +44,12 @@ def test_the_reason_for_it_is_told(requirement):
 def test_the_extras_are_there():
     assert {"gpu", "onnx", "serve", "dev"} <= set(EXTRAS)
     assert "tensorflow[and-cuda]" in EXTRAS["gpu"]
+
+
+def test_all_of_it_imports_together():
+    code = (
+        "import tensorflow_probability, tf_keras, onnx, tf2onnx, onnxruntime, safetensors, skimage, sklearn\n"
+        "from bridge.onnx import import_torchvision\nimport_torchvision()\nimport onnx2torch"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

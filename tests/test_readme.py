@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 
 import pytest
 
@@ -14,7 +15,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in BLOCKS:  # the second loads what the first saved
-        exec(compile(block, "README.md", "exec"), {})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "`shuffle=True` was passed")  # a newcomer would wonder
+            exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "unet_back.keras").exists()
 
 

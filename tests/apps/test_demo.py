@@ -16,6 +16,7 @@ def shown(invoke, tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("COLUMNS", "30")  # of no meaning where the output is no terminal
         result = invoke(*SHORT)
     assert result.exit_code == 0, result.stderr
     return folder / "runs" / "demo", result.stdout

@@ -58,7 +58,7 @@ def test_a_file_of_no_family(invoke, tmp_path):
 def test_a_damaged_model_is_refused(how, damaged, invoke, tmp_path):
     path = damaged(how)
     result = invoke("evaluate", path)
-    assert result.exit_code == 2 and f"error: Keras cannot read the model {path}" in result.stderr
+    assert result.exit_code == 2 and f"error: {path} cannot be read as a Keras model" in result.stderr
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import string
+import sys
 
 import hypothesis
 import keras
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from apps.train import parse, recipe
+from apps.train import parse, recipe, train
 
 TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
 
@@ -70,6 +71,47 @@ def test_a_folder_of_ones_own(invoke, tmp_path):
     assert json.loads((tmp_path / "run" / "options.json").read_text())["data"] == str(tmp_path / "mine")
 
 
+def test_a_folder_of_ones_own_is_found_from_another_place(invoke, tmp_path, monkeypatch):
+    pictures(tmp_path / "here" / "mine")
+    monkeypatch.chdir(tmp_path / "here")
+    result = invoke("train", "unet", *TINY, "--data", "mine", "--output", "my run")
+    assert result.exit_code == 0, result.stderr
+    assert "Next: tfzoo evaluate 'my run'\n" in result.stdout
+    monkeypatch.chdir(tmp_path)
+    result = invoke("evaluate", "here/my run")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_the_datas_name_is_not_taken_for_a_folder(invoke, tmp_path, monkeypatch):
+    (tmp_path / "pasted_digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert invoke("train", "unet", *TINY, "--output", "run").exit_code == 0
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["data"] == "pasted_digits"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_a_bar_and_a_log_a_line_per_epoch(terminal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    options = {**recipe("unet").DEFAULTS, "size": "tiny", "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
+    train("unet", tmp_path / "run", **options, seed=0, settings={})
+    said = capsys.readouterr().out
+    assert said.count("Epoch ") == 2
+    assert len([line for line in said.splitlines() if "2/2 - " in line]) == (0 if terminal else 2)
+    assert ("━" in said) == terminal
+
+
+@pytest.mark.parametrize(("epochs", "good"), [(1, "none"), (2, "run/best.keras")])
+def test_a_run_that_diverges_at_the_end_of_an_epoch(epochs, good, invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = ("--size", "tiny", "--epochs", epochs, "--steps-per-epoch", 2 // epochs, "--learning-rate", "1e30")
+    result = invoke("train", "unet", *run, "--output", "run")
+    assert result.exit_code == 3 and "error: the validation loss became nan at step " in result.stderr
+    assert f"Last good model: {good}" in result.stderr
+    kept = [keras.models.load_model(path) for path in (tmp_path / "run").glob("*.keras")]
+    assert len(kept) == (0 if good == "none" else 2)
+    assert all(np.isfinite(w).all() for model in kept for w in model.get_weights())
+
+
 def test_a_loss_that_is_no_number_exits_with_3(invoke, tmp_path):
     run = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "40", "--batch-size", "2")
     result = invoke("train", "unet", *run, "--learning-rate", "1e38", "--output", tmp_path)
@@ -95,6 +137,8 @@ def test_a_loss_that_is_no_number_exits_with_3(invoke, tmp_path):
         (["unet", "--set", "classes=4", "--output", "run"], "classes=4"),
         (["unet", "--data", "nowhere", "--output", "run"], "nowhere"),
         (["unet", "--data", "empty", "--output", "run"], "empty"),
+        (["unet", "--set", "widths=(2,)", "--set", "widths=(4,)"], "every key once. Received more than once: widths."),
+        (["unet", "--learning-rate", "inf"], "--learning-rate must be a finite number, such as 0.002. Received: inf"),
         (["unet", "--output", "full"], "the output folder must be new or empty"),
         (["unet", "--output", "full/file/run"], "the output must be in a folder that can be written."),
     ],

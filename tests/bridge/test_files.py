@@ -1,6 +1,7 @@
 """What is written to the side is whole, or not there at all."""
 
 import errno
+import os
 
 import pytest
 
@@ -33,17 +34,37 @@ def test_a_failure_leaves_what_was_there(tmp_path, folder):
     assert folder or path.read_text() == "old"
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path):
-    with aside(tmp_path / "a") as side:
-        side.mkdir()
-        (side / "x").write_text("")
-    (tmp_path / ".partial-b").mkdir()
-    (tmp_path / ".partial-b" / "old").write_text("")
+def test_what_a_process_of_this_number_left_is_cleared(tmp_path):
     with aside(tmp_path / "b") as side:
-        assert not side.exists()
+        side.write_text("")
+    side.mkdir()
+    (side / "old").write_text("")
+    with aside(tmp_path / "b") as again:
+        assert again == side and not side.exists()
         side.write_text("")
     remove(tmp_path / "nothing")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_two_processes_may_write_the_same_path(tmp_path, monkeypatch):
+    with aside(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "getpid", lambda: 0)
+            with aside(tmp_path / "a.txt") as second:
+                assert second.suffix == ".txt" and second.name.startswith(".")
+                second.write_text("second")
+                raise KeyboardInterrupt
+    assert (tmp_path / "a.txt").read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_where_a_folder_is_needed_is_said_to_be_one(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="Not a directory: .*file"), aside(tmp_path / "file" / "a"):
+        pass
+    with pytest.raises(BridgeError, match="a cannot be written: Not a directory"), writing(tmp_path / "file" / "a"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_folders_above_are_made_and_go_with_a_failure(tmp_path):

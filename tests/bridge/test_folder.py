@@ -1,5 +1,6 @@
 """The folder of a converted model: complete, standing alone, or not there at all."""
 
+import io
 import json
 import os
 import subprocess
@@ -41,6 +42,15 @@ def test_what_is_written(model, tmp_path):
         text=True,
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_text_is_utf8_whatever_the_locale(check, tmp_path, monkeypatch):
+    image = keras.Input((5,), name="image")
+    model = check.randomise(keras.Model(image, layers.Dense(2, name="größe")(image), name="example"))
+    monkeypatch.setattr(io, "text_encoding", lambda encoding, level=2: encoding or "ascii")  # as LC_ALL=C has it
+    bridge.save_torch(model, tmp_path / "out")
+    assert "größe" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert bridge.load_torch(tmp_path / "out", trust=True)
 
 
 def test_round_trip_with_other_weights(model, tmp_path):

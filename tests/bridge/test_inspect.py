@@ -1,6 +1,8 @@
 """The tables of `bridge inspect` and `bridge rules`."""
 
 import keras
+import pytest
+from rich.table import Table
 
 from bridge import inspect, keras_reader, rules
 
@@ -24,3 +26,15 @@ def test_every_rule_is_listed_with_what_it_reads():
     assert [r[0] for r in rows] == list(rules.families())
     assert all(title and kinds for _, title, *kinds in rows)
     assert "Conv2D" in dict((r[0], r[2]) for r in rows)["convolution"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_table_is_as_wide_as_a_terminal_and_whole_in_a_file(terminal, monkeypatch, capsys):
+    import sys
+
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    table = Table("a")
+    table.add_row("x" * 100)
+    inspect.show_table(table)
+    assert ("x" * 100 in capsys.readouterr().out) == (not terminal)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bridge import BridgeError, __main__, sources
+from bridge import BridgeError, __main__, _quiet, sources
 
 layers = keras.layers
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -109,6 +110,16 @@ def test_refusals(saved):
     assert sorted(os.listdir()) == ["example.keras", "out"]
 
 
+def test_inspect_of_a_folder_reads_its_own_inputs(saved):
+    bridge("to-torch", "example.keras", "-o", "out", "--no-verify")
+    code, text = bridge("inspect", "out", "--trust")
+    assert code == 0 and "kernel (3, 3, 3, 4)" in text and "690 parameters, 0 refused" in text
+    code, text = bridge("inspect", "out")
+    assert code == 2 and "--trust" in text
+    code, text = bridge("inspect", "out", "--trust", "--input", "2,3,9,8")
+    assert code == 2 and "out is a folder, which holds its own shapes and weights: leave out --input" in text
+
+
 def run(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **options)
 
@@ -184,6 +195,44 @@ def test_no_error_reads_as_a_failed_verification(monkeypatch, capsys, error, cod
     said = capsys.readouterr().err
     assert caught.value.code == code and text in said
     assert ("Traceback" in said) == isinstance(error, KeyError)
+
+
+def test_an_interrupt_says_so_and_exits_130(monkeypatch, capsys):
+    from bridge import inspect
+
+    def supported():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "supported", supported)
+    monkeypatch.setattr(sys, "argv", ["bridge", "rules"])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    assert caught.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+def test_tables_are_not_cut_in_a_file(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    code, text = bridge("rules")
+    assert code == 0 and "Conv2DTranspose" in text
+
+
+def test_nothing_of_tensorflows_is_printed(saved, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"PYTHONPATH": str(ROOT)}
+    result = run("-m", "bridge", "inspect", "example.keras", cwd=tmp_path, env=environment)
+    assert result.returncode == 0 and result.stderr == ""
+
+
+def test_what_was_held_back_is_shown_when_it_matters(capfd):
+    with _quiet.held_back():
+        os.write(2, b"chatter")
+    with pytest.raises(KeyboardInterrupt), _quiet.held_back():
+        os.write(2, b"chatter")
+        raise KeyboardInterrupt
+    with pytest.raises(ImportError), _quiet.held_back():
+        os.write(2, b"the reason")
+        raise ImportError
+    assert capfd.readouterr().err == "the reason"
 
 
 def test_round_trip_of_a_unet_through_other_processes(check, tmp_path):

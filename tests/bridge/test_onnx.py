@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import torch
 
 import bridge
@@ -12,6 +13,27 @@ layers = keras.layers
 
 def test_torchvision_imports_beside_any_torch():
     assert onnx.import_torchvision().models.resnet18
+
+
+@pytest.mark.parametrize("said", ["operator torchvision::nms does not exist", "another"])
+def test_operators_that_do_not_load_are_declared(said, monkeypatch):
+    loads, declared = [RuntimeError(said), "torchvision"], []
+
+    def load(name):
+        found = loads.pop(0)
+        if isinstance(found, RuntimeError):
+            raise found
+        return found
+
+    monkeypatch.setattr(onnx.importlib, "import_module", load)
+    monkeypatch.setattr(torch.library, "define", lambda name, schema: declared.append(name))
+    if said == "another":
+        with pytest.raises(RuntimeError, match="another"):
+            onnx.import_torchvision()
+        assert not declared
+    else:
+        assert onnx.import_torchvision() == "torchvision"
+        assert declared == ["torchvision::nms", "torchvision::qnms"]
 
 
 def test_a_second_opinion(check):

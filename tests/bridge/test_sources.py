@@ -52,6 +52,16 @@ def test_python_code_in_a_file_is_not_run(tmp_path):
     assert "safe_mode" not in str(caught.value) and "unsafe" not in str(caught.value)
 
 
+def test_classes_of_ones_own(tmp_path):
+    class Mine(layers.Dense):
+        pass
+
+    x = keras.Input((4,))
+    keras.Model(x, Mine(2)(x)).save(tmp_path / "m.keras")
+    with pytest.raises(BridgeError, match=r"Import the module of your own classes first \(bridge: --import MODULE\)"):
+        sources.load(str(tmp_path / "m.keras"))
+
+
 def test_what_is_not_there():
     with pytest.raises(BridgeError, match="nothing.keras: no such file. Accepted: a .keras"):
         sources.load("nothing.keras")

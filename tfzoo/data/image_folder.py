@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
 EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # Pillow's modes
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag and its values that swap width and height
 CHANNELS = {1: "L", 3: "RGB"}
 
 
@@ -125,7 +126,11 @@ def listing(folder: Path, problems: list[str]) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):  # .DS_Store and the like
             continue
-        if path.suffix.lower() in FORMATS and path.is_file():
+        if path.is_dir():
+            problems.append(f"{folder.name}/{path.name}: is a folder, and none is looked into")
+        elif not path.exists():
+            problems.append(f"{folder.name}/{path.name}: is a link to a file that is not there")
+        elif path.suffix.lower() in FORMATS and path.is_file():
             stems[path.stem].append(path)
         else:
             problems.append(f"{folder.name}/{path.name}: is not a picture file")
@@ -146,7 +151,11 @@ def check(pair: Pair, classes: int) -> list[str]:
         except Exception as error:  # Pillow's decoders raise anything on a broken file
             problems.append(f"{path.parent.name}/{path.name}: {error}")
     if len(set(sizes.values())) > 1:
-        problems.append(" and ".join(f"{name} ({w}x{h})" for name, (w, h) in sizes.items()) + ": differ in size")
+        said = " and ".join(f"{name} ({w}x{h})" for name, (w, h) in sizes.items()) + ": differ in size"
+        for path in (pair.image, pair.mask):
+            if Image.open(path).getexif().get(ORIENTATION) in TURNED:
+                said += f"; {path.parent.name}/{path.name} is turned by its EXIF tag: save it turned, without the tag"
+        problems.append(said)
     return problems
 
 

@@ -146,6 +146,29 @@ def test_camera_orientation_is_applied(tmp_path):
     assert image[8, 12, 0] > image[8, 4, 0] + 0.1 and image[12, 8, 1] > image[4, 8, 1] + 0.1
 
 
+def test_a_mask_that_is_not_turned_with_its_image(tmp_path):
+    make(tmp_path, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "images" / "00.png"
+    Image.open(path).save(path, exif=exif)
+    message = refusal(tmp_path)
+    assert (
+        "images/00.png (24x32) and masks/00.png (32x24): differ in size; images/00.png is turned by its EXIF" in message
+    )
+    assert "masks/00.png is turned" not in message
+
+
+def test_what_only_looks_like_a_picture(tmp_path):
+    make(tmp_path, 3)
+    (tmp_path / "images" / "folder.png").mkdir()
+    (tmp_path / "masks" / "link.png").symlink_to(tmp_path / "gone.png")
+    message = refusal(tmp_path)
+    assert "images/folder.png: is a folder, and none is looked into" in message
+    assert "masks/link.png: is a link to a file that is not there" in message
+    assert len(message.splitlines()) == 3
+
+
 def test_every_problem_is_named_at_once(tmp_path):
     make(tmp_path)
     images, masks = tmp_path / "images", tmp_path / "masks"

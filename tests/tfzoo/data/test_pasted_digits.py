@@ -1,5 +1,6 @@
 """Pasted digits: exact masks, splits that share nothing, and pictures that are functions of their arguments."""
 
+import threading
 import time
 
 import numpy as np
@@ -139,6 +140,21 @@ def test_finite_dataset_ends_and_knows_its_shapes():
     held_out = pasted_digits.dataset("held_out", (32, 64, 3), batch_size=4, seed=0, pictures=6)
     assert [tuple(spec.shape) for spec in held_out.element_spec] == [(None, 32, 64, 3), (None, 32, 64, 1)]
     assert [len(images) for images, _ in held_out.as_numpy_iterator()] == [4, 2]
+
+
+def test_pictures_are_made_while_a_training_step_runs(monkeypatch):
+    make, made, ahead = pasted_digits.picture, [], threading.Event()
+
+    def watched(*arguments):
+        made.append(arguments)
+        if len(made) == 10:  # four more batches than the one that was asked for
+            ahead.set()
+        return make(*arguments)
+
+    monkeypatch.setattr(pasted_digits, "picture", watched)
+    stream = pasted_digits.dataset("training", (32, 32, 3), batch_size=2, seed=0).as_numpy_iterator()
+    next(stream)
+    assert ahead.wait(60)  # nobody asks meanwhile; it takes milliseconds
 
 
 def test_a_batch_costs_far_less_than_a_training_step():

@@ -24,7 +24,7 @@ def held_back() -> Iterator[None]:
         os.dup2(file.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             file.seek(0)
             os.write(stderr, file.read())
             raise
