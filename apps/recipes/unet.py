@@ -150,7 +150,7 @@ def otsu(image):
     return bright if bright.mean() < 0.5 else ~bright
 
 
-def draw(model, dataset, path, rows: int = 6) -> None:
+def draw(model, dataset, path, rows: int = 4) -> None:
     """Draw held-out pictures, one a row: image, true mask, predicted probability, Otsu.
 
     Args:
@@ -179,4 +179,4 @@ def draw(model, dataset, path, rows: int = 6) -> None:
         for i, shown in enumerate(pictures):
             axes[i, j].imshow(shown, cmap="gray", vmin=0, vmax=1)
             axes[i, j].set_axis_off()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
