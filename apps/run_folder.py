@@ -27,6 +27,7 @@ import keras
 
 from apps import RunFailed, no_room
 from bridge.files import aside
+from bridge.keras_reader import functional
 from bridge.sources import load_keras
 
 
@@ -111,8 +112,8 @@ def save(model: keras.Model, path: pathlib.Path) -> None:
 
 def structures(model: keras.Model) -> tuple[Any, Any]:
     """Give a model's inputs and outputs as it takes and gives them: `model.inputs` is a list even of a dictionary."""
-    functional = model._functional if isinstance(model, keras.Sequential) else model
-    return functional._inputs_struct, functional._outputs_struct
+    graph = functional(model)
+    return graph._inputs_struct, graph._outputs_struct
 
 
 def options(folder: pathlib.Path) -> dict[str, Any]:

@@ -301,7 +301,9 @@ def _forward(case: Case, graph: Graph) -> None:
     for pair in case.pairs:
         read = [x for v in pair.keras.inputs if (x := case.values.get(v.source)) is not None]
         least = NOTHING * max((float(np.abs(x).max(initial=0)) for x in read), default=0.0)
+        before = max((rounding[v.name] for v in pair.keras.inputs), default=0.0)
         for i, (mine, theirs) in enumerate(zip(pair.keras.outputs, pair.torch.outputs, strict=False)):
+            rounding[mine.name] = before
             want, have = _seen(case.values, mine), _seen(torch32, theirs)
             if want is None or have is None:
                 continue  # inside one call of a framework (a convolution and its activation), which does not show it
@@ -310,7 +312,7 @@ def _forward(case: Case, graph: Graph) -> None:
             if keras64:
                 layer.own = _error(want, _seen(keras64, mine), least)
                 layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine), least)
-                layer.rounding = rounding[mine.name] = max([layer.own, *(rounding[v.name] for v in pair.keras.inputs)])
+                layer.rounding = rounding[mine.name] = max(before, layer.own)
             report.layers.append(layer)
     endless = next((n for n, x in case.values.items() if not np.isfinite(x).all()), None)
     if endless:
