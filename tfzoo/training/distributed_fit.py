@@ -1,0 +1,225 @@
+"""`fit`, `evaluate` and `predict` under a `tf.distribute` strategy: the same numbers as on one device.
+
+Keras 3's trainer for TensorFlow falls short of that in five places (read and measured in 3.15):
+
+1. Under `MultiWorkerMirroredStrategy` a call fails before its first step: to build the model, the trainer averages the
+   first batch over the workers and takes away its batch axis (keras#20585). Here the model is built from the shapes
+   that the data set declares, and no batch is spent on it.
+2. It then fails on the logs, numbers without a batch axis, which it reduces along their first axis.
+3. Every replica's loss counts 1/replicas, also in a last batch that leaves some replicas fewer examples than others,
+   or none. Here it counts by its examples.
+4. Gradients are clipped, accumulated and looked at for overflow (mixed_float16) before they are added up over the
+   replicas, so each of these gives other weights than one device does. Here they are added up first.
+5. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
+
+The repairs replace functions of Keras while `repaired` lasts, and never become a part of a model. They are written
+against one version of them: `expect` compares the signatures with those, and refuses another Keras by its number.
+"""
+
+import contextlib
+import functools
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import keras
+import tensorflow as tf
+from keras import tree
+from keras.src.backend.tensorflow import optimizer as tensorflow_optimizer
+from keras.src.backend.tensorflow import trainer
+from keras.src.losses import loss as losses
+from keras.src.optimizers import base_optimizer, loss_scale_optimizer
+
+# What the repairs replace, with the parameters that they were written for.
+REPLACED = {
+    (trainer.TensorFlowTrainer, "_make_function"): "self, step_function",
+    (trainer.TensorFlowTrainer, "_maybe_symbolic_build"): "self, iterator, data_batch",
+    (trainer, "TFEpochIterator"): "distribute_strategy, args, kwargs",
+    (trainer, "reduce_per_replica"): "values, strategy, reduction",
+    (losses, "scale_loss_for_distribution"): "value",
+    (losses, "unscale_loss_for_distribution"): "value",
+    (base_optimizer.BaseOptimizer, "apply"): "self, grads, trainable_variables",
+    (loss_scale_optimizer.LossScaleOptimizer, "apply"): "self, grads, trainable_variables",
+    (tensorflow_optimizer.TFOptimizer, "_all_reduce_sum_gradients"): "self, grads_and_vars",
+}
+USED = {
+    (keras.Model, "_symbolic_build"): "self, iterator, data_batch",
+    (keras.Model, "_flatten_layers"): "self, include_self, recursive",
+    (trainer.TFEpochIterator, "_enumerate_iterator"): "self",
+}
+replica = threading.local()  # `.share`: the part of the global batch that the step being traced computes
+
+
+def scale_loss(loss: tf.Tensor) -> tf.Tensor:
+    """Scale a replica's mean loss so that the replicas' losses add up to the mean over the global batch.
+
+    For a custom `train_step`: the optimizer adds the replicas' gradients up. `compile`'s losses and `add_loss` are
+    scaled already.
+
+    Args:
+        loss: Mean over the replica's own examples; any shape.
+
+    Returns:
+        The loss times the replica's share of the global batch: one over the number of replicas where all have the
+        same number of examples. On one device, the loss.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return loss
+    return tf.math.multiply_no_nan(loss, tf.cast(share(), loss.dtype))  # a replica without examples has a mean of NaN
+
+
+def unscale_loss(loss: tf.Tensor) -> tf.Tensor:
+    """Undo `scale_loss`; 0 where the replica has no examples."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return loss
+    return tf.math.divide_no_nan(loss, tf.cast(share(), loss.dtype))
+
+
+def share() -> float | tf.Tensor:
+    """Give the part of the global batch that this replica computes, in [0, 1]."""
+    return getattr(replica, "share", 1 / tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+@contextlib.contextmanager
+def repaired(model: keras.Model, first_step: int = 0) -> Iterator[None]:
+    """Repair Keras' `fit`, `evaluate` and `predict` while the block lasts.
+
+    Args:
+        model: The model to be called; made and compiled in its strategy's scope.
+        first_step: Where the first epoch of `fit` begins: so many steps are left out, and the data set given to `fit`
+            begins behind their batches.
+
+    Raises:
+        RuntimeError: This Keras is not the one that the repairs were written for.
+    """
+    expect(REPLACED | USED)
+    with contextlib.ExitStack() as stack:
+        for (owner, name), repair in repairs(first_step).items():
+            stack.enter_context(mock.patch.object(owner, name, repair))
+        forget_functions(model)
+        stack.callback(forget_functions, model)
+        yield
+
+
+def expect(functions: dict[tuple[Any, str], str]) -> None:
+    """Raise a RuntimeError that names the versions if a function of Keras is gone or takes other parameters."""
+    changed = []
+    for (owner, name), parameters in functions.items():
+        found = getattr(owner, name, None)
+        now = "gone" if found is None else ", ".join(inspect.signature(found).parameters)
+        if now != parameters:
+            changed.append(f"{owner.__name__}.{name}: expected ({parameters}), found ({now})")
+    if changed:
+        raise RuntimeError(
+            "training under tf.distribute repairs functions of Keras 3.15, and this Keras has others. "
+            f"Found: keras {keras.__version__}, tensorflow {tf.__version__}:\n  " + "\n  ".join(changed) + "\n"
+            "Install keras>=3.15,<3.16 and tensorflow>=2.21,<2.22, or look whether tfzoo has a newer version."
+        )
+
+
+def forget_functions(model: keras.Model) -> None:
+    """Make the model trace its steps anew: they keep what they were traced with."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
+    """Give the functions that stand in for those of `REPLACED`."""
+    make_function = trainer.TensorFlowTrainer._make_function
+    reduce_per_replica = trainer.reduce_per_replica
+    scaled_inside = set()  # optimizers that are called by a LossScaleOptimizer, with gradients already added up
+
+    class EpochIterator(trainer.TFEpochIterator):
+        """Keras' own, but that `fit`'s first epoch begins at `first_step`."""
+
+        def __init__(self, *args, **kwargs):
+            nonlocal first_step
+            super().__init__(*args, **kwargs)
+            self.left_out, first_step = first_step, 0  # the first to be made is the training data's
+
+        def _enumerate_iterator(self):
+            left_out, self.left_out = self.left_out, 0
+            return itertools.islice(super()._enumerate_iterator(), left_out, None)  # it numbers steps; takes no batch
+
+    def build(self, iterator=None, data_batch=None):
+        build_state(self, data_batch if iterator is None else element_spec(iterator))
+
+    def reduce_logs(values, strategy, reduction):
+        if reduction in ("auto", "mean") and trainer._collective_all_reduce_multi_worker(strategy):
+            return tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+        return reduce_per_replica(values, strategy, reduction)
+
+    def make(self, step_function):
+        return make_function(self, with_share(step_function))
+
+    def summed_first(apply):
+        @functools.wraps(apply)
+        def apply_summed(self, grads, trainable_variables=None):
+            if isinstance(self, loss_scale_optimizer.LossScaleOptimizer):
+                scaled_inside.add(self.inner_optimizer)
+            grads = list(grads) if self in scaled_inside else summed(grads)
+            return apply(self, grads, trainable_variables)
+
+        return apply_summed
+
+    return {
+        (trainer.TensorFlowTrainer, "_make_function"): make,
+        (trainer.TensorFlowTrainer, "_maybe_symbolic_build"): build,
+        (trainer, "TFEpochIterator"): EpochIterator,
+        (trainer, "reduce_per_replica"): reduce_logs,
+        (losses, "scale_loss_for_distribution"): scale_loss,
+        (losses, "unscale_loss_for_distribution"): unscale_loss,
+        (base_optimizer.BaseOptimizer, "apply"): summed_first(base_optimizer.BaseOptimizer.apply),
+        (loss_scale_optimizer.LossScaleOptimizer, "apply"): summed_first(loss_scale_optimizer.LossScaleOptimizer.apply),
+        (tensorflow_optimizer.TFOptimizer, "_all_reduce_sum_gradients"): lambda self, grads_and_vars: grads_and_vars,
+    }
+
+
+def with_share(step: Callable) -> Callable:
+    """Let a replica's step know its share of the global batch; where batches may be ragged, the replicas add up."""
+
+    def shared(data):
+        context = tf.distribute.get_replica_context()
+        rows = next(tensor for tensor in tree.flatten(data) if tensor is not None)
+        if context.num_replicas_in_sync == 1 or rows.shape[0] is not None:
+            return step(data)
+        own = tf.cast(tf.shape(rows)[0], tf.float32)
+        replica.share = own / context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+        try:
+            return step(data)
+        finally:
+            del replica.share
+
+    return shared
+
+
+def summed(gradients: list) -> list:
+    """Add gradients up over the replicas; None stays None."""
+    context = tf.distribute.get_replica_context()
+    there = [gradient for gradient in gradients if gradient is not None]
+    if context is None or context.num_replicas_in_sync == 1 or not there:
+        return list(gradients)
+    total = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [None if gradient is None else next(total) for gradient in gradients]
+
+
+def element_spec(iterator: trainer.TFEpochIterator) -> Any:
+    """Give the shapes and types of a replica's batch, without taking one."""
+    return tree.map_structure(
+        lambda spec: getattr(spec, "_value_specs", [spec])[0], iterator._distributed_dataset.element_spec
+    )
+
+
+def build_state(model: keras.Model, batch: Any) -> None:
+    """Make the variables of a model's layers, losses and metrics, and of its optimizer.
+
+    Args:
+        model: A compiled model.
+        batch: What a step is given: tensors or their specifications.
+    """
+    if type(model).call is keras.Model.call:
+        return  # several networks, each built where it was made; only the model's own train_step calls them
+    with model.distribute_strategy.scope():
+        model._symbolic_build(data_batch=batch)
