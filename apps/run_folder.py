@@ -4,6 +4,8 @@
     model.keras     the model after the last epoch
     best.keras      the model after the epoch with the lowest validation loss
     log.csv         a line per epoch
+    checkpoints/    the whole state of the training, the last two; an unfinished run goes on from there
+    training.json   written last: the run is finished
     evaluate.json   figures on held-out data
     samples/        pictures
 
@@ -12,15 +14,15 @@ Whatever must be whole is written to the side and renamed. The models are saved 
 """
 
 import contextlib
+import csv
 import errno
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -160,48 +162,105 @@ def load(target: pathlib.Path) -> keras.Model:
     return load_keras(str(target))
 
 
+def unfinished(folder: pathlib.Path) -> bool:
+    """Tell whether a folder holds a run that did not come to its end."""
+    return (folder / "options.json").exists() and not (folder / "training.json").exists()
+
+
+def same(folder: pathlib.Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Give the options of an unfinished run, if those that are given now are the same.
+
+    Args:
+        folder: The run folder.
+        given: Options by name; what is not there is the run's.
+
+    Returns:
+        What `options.json` holds.
+
+    Raises:
+        ValueError: Lists every option that differs.
+    """
+    asked = options(folder)
+    now = json.loads(json.dumps(given, default=str))  # tuples are lists there
+    differ = [f"{key}: {asked.get(key)!r} there, {now[key]!r} now" for key in now if asked.get(key) != now[key]]
+    if differ:
+        raise ValueError(
+            f"{folder} holds an unfinished run with other options:\n  " + "\n  ".join(differ) + "\n"
+            "Leave these options out to go on with that run, or name another folder with --output."
+        )
+    return asked
+
+
+class Log(keras.callbacks.Callback):
+    """Write `log.csv`, a line per epoch.
+
+    Args:
+        folder: The run folder.
+        epoch: Where the run begins; what the file has of later epochs is made again.
+        write: Whether to write; else the lines are only remembered.
+    """
+
+    def __init__(self, folder: pathlib.Path, epoch: int, *, write: bool = True):
+        super().__init__()
+        self.path, self.write, self.rows = folder / "log.csv", write, []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+
+    def losses(self) -> list[float]:
+        """Give the validation loss of every epoch so far."""
+        return [float(row["val_loss"]) for row in self.rows]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Add the epoch's line."""
+        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted(logs.items())}})
+        if not self.write:
+            return
+        with aside(self.path) as side, side.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[-1]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
 class KeepModels(keras.callbacks.Callback):
     """Keep the last and the best model of a run folder after every epoch.
 
     Args:
         folder: The run folder.
+        log: The epochs so far.
+        saved: A context in which the weights are those to be saved.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, log: Log, saved: Callable[[], Any] = contextlib.nullcontext):
         super().__init__()
-        self.folder, self.lowest = folder, math.inf
+        self.folder, self.log, self.saved = folder, log, saved
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Save `model.keras`, and `best.keras` if the validation loss has never been as low; RunFailed if it is NaN."""
-        finite("validation loss", logs["val_loss"], self.model, self.folder)
-        save(self.model, self.folder / "model.keras")
-        if logs["val_loss"] < self.lowest:
-            self.lowest = logs["val_loss"]
-            save(self.model, self.folder / "best.keras")
+        """Save `model.keras`, and `best.keras` if the validation loss has never been as low."""
+        with self.saved():
+            save(self.model, self.folder / "model.keras")
+            if logs["val_loss"] < min(self.log.losses(), default=float("inf")):
+                save(self.model, self.folder / "best.keras")
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """Stop a run whose loss is no longer a number.
+class StopEarly(keras.callbacks.Callback):
+    """Stop when the validation loss has not been lower for so many epochs.
 
     Args:
-        folder: The run folder, to name the last good model.
+        patience: Epochs; 0 never stops.
+        log: The epochs so far.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, patience: int, log: Log):
         super().__init__()
-        self.folder = folder
+        self.patience, self.log = patience, log
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        """Raise RunFailed at the first step after which the loss is not finite."""
-        finite("loss", logs["loss"], self.model, self.folder)
+    def reached(self) -> bool:
+        """Tell whether the epochs so far are enough."""
+        losses = self.log.losses()
+        return 0 < self.patience < len(losses) and min(losses[-self.patience :]) >= min(losses[: -self.patience])
 
-
-def finite(what: str, loss: float, model: keras.Model, folder: pathlib.Path) -> None:
-    """Raise RunFailed, which names the last good model of a run folder, if a loss is not finite."""
-    if not math.isfinite(loss):
-        good = folder / "best.keras"
-        raise RunFailed(
-            f"the {what} became {loss} at step {int(model.optimizer.iterations)}. "
-            f"Last good model: {good if good.exists() else 'none, no epoch ended well'}. "
-            "Try a lower --learning-rate."
-        )
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Let `fit` stop."""
+        if self.reached():
+            self.model.stop_training = True

@@ -1,6 +1,8 @@
 """Train a model by its family's recipe, and keep what comes of it in a run folder."""
 
 import ast
+import contextlib
+import functools
 import importlib
 import math
 import pathlib
@@ -11,6 +13,24 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from apps import RunFailed
+
+# What every recipe has, unless its DEFAULTS say otherwise.
+DEFAULTS = {
+    "seed": 0,
+    "settings": {},
+    "precision": "float32",
+    "jit": False,
+    "schedule": "cosine",
+    "warm_up": 0.05,
+    "clip": 0.0,
+    "accumulate": 1,
+    "ema": 0.0,
+    "early_stopping": 0,
+    "checkpoint_steps": 100,
+}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
 
 def run(
     name: Annotated[str, Argument(metavar="NAME", help="Family, as `tfzoo list` gives them.")],
@@ -18,27 +38,61 @@ def run(
     data: Annotated[str | None, Option(help="The recipe's data set, or a folder of your own.")] = None,
     epochs: Annotated[int | None, Option(min=1, help="How often the model is judged and saved.")] = None,
     steps_per_epoch: Annotated[int | None, Option(min=1, help="Batches in an epoch.")] = None,
-    batch_size: Annotated[int | None, Option(min=1, help="Examples in a batch.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Examples in a batch, over all devices.")] = None,
     learning_rate: Annotated[float | None, Option(min=0, help="The schedule's highest.")] = None,
-    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Decides every random choice.")] = 0,
-    output: Annotated[pathlib.Path | None, Option(help="Run folder, new or empty.", show_default="runs/NAME")] = None,
+    schedule: Annotated[str | None, Option(help="constant, cosine or step.", show_default="cosine")] = None,
+    warm_up: Annotated[float | None, Option(min=0, max=0.99, help="Share of the steps.", show_default="0.05")] = None,
+    clip: Annotated[
+        float | None, Option(min=0, help="Largest norm of all gradients together; 0 is none.", show_default="0")
+    ] = None,
+    accumulate: Annotated[
+        int | None, Option(min=1, help="Batches whose gradients are averaged for a step.", show_default="1")
+    ] = None,
+    ema: Annotated[
+        float | None,
+        Option(
+            min=0, max=1, help="Decay of averaged weights, which are judged and saved; 0 is none.", show_default="0"
+        ),
+    ] = None,
+    early_stopping: Annotated[
+        int | None, Option(min=0, help="Epochs without a lower validation loss; 0 is never.", show_default="0")
+    ] = None,
+    precision: Annotated[str | None, Option(help=", ".join(PRECISIONS) + ".", show_default="float32")] = None,
+    jit: Annotated[bool | None, Option("--jit/--no-jit", help="Compile the step with XLA.", show_default="no")] = None,
+    seed: Annotated[
+        int | None, Option(min=0, max=2**32 - 1, help="Decides every random choice.", show_default="0")
+    ] = None,
+    strategy: Annotated[str, Option(help="auto, one, mirrored or multi-worker.")] = "auto",
+    output: Annotated[
+        pathlib.Path | None, Option(help="Run folder: new, empty or unfinished.", show_default="runs/NAME")
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        Option("--resume/--no-resume", help="There must be, or not be, an unfinished run.", show_default="if there is"),
+    ] = None,
+    from_step: Annotated[
+        int | None, Option(min=1, help="Go on from this checkpoint.", show_default="the newest")
+    ] = None,
+    checkpoint_steps: Annotated[
+        int | None, Option(min=1, help="Steps between two checkpoints.", show_default="100")
+    ] = None,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Option of the builder; a Python literal.")
     ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Check everything, say what would be done, write nothing.")
+    ] = False,
 ) -> int:
-    """Run the command; what is not given is the recipe's."""
-    given = {
-        "size": size,
-        "data": data,
-        "epochs": epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-    }
-    options = recipe(name).DEFAULTS | {key: value for key, value in given.items() if value is not None}
+    """Run the command; what is not given is the recipe's, or the unfinished run's."""
+    asked = dict(locals())
+    not_options = ("name", "strategy", "output", "resume", "from_step", "set_", "dry_run")
+    given = {key: value for key, value in asked.items() if key not in not_options and value is not None}
+    if set_:
+        given["settings"] = parse(set_)
     output = output or pathlib.Path("runs", name)
-    train(name, output, **options, seed=seed, settings=parse(set_ or []))
-    print(f"wrote {output}. Next: tfzoo evaluate {shlex.quote(str(output))}")
+    how = {"strategy": strategy, "resume": resume, "from_step": from_step, "dry_run": dry_run}
+    if train(name, output, **given, **how):
+        print(f"wrote {output}. Next: tfzoo evaluate {shlex.quote(str(output))}")
     return 0
 
 
@@ -92,74 +146,219 @@ def train(
     name: str,
     output: pathlib.Path,
     *,
-    size: str,
-    data: str,
-    epochs: int,
-    steps_per_epoch: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    settings: dict[str, Any],
+    strategy: str = "auto",
+    resume: bool | None = None,
+    from_step: int | None = None,
+    dry_run: bool = False,
     title: str | None = None,
-) -> None:
-    """Train a model into a run folder. The folder is made when all else has been found right.
+    **given: Any,
+) -> bool:
+    """Train a model into a run folder, which is made when all else has been found right, or go on with a run in one.
 
     Args:
         name: A family with a recipe.
-        output: The run folder, new or empty.
-        size: One of the family's sizes.
-        data: What the recipe's `datasets` accepts.
-        epochs: How often the validation data is looked at and the models are saved.
-        steps_per_epoch: Batches in an epoch.
-        batch_size: Examples in a batch.
-        learning_rate: The highest of the recipe's schedule.
-        seed: Decides every random choice.
-        settings: Options of the builder, beyond the size's.
+        output: The run folder: new, empty or of an unfinished run.
+        strategy: One of `tfzoo.training.strategy.NAMES`.
+        resume: Whether there has to be an unfinished run; None goes on with one if there is.
+        from_step: The checkpoint to go on from; None for the newest.
+        dry_run: Check everything, say what would be done and write nothing.
         title: Printed when all has been found right and the training begins.
+        given: Options as `DEFAULTS` and the recipe's `DEFAULTS` have them. What is not given is the unfinished run's,
+            or the recipe's.
+
+    Returns:
+        Whether this process is the one that wrote the run folder.
 
     Raises:
         ValueError: Something that was asked for cannot be; no folder is left behind.
         RunFailed: The loss is no longer a number, or there is no room left to write.
     """
-    asked = {key: value for key, value in locals().items() if key not in ("name", "output", "title")}
-    if "size" in settings:
-        raise ValueError(f"the size is chosen by --size, not by --set. Received: --set size={settings['size']}")
-    if not math.isfinite(learning_rate):
-        raise ValueError(f"--learning-rate must be a finite number, such as 0.002. Received: {learning_rate}")
+    steps = recipe(name)
+    options = DEFAULTS | steps.DEFAULTS | given
+    check(options, set(DEFAULTS) | set(steps.DEFAULTS))
 
     from bridge import _quiet
 
     _quiet.import_tensorflow()
     import keras
 
-    import tfzoo
     from apps import run_folder
+    from tfzoo.training import checkpoint
+    from tfzoo.training.distributed_fit import repaired
+    from tfzoo.training.ema import ExponentialMovingAverage
+    from tfzoo.training.nan_guard import StopAtNaN
+    from tfzoo.training.strategy import choose, is_chief
 
-    keras.utils.set_random_seed(seed)
-    try:
-        model = tfzoo.build(name, size=size, **settings)
-    except TypeError as error:  # such as a text where the builder counts
-        raise ValueError(f"{name} cannot be built with {settings}: {error}. Look at --set.") from error
-    steps = recipe(name)
-    datasets = steps.datasets(data, model.input_shape[1:], batch_size=batch_size, seed=seed)
-    if data != steps.DEFAULTS["data"] and pathlib.Path(data).is_dir():
-        asked["data"] = str(pathlib.Path(data).absolute())  # the run may be evaluated from another folder
-    steps.compile(model, learning_rate=learning_rate, steps=epochs * steps_per_epoch)
+    if pathlib.Path(options["data"]).is_dir() and options["data"] != steps.DEFAULTS["data"]:
+        options["data"] = str(pathlib.Path(options["data"]).absolute())  # the run may be evaluated from another folder
+        given = {**given, "data": options["data"]}
+    begun = run_folder.unfinished(output)
+    if begun:
+        options |= {k: v for k, v in run_folder.same(output, {"family": name, **given}).items() if k in options}
+    chosen = choose(strategy)
+    chief = is_chief(chosen)
+    start = where(output, begun, resume, from_step) if chief or begun else 0
+    if not chosen.num_replicas_in_sync <= options["batch_size"]:
+        raise ValueError(
+            f"--batch-size is shared by all devices, so it must be {chosen.num_replicas_in_sync} or more. "
+            f"Received: {options['batch_size']}"
+        )
+    if options["accumulate"] > 1 and chosen.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"--accumulate works on one device, and there are {chosen.num_replicas_in_sync}. Give a larger "
+            "--batch-size, as every device computes its part of it."
+        )
+    keras.utils.set_random_seed(options["seed"])
+    per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
+
+    with chosen.scope():
+        model = build(name, options)
+        data = {"batch_size": options["batch_size"], "seed": options["seed"]}
+        shape = model.input_shape[1:]
+        datasets = steps.datasets(options["data"], shape, **data, start=start)
+        steps.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
+    print_(chief, f"{name} ({model.count_params():,} parameters) on {datasets.description}")
+    if chosen.num_replicas_in_sync > 1:
+        print_(chief, f"{type(chosen).__name__}: {chosen.num_replicas_in_sync} devices in step")
+    if dry_run:
+        print_(chief, f"would train {epochs * per_epoch - start} steps into {output}:")
+        for key, value in options.items():
+            print_(chief, f"  {key} = {value!r}")
+        return False
+
+    def batch_of(step):
+        return next(iter(steps.datasets(options["data"], shape, **data, start=step).training))
+
     with run_folder.room(output):
-        run_folder.create(output, {"family": name, **asked})
+        if chief and not begun:
+            run_folder.create(output, {"family": name, **options})
         if title:
             print(title)
-        print(f"{name} ({model.count_params():,} parameters) on {datasets.description}")
-        model.fit(
-            datasets.training,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=datasets.validation,
-            callbacks=[
-                run_folder.StopAtNaN(output),
-                run_folder.KeepModels(output),
-                keras.callbacks.CSVLogger(output / "log.csv"),
-            ],
-            shuffle=False,  # the recipe's pipeline does it
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar is for people; a log gets a line per epoch
+        if start:
+            print_(chief, f"going on after step {start} of {epochs * per_epoch}")
+        log = run_folder.Log(output, start // per_epoch, write=chief)
+        averages = [ExponentialMovingAverage(options["ema"])] if options["ema"] else []
+        saved = averages[0].swapped if averages else contextlib.nullcontext
+        stop = run_folder.StopEarly(options["early_stopping"], log)
+        callbacks = [
+            StopAtNaN(per_epoch, batch_of),
+            *averages,
+            *([run_folder.KeepModels(output, log, saved)] if chief else []),
+            log,
+            stop,
+            checkpoint.Checkpoints(
+                output / "checkpoints",
+                steps_per_epoch=per_epoch,
+                every=options["checkpoint_steps"],
+                begin=start,
+                others=averages,
+            ),
+        ]
+        try:
+            with repaired(model, first_step=start % per_epoch):
+                model.fit(
+                    shared(datasets.training),
+                    initial_epoch=epochs if stop.reached() else start // per_epoch,
+                    epochs=epochs,
+                    steps_per_epoch=per_epoch,
+                    validation_data=shared(datasets.validation),
+                    callbacks=callbacks,
+                    shuffle=False,  # the recipe's pipeline does it
+                    # A bar is for people; a log gets a line per epoch.
+                    verbose=0 if not chief else 1 if sys.stdout.isatty() else 2,
+                )
+        except FloatingPointError as error:
+            good = checkpoint.kept(output / "checkpoints")
+            best = output / "best.keras"
+            raise RunFailed(
+                f"{error} Last good model: {best if best.exists() else 'none, no epoch ended well'}; last good "
+                f"checkpoint: {f'step {good[-1]}' if good else 'none'}. Try a lower --learning-rate, or --clip 1, in "
+                "another --output."
+            ) from error
+        if chief:
+            run_folder.write_json(
+                output / "training.json", {"epochs": len(log.rows), "steps": len(log.rows) * per_epoch}
+            )
+    return chief
+
+
+def print_(chief: bool, text: str) -> None:
+    """Print, if this process is the one that does."""
+    if chief:
+        print(text)
+
+
+def check(options: dict[str, Any], known: set[str]) -> None:
+    """Refuse options that no device can make right; raises a ValueError that lists them."""
+    wrong = [f"no option {key!r}" for key in options if key not in known]
+    if "size" in options["settings"]:
+        wrong.append(f"the size is chosen by --size, not by --set. Received: --set size={options['settings']['size']}")
+    if not math.isfinite(options["learning_rate"]):
+        wrong.append(f"--learning-rate must be a finite number, such as 0.002. Received: {options['learning_rate']}")
+    if not 0 <= options["ema"] < 1:
+        wrong.append(f"--ema must be at least 0 and less than 1, such as 0.999. Received: {options['ema']}")
+    if options["precision"] not in PRECISIONS:
+        wrong.append(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {options['precision']}")
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+def where(output: pathlib.Path, begun: bool, resume: bool | None, from_step: int | None) -> int:
+    """Find the step that a run begins behind; raises a ValueError if that is not what was asked for."""
+    from tfzoo.training import checkpoint
+
+    if (resume or from_step) and not begun:
+        raise ValueError(
+            f"--resume and --from-step go on with an unfinished run, and {output} holds none. Leave them out to begin "
+            "one, or name its folder with --output."
         )
+    if begun and resume is False:
+        raise ValueError(f"{output} holds an unfinished run. Leave --no-resume out to go on, or name another --output.")
+    there = checkpoint.kept(output / "checkpoints")
+    if from_step and from_step not in there:
+        raise ValueError(f"no checkpoint of step {from_step}. Accepted for --from-step: {', '.join(map(str, there))}.")
+    return from_step or (there[-1] if there else 0)
+
+
+def build(name: str, options: dict[str, Any]):
+    """Build the model in the asked precision; Keras' own setting is left as it was."""
+    import keras
+
+    import tfzoo
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(options["precision"])
+    try:
+        return tfzoo.build(name, size=options["size"], **options["settings"])
+    except TypeError as error:  # such as a text where the builder counts
+        raise ValueError(f"{name} cannot be built with {options['settings']}: {error}. Look at --set.") from error
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def optimizer(options: dict[str, Any], kind: type, **arguments: Any):
+    """Make an optimizer with the run's schedule, clipping and accumulation.
+
+    Args:
+        options: The run's.
+        kind: A class of `keras.optimizers`.
+        arguments: More for its constructor.
+    """
+    from tfzoo.training.schedules import schedule
+
+    steps = options["epochs"] * options["steps_per_epoch"] // options["accumulate"]
+    return kind(
+        schedule(options["schedule"], options["learning_rate"], max(steps, 1), options["warm_up"]),
+        global_clipnorm=options["clip"] or None,
+        gradient_accumulation_steps=options["accumulate"] if options["accumulate"] > 1 else None,
+        **arguments,
+    )
+
+
+def shared(dataset):
+    """Let each worker take its own part of every batch."""
+    import tensorflow as tf
+
+    how = tf.data.Options()
+    how.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(how)

@@ -41,7 +41,7 @@ class Datasets:
     description: str
 
 
-def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int) -> Datasets:
+def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0) -> Datasets:
     """Open the training, validation and held-out pictures.
 
     Args:
@@ -49,6 +49,7 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         image_shape: `(H, W, 3)` in pixels.
         batch_size: Pictures in a batch.
         seed: Any integer from 0; decides every random choice.
+        start: The batch that the training data begins with; a run that goes on begins where it stopped.
 
     Returns:
         The three datasets and their description.
@@ -63,7 +64,7 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
             )
         from tfzoo.data import image_folder
 
-        return Datasets(*image_folder.datasets(data, image_shape, batch_size=batch_size, seed=seed))
+        return Datasets(*image_folder.datasets(data, image_shape, batch_size=batch_size, seed=seed, start=start))
     from tfzoo.data import pasted_digits
 
     # Validation and held-out pictures are the same for every seed, so that runs can be compared.
@@ -72,19 +73,19 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         for split, pictures in PICTURES.items()
     }
     return Datasets(
-        training=pasted_digits.dataset("training", image_shape, batch_size=batch_size, seed=seed),
+        training=pasted_digits.dataset("training", image_shape, batch_size=batch_size, seed=seed, start=start),
         description=f"digits pasted on photographs; held out: {', '.join(pasted_digits.PHOTOGRAPHS['held_out'])}",
         **fixed,
     )
 
 
-def compile(model, *, learning_rate: float, steps: int) -> None:
-    """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, cosine schedule, foreground IoU.
+def compile(model, *, optimizer, jit_compile: bool) -> None:
+    """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, foreground IoU.
 
     Args:
         model: From images to logits `(B, H, W, 1)`.
-        learning_rate: The highest; reached after a twentieth of the steps, and 0 at the last.
-        steps: Training steps of the whole run.
+        optimizer: Makes one of a class and its arguments, with the run's schedule and clipping.
+        jit_compile: As `keras.Model.compile` has it.
 
     Raises:
         ValueError: The model has more than one class.
@@ -96,14 +97,11 @@ def compile(model, *, learning_rate: float, steps: int) -> None:
             "the U-Net's recipe trains binary masks, so the model must have classes=1. "
             f"Received: classes={model.output_shape[-1]}"
         )
-    warm_up = max(steps // 20, 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(steps - warm_up, 1), warmup_target=learning_rate, warmup_steps=warm_up
-    )
     model.compile(
-        optimizer=keras.optimizers.Adam(schedule),
+        optimizer=optimizer(keras.optimizers.Adam),
         loss=dice_and_cross_entropy,
         metrics=[keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")],
+        jit_compile=jit_compile,
     )
 
 

@@ -37,6 +37,7 @@ def datasets(
     seed: int,
     classes: int = 1,
     share: float = 0.15,
+    start: int = 0,
 ):
     """Check a folder and open it as a training, a validation and a held-out set.
 
@@ -47,6 +48,7 @@ def datasets(
         seed: Any integer from 0; decides which pictures go where, and all augmentation.
         classes: 1 for masks of {0, 1} or {0, 255}; more for masks of class numbers from 0 to `classes - 1`.
         share: Part of the pictures, at least one, in validation, and as many in the held-out set.
+        start: The batch that the training set begins with.
 
     Returns:
         Three `tf.data.Dataset` of float32 images `(B, H, W, C)` in [0, 1] and masks `(B, H, W, 1)`, the first
@@ -79,7 +81,7 @@ def datasets(
         return made.batch(batch_size).prefetch(4)
 
     return (
-        stream(train, 2**62, image_shape).batch(batch_size, drop_remainder=True).prefetch(4),
+        stream(train, 2**62, image_shape, start * batch_size).batch(batch_size, drop_remainder=True).prefetch(4),
         judge(validation),
         judge(held_out),
         f"{folder}: {len(training)} pictures to train on, {kept} for validation, {kept} held out",
@@ -222,8 +224,8 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
     return image.astype(np.float32), np.ascontiguousarray(mask)
 
 
-def stream(make: Callable, pictures: int, image_shape: tuple[int, int, int]):
-    """Give `make(0)`, `make(1)`, ... as a `tf.data.Dataset` of images and masks."""
+def stream(make: Callable, pictures: int, image_shape: tuple[int, int, int], first: int = 0):
+    """Give `make(first)` to `make(pictures - 1)` as a `tf.data.Dataset` of images and masks."""
     import tensorflow as tf
 
     def load(n):
@@ -231,4 +233,4 @@ def stream(make: Callable, pictures: int, image_shape: tuple[int, int, int]):
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
     # Decoding large photographs takes longer than a training step; Pillow lets go of Python's lock for it.
-    return tf.data.Dataset.range(pictures).map(load, num_parallel_calls=2, deterministic=True)
+    return tf.data.Dataset.range(first, pictures).map(load, num_parallel_calls=2, deterministic=True)

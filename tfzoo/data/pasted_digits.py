@@ -79,7 +79,15 @@ def picture(split: str, image_shape: tuple[int, int, int], seed: int, epoch: int
     return Picture(image, mask[..., None].astype(np.float32), np.array(boxes, np.int32), np.array(classes, np.int32))
 
 
-def dataset(split: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, pictures: int | None = None):
+def dataset(
+    split: str,
+    image_shape: tuple[int, int, int],
+    *,
+    batch_size: int,
+    seed: int,
+    pictures: int | None = None,
+    start: int = 0,
+):
     """Stream batches of `(images, masks)`; the same arguments give the same stream.
 
     Args:
@@ -88,6 +96,7 @@ def dataset(split: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         batch_size: Pictures in a batch.
         seed: Any integer from 0.
         pictures: How many pictures to give once; None for an endless stream, new in every epoch of `EPOCH`.
+        start: The batch that the stream begins with.
 
     Returns:
         A `tf.data.Dataset` of float32 images `(B, H, W, 3)` in [0, 1] and masks `(B, H, W, 1)` in {0, 1}.
@@ -107,7 +116,7 @@ def dataset(split: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         image, mask = tf.numpy_function(make, [n], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
-    numbers = tf.data.Dataset.range(2**62 if pictures is None else pictures)
+    numbers = tf.data.Dataset.range(start * batch_size, 2**62 if pictures is None else pictures)
     return numbers.map(load).batch(batch_size, drop_remainder=pictures is None).prefetch(4)
 
 

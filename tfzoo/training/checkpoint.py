@@ -1,0 +1,198 @@
+"""Exact resume: a run that was killed goes on as if nothing had happened.
+
+Keras' BackupAndRestore reads back the epoch alone. Here everything that a step depends on is kept in one
+`tf.train.Checkpoint`: the weights, every optimizer (its iterations are the schedule's place), the seeds of random
+layers, the states of the metrics; its number is the place in the run. The data must be a function of that place. The
+random numbers of `tf.random.*` have a state that TensorFlow does not show: only those of keras.random are resumed.
+"""
+
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.random.seed_generator import global_seed_generator
+
+
+def kept(folder: pathlib.Path) -> list[int]:
+    """List the complete checkpoints of a folder.
+
+    Args:
+        folder: What `Checkpoints` wrote into; need not be there.
+
+    Returns:
+        For each, the steps of the run that came before it; the newest is the last.
+    """
+    state = tf.train.get_checkpoint_state(str(folder)) if (folder / "checkpoint").exists() else None
+    return [int(re.search(r"-(\d+)$", path).group(1)) for path in state.all_model_checkpoint_paths] if state else []
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keep the state of a run, and begin where it was kept.
+
+    Put it last among the callbacks, so that what they write for an epoch is there before the checkpoint that says so.
+
+    Args:
+        folder: Where the checkpoints are; the last two stay.
+        steps_per_epoch: As `fit` has it.
+        every: Steps between two checkpoints; there is one at the end of each epoch besides.
+        begin: One of `kept`, to begin from; 0 begins anew.
+        others: More to be kept, such as averages: whatever has `.variables` when an epoch begins.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        steps_per_epoch: int,
+        every: int = 100,
+        begin: int = 0,
+        others: tuple[Any, ...] = (),
+    ):
+        super().__init__()
+        self.folder, self.steps_per_epoch, self.every, self.others = folder, steps_per_epoch, every, others
+        self.begin, self.epoch, self.preempted, self.manager = begin, 0, False, None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Watch for SIGTERM, by which schedulers announce the end."""
+
+        def preempt(*_):
+            self.preempted = True
+
+        self.before = signal.signal(signal.SIGTERM, preempt)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Leave SIGTERM as it was."""
+        signal.signal(signal.SIGTERM, self.before)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Restore, once; here, as `fit` resets the metrics just before."""
+        self.epoch = epoch
+        if self.begin:
+            self.restore(self.begin)
+            self.begin = 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Save every so many steps; and at SIGTERM, and end."""
+        preempted = self.agreed(self.preempted)
+        steps = self.epoch * self.steps_per_epoch + batch + 1
+        if preempted or (steps % self.every == 0 and batch + 1 < self.steps_per_epoch):
+            # The end of an epoch is saved in on_epoch_end: its validation would not be made up for.
+            if batch + 1 < self.steps_per_epoch:
+                self.save(steps)
+            if preempted:
+                self.end(f"after step {steps}")
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """At SIGTERM in a validation, end: what the epoch's last checkpoint lacks is made again."""
+        if self.agreed(self.preempted):
+            self.end("in a validation")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save; the next epoch begins here."""
+        self.save((epoch + 1) * self.steps_per_epoch)
+
+    def end(self, where: str) -> NoReturn:
+        """Say so and exit with 143, on which a scheduler starts the same command again."""
+        signal.signal(signal.SIGTERM, self.before)
+        print(
+            f"stopped by SIGTERM {where}. The same command goes on from the last checkpoint in {self.folder}.",
+            file=sys.stderr,
+        )
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def agreed(self, flag: bool) -> bool:
+        """Tell whether any worker's flag is set, so that all stop at the same step; a collective call."""
+        strategy = self.model.distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return flag
+        if not hasattr(self, "total"):
+
+            def add(value):
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+            self.total = tf.function(lambda value: strategy.run(add, [value]))
+        return float(strategy.experimental_local_results(self.total(tf.constant(float(flag))))[0]) > 0
+
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """Give what is saved and restored: every variable, by its place in the model."""
+        found = [variable for owner in self.others for variable in owner.variables]
+        found = [getattr(variable, "value", None) if isinstance(variable, keras.Variable) else variable
+                 for variable in variables(self.model) + found]  # fmt: skip
+        return tf.train.Checkpoint(variables={f"{i:05d}": variable for i, variable in enumerate(found)})
+
+    def save(self, steps: int) -> None:
+        """Save the state; the checkpoint before it stays until this one is whole.
+
+        Args:
+            steps: How many the run has taken.
+
+        Raises:
+            FloatingPointError: A weight is no longer a number, so that nothing can be learned from here.
+        """
+        bad = [w.path for w in self.model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
+        if bad:
+            raise FloatingPointError(f"the weights are no longer finite at step {steps}: {', '.join(bad[:5])}")
+        if self.manager is None:
+            folder = self.folder
+            if not self.model.distribute_strategy.extended.should_checkpoint:  # all workers save, the chief's is kept
+                self.elsewhere = tempfile.TemporaryDirectory()
+                folder = self.elsewhere.name
+            self.manager = tf.train.CheckpointManager(
+                self.checkpoint(), str(folder), max_to_keep=2, checkpoint_name="step"
+            )
+        self.manager.save(checkpoint_number=steps)
+
+    def restore(self, steps: int) -> None:
+        """Put everything back as it was.
+
+        Args:
+            steps: One of `kept`.
+
+        Raises:
+            ValueError: The checkpoint is damaged, or is of another model.
+        """
+        path = self.folder / f"step-{steps}"
+        try:
+            self.checkpoint().restore(str(path)).assert_consumed()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            older = [n for n in kept(self.folder) if n < steps]
+            remedy = (
+                f"The one before it may be whole: add --from-step {older[-1]}"
+                if older
+                else "There is none before it: begin anew in another --output"
+            )
+            raise ValueError(
+                f"the checkpoint of step {steps} cannot be read back: {path} ({type(error).__name__}: "
+                f"{str(error).splitlines()[0][:200]}). {remedy}."
+            ) from error
+
+
+def variables(model: keras.Model) -> list[keras.Variable]:
+    """List everything of a model that a step reads or changes.
+
+    Args:
+        model: Built and compiled; its optimizers are its attributes.
+
+    Returns:
+        Weights, seeds, states of the metrics, the optimizers' variables and the seed of random layers without one.
+
+    Raises:
+        ValueError: An optimizer has no variables yet, so that they could not be restored.
+    """
+    optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+    optimizers += [o.inner_optimizer for o in optimizers if isinstance(o, keras.optimizers.LossScaleOptimizer)]
+    unbuilt = [optimizer.name for optimizer in optimizers if not optimizer.built]
+    if unbuilt:
+        raise ValueError(
+            f"these optimizers have no variables yet: {', '.join(unbuilt)}. Call `optimizer.build(variables)` in the "
+            "model's `compile`, so that their state can be kept."
+        )
+    found = [*model.variables, *model.metrics_variables, *(v for o in optimizers for v in o.variables)]
+    found.append(global_seed_generator().state)
+    return list({id(variable): variable for variable in found}.values())

@@ -1,0 +1,81 @@
+"""Which devices train together: one, the several of a machine, or those of several machines.
+
+Several machines find one another by `TF_CONFIG` (Kubernetes' TFJob and `tfzoo launch` set it) or by Slurm's variables.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import get_num_gpus
+
+NAMES = ("auto", "one", "mirrored", "multi-worker")
+
+
+def choose(name: str = "auto") -> tf.distribute.Strategy:
+    """Make the strategy; before anything else of TensorFlow is used, as workers must find one another first.
+
+    Args:
+        name: "one": a single device. "mirrored": all GPUs of this machine, or its logical CPU devices. "multi-worker":
+            this process is one of the workers that `TF_CONFIG` or Slurm name. "auto": "multi-worker" if they name
+            several, else "mirrored" if there are several GPUs, else "one".
+
+    Returns:
+        The strategy, in whose scope the model is made.
+
+    Raises:
+        ValueError: There is no such strategy, or the cluster cannot be made of what the environment says.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no strategy {name!r}. Accepted for --strategy: {', '.join(NAMES)}.")
+    resolver = None if name in ("one", "mirrored") else cluster()
+    if resolver is None and name == "multi-worker":
+        raise ValueError(
+            "--strategy multi-worker: neither TF_CONFIG nor Slurm's variables name several workers. Start the workers "
+            "with `tfzoo launch --workers N -- train ...`, `srun`, or a TFJob (docs/distributed.md)."
+        )
+    if resolver is not None:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    if name == "mirrored" or (name == "auto" and kind == "GPU" and len(devices) > 1):
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.get_strategy()  # TensorFlow's default: one device
+
+
+def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    """Read the cluster of `TF_CONFIG`, or else of Slurm; None where neither names several workers."""
+    if os.environ.get("TF_CONFIG"):
+        return from_tf_config(os.environ["TF_CONFIG"])
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        try:
+            gpus = get_num_gpus()
+        except (OSError, RuntimeError):  # a node without nvidia-smi
+            gpus = 0
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=gpus)
+    return None
+
+
+def from_tf_config(text: str) -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    """Check `TF_CONFIG`, of which TensorFlow's own errors say little; None for a cluster of one."""
+    accepted = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(text)
+        tasks, task = config.get("cluster", {}), config.get("task", {})
+        hosts = {kind: list(tasks[kind]) for kind in tasks}
+        wrong = [] if not hosts or task["index"] in range(len(hosts[task["type"]])) else ["no such task"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"TF_CONFIG cannot be read ({type(error).__name__}: {error}). Received: {text}. Accepted: {accepted}."
+        ) from error
+    wrong += [f"tasks of type {kind!r}" for kind in sorted(set(hosts) - {"chief", "worker"})]
+    if wrong:
+        raise ValueError(f"TF_CONFIG has {' and '.join(wrong)}. Received: {text}. Accepted: {accepted}, and a chief.")
+    if sum(map(len, hosts.values())) < 2:
+        return None
+    return tf.distribute.cluster_resolver.TFConfigClusterResolver()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Tell whether this process is the one that writes; true where there is no other."""
+    return strategy.extended.should_checkpoint
