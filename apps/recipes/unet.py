@@ -106,11 +106,14 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
 
 
 def dice_and_cross_entropy(mask, logits):
-    """Add the batch's soft Dice loss (Milletari et al., 2016) to its mean cross entropy; both `(B, H, W, 1)`."""
+    """Add each picture's soft Dice loss (Milletari et al., 2016) to its mean cross entropy: `(B, H, W, 1)` to `(B,)`.
+
+    By picture, not by batch, so that it does not matter how many devices share a batch.
+    """
     from keras import losses, ops
 
-    dice = losses.dice(mask, ops.sigmoid(logits))
-    return dice + ops.mean(losses.binary_crossentropy(mask, logits, from_logits=True))
+    dice = losses.dice(mask, ops.sigmoid(logits), axis=(1, 2, 3))
+    return dice + ops.mean(losses.binary_crossentropy(mask, logits, from_logits=True), axis=(1, 2))
 
 
 def evaluate(model, dataset) -> dict[str, float]:

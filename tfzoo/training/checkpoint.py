@@ -114,7 +114,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not hasattr(self, "total"):
 
             def add(value):
-                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+                return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
             self.total = tf.function(lambda value: strategy.run(add, [value]))
         return float(strategy.experimental_local_results(self.total(tf.constant(float(flag))))[0]) > 0

@@ -7,7 +7,7 @@ Keras 3's trainer for TensorFlow falls short of that in five places (read and me
    that the data set declares, and no batch is spent on it.
 2. It then fails on the logs, numbers without a batch axis, which it reduces along their first axis.
 3. Every replica's loss counts 1/replicas, also in a last batch that leaves some replicas fewer examples than others,
-   or none. Here it counts by its examples.
+   or none. Here it counts by its examples. A loss function that gives one number for the batch is not scaled at all.
 4. Gradients are clipped, accumulated and looked at for overflow (mixed_float16) before they are added up over the
    replicas, so each of these gives other weights than one device does. Here they are added up first.
 5. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
@@ -39,6 +39,7 @@ REPLACED = {
     (trainer.TensorFlowTrainer, "_maybe_symbolic_build"): "self, iterator, data_batch",
     (trainer, "TFEpochIterator"): "distribute_strategy, args, kwargs",
     (trainer, "reduce_per_replica"): "values, strategy, reduction",
+    (losses, "reduce_values"): "values, sample_weight, reduction",
     (losses, "scale_loss_for_distribution"): "value",
     (losses, "unscale_loss_for_distribution"): "value",
     (base_optimizer.BaseOptimizer, "apply"): "self, grads, trainable_variables",
@@ -128,7 +129,7 @@ def forget_functions(model: keras.Model) -> None:
 def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
     """Give the functions that stand in for those of `REPLACED`."""
     make_function = trainer.TensorFlowTrainer._make_function
-    reduce_per_replica = trainer.reduce_per_replica
+    reduce_per_replica, reduce_values = trainer.reduce_per_replica, losses.reduce_values
     scaled_inside = set()  # optimizers that are called by a LossScaleOptimizer, with gradients already added up
 
     class EpochIterator(trainer.TFEpochIterator):
@@ -151,6 +152,11 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
             return tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
         return reduce_per_replica(values, strategy, reduction)
 
+    def reduce_loss(values, sample_weight=None, reduction="sum_over_batch_size"):
+        loss = reduce_values(values, sample_weight, reduction)
+        number = tuple(values.shape) == () and reduction in ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+        return scale_loss(loss) if number else loss
+
     def make(self, step_function):
         return make_function(self, with_share(step_function))
 
@@ -169,6 +175,7 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
         (trainer.TensorFlowTrainer, "_maybe_symbolic_build"): build,
         (trainer, "TFEpochIterator"): EpochIterator,
         (trainer, "reduce_per_replica"): reduce_logs,
+        (losses, "reduce_values"): reduce_loss,
         (losses, "scale_loss_for_distribution"): scale_loss,
         (losses, "unscale_loss_for_distribution"): unscale_loss,
         (base_optimizer.BaseOptimizer, "apply"): summed_first(base_optimizer.BaseOptimizer.apply),

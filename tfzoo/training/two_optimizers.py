@@ -28,7 +28,8 @@ class TwoOptimizers(keras.Model):
         generator: A built model; its loss is the generator's.
         critic: A built model; learns first.
         critic_steps: How often the critic learns from a batch before the generator does.
-        seed: Seed of `draw`. The state of its random numbers is one of the model's variables.
+        seed: Seed of `draw`. Its state is one of the model's `variables`, which checkpoints keep; Keras' weights files
+            leave it out, as they do every layer's seed.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class TwoOptimizers(keras.Model):
     def _built(self, optimizer, network):
         if self.dtype_policy.name == "mixed_float16" and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        with self.distribute_strategy.scope():
-            optimizer.build(network.trainable_variables)
+        if not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(network.trainable_variables)
         return optimizer
 
     @property
