@@ -211,6 +211,9 @@ def train(
     keras.utils.set_random_seed(options["seed"])
     per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
 
+    if not begun:
+        run_folder.check(output)
+
     with chosen.scope():
         model = build(name, options)
         data = {"batch_size": options["batch_size"], "seed": options["seed"]}
@@ -346,9 +349,9 @@ def optimizer(options: dict[str, Any], kind: type, **arguments: Any):
     """
     from tfzoo.training.schedules import schedule
 
-    steps = options["epochs"] * options["steps_per_epoch"] // options["accumulate"]
+    steps = options["epochs"] * options["steps_per_epoch"]
     return kind(
-        schedule(options["schedule"], options["learning_rate"], max(steps, 1), options["warm_up"]),
+        schedule(options["schedule"], options["learning_rate"], steps, options["warm_up"]),
         global_clipnorm=options["clip"] or None,
         gradient_accumulation_steps=options["accumulate"] if options["accumulate"] > 1 else None,
         **arguments,

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import pathlib
 
@@ -132,38 +131,50 @@ def test_a_missing_model_is_named(tmp_path):
         run_folder.load(tmp_path)
 
 
-def test_the_best_model_is_the_one_of_the_lowest_validation_loss(tmp_path):
-    model = small()
-    keep = run_folder.KeepModels(tmp_path)
+def epochs(folder, log, model, losses):
+    keep = run_folder.KeepModels(folder, log)
     keep.set_model(model)
     bias = model.get_layer("logits").bias
-    for epoch, loss in enumerate([0.5, 0.3, 0.4]):
+    for epoch, loss in enumerate(losses, len(log.rows)):
         bias.assign([epoch])
-        keep.on_epoch_end(epoch, {"val_loss": loss})
-    last, best = (keras.models.load_model(tmp_path / name) for name in ("model.keras", "best.keras"))
-    assert last.get_layer("logits").bias.numpy() == 2 and best.get_layer("logits").bias.numpy() == 1
+        for callback in (keep, log):
+            callback.on_epoch_end(epoch, {"loss": 1.0, "val_loss": loss})
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(loss, tmp_path):
-    model = small()
-    model.compile("sgd", "mse")
-    guard = run_folder.StopAtNaN(tmp_path)
-    guard.set_model(model)
-    guard.on_train_batch_end(0, {"loss": 0.1})
-    model.optimizer.iterations.assign(7)
-    with pytest.raises(RunFailed, match=f"became {loss} at step 7. Last good model: none.*--learning-rate"):
-        guard.on_train_batch_end(1, {"loss": loss})
+def biases(folder):
+    models = (keras.models.load_model(folder / name) for name in ("model.keras", "best.keras"))
+    return [float(model.get_layer("logits").bias[0]) for model in models]
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_validation_loss_that_is_no_number_leaves_the_models_before_it(loss, tmp_path):
-    model = small()
-    model.compile("sgd", "mse")
-    keep = run_folder.KeepModels(tmp_path)
-    keep.set_model(model)
-    keep.on_epoch_end(0, {"val_loss": 0.5})
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(RunFailed, match=rf"validation loss became {loss} .*good model: {tmp_path}/best\.keras"):
-        keep.on_epoch_end(1, {"val_loss": loss})
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+def test_the_best_model_is_the_one_of_the_lowest_validation_loss(tmp_path):
+    epochs(tmp_path, run_folder.Log(tmp_path, 0), small(), [0.5, 0.3, 0.4])
+    assert biases(tmp_path) == [2, 1]
+
+
+def test_a_run_that_goes_on_knows_the_epochs_before(tmp_path):
+    epochs(tmp_path, run_folder.Log(tmp_path, 0), small(), [0.5, 0.3, 0.1])
+    log = run_folder.Log(tmp_path, 2)  # the third was never completed
+    assert log.losses() == [0.5, 0.3]
+    epochs(tmp_path, log, small(), [0.4, 0.2])
+    assert biases(tmp_path) == [3, 3]
+    assert run_folder.Log(tmp_path, 9).losses() == [0.5, 0.3, 0.4, 0.2]
+
+
+def test_a_worker_that_does_not_write_remembers(tmp_path):
+    log = run_folder.Log(tmp_path, 0, write=False)
+    log.on_epoch_end(0, {"val_loss": 0.5})
+    assert log.losses() == [0.5] and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "stops"),
+    [(2, [3, 2, 2], False), (2, [3, 2, 2, 2.5], True), (2, [3, 2, 2.5, 1.9], False), (0, [1, 2, 3, 4], False)],
+)
+def test_stopping_early(patience, losses, stops, tmp_path):
+    log = run_folder.Log(tmp_path, 0)
+    for epoch, loss in enumerate(losses):
+        log.on_epoch_end(epoch, {"val_loss": loss})
+    stop = run_folder.StopEarly(patience, log)
+    stop.set_model(small())
+    stop.on_epoch_end(len(losses), {})
+    assert stop.reached() == stops == bool(stop.model.stop_training)

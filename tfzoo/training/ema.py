@@ -91,21 +91,23 @@ class ExponentialMovingAverage(keras.callbacks.Callback):
         if not self.variables:
             raise ValueError(
                 "A moving average needs weights to average, and the model has none that are trained. Build the model "
-                f"before `fit`, or leave the average out. Received: {self.model.name!r} of {len(self.model.weights)} weights"
+                "before `fit`, or leave the average out. "
+                f"Received: {self.model.name!r} of {len(self.model.weights)} weights"
             )
         if self.model.steps_per_execution != 1:
             raise ValueError(
                 "A moving average is updated after every step, and Keras calls back after several. "
                 f"Received: steps_per_execution={self.model.steps_per_execution}. Compile with steps_per_execution=1."
             )
-        self._update = self._function(self._update_all)  # anew: `compile` may have changed the optimizers
+        self._mark = self._function(self._mark_seen)  # anew: `compile` may have changed the optimizers
+        self._update = self._function(self._update_all)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._first = True
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._first:  # only here have all callbacks begun, and the one that restores a checkpoint has done so
-            self._function(self._mark)()
+            self._mark()
             self._first = False
 
     def on_train_batch_end(self, batch, logs=None):
@@ -159,7 +161,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):
         iterations = [tf.cast(ops.convert_to_tensor(optimizer.iterations), tf.int64) for optimizer in optimizers]
         return tf.reduce_max(tf.stack([tf.zeros((), tf.int64), *iterations]))
 
-    def _mark(self) -> None:
+    def _mark_seen(self) -> None:
         self._each(self._seen, lambda seen, t: seen.assign(t), self._iterations())
 
     def _update_all(self) -> None:

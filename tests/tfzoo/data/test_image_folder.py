@@ -1,11 +1,14 @@
 """The user's own folder: what is read, how it is cut, and everything that is refused."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import tfzoo
+from apps import train
 from apps.recipes import unet as recipe
 from tfzoo.data import image_folder
 
@@ -245,7 +248,8 @@ def test_recipe_trains_on_a_folder(tmp_path):
     keras.utils.set_random_seed(0)
     opened = recipe.datasets(str(tmp_path), (32, 32, 3), batch_size=4, seed=0)
     model = tfzoo.build("unet", "tiny")
-    recipe.compile(model, learning_rate=1e-2, steps=150)
+    options = train.DEFAULTS | {"learning_rate": 1e-2, "epochs": 1, "steps_per_epoch": 150}
+    recipe.compile(model, optimizer=functools.partial(train.optimizer, options), jit_compile=False)
     model.fit(opened.training, steps_per_epoch=150, verbose=0, shuffle=False, validation_data=opened.validation)
     figures = recipe.evaluate(model, opened.held_out)
     assert figures["iou"] > 0.8 > figures["all_foreground_iou"] + 0.2
