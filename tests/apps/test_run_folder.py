@@ -176,5 +176,6 @@ def test_stopping_early(patience, losses, stops, tmp_path):
         log.on_epoch_end(epoch, {"val_loss": loss})
     stop = run_folder.StopEarly(patience, log)
     stop.set_model(small())
+    stop.model.stop_training = False  # as fit has it
     stop.on_epoch_end(len(losses), {})
     assert stop.reached() == stops == bool(stop.model.stop_training)

@@ -1,7 +1,12 @@
 import csv
 import json
+import os
+import pathlib
+import signal
 import string
+import subprocess
 import sys
+import time
 
 import hypothesis
 import keras
@@ -174,3 +179,185 @@ def test_parse_takes_the_rest_for_text():
 def test_parse_lists_all_that_are_no_pairs():
     with pytest.raises(ValueError, match=r"KEY=VALUE.*Received: alone, 3=4, =5"):
         parse(["alone", "a=1", "3=4", "=5"])
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+LONG = ("unet", "--size", "tiny", "--epochs", "3", "--steps-per-epoch", "6", "--batch-size", "4", "--ema", ".9")
+LONG += ("--checkpoint-steps", "2", "--set", "dropout=.1", "--set", "batch_norm=True")
+
+
+def process(*arguments):
+    """Start `tfzoo` as a process of its own."""
+    command = [sys.executable, "-m", "apps", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(step, folder, running):
+    """Wait until a run has a checkpoint of that step or a later one."""
+    for _ in range(1200):
+        there = [int(path.stem.partition("-")[2]) for path in folder.glob("checkpoints/step-*.index")]
+        if max(there, default=0) >= step:
+            return
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.05)
+    raise AssertionError(f"no checkpoint of step {step} within a minute")
+
+
+def assert_same(one, other):
+    assert (one / "log.csv").read_text() == (other / "log.csv").read_text()
+    for name in ("model.keras", "best.keras"):
+        a, b = (keras.models.load_model(folder / name).get_weights() for folder in (one, other))
+        for left, right in zip(a, b, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    running = process("train", *LONG, "--output", folder)
+    assert running.wait() == 0, running.stdout.read()
+    return folder
+
+
+def test_a_run_that_is_killed_three_times_ends_as_if_it_had_not_been(whole, tmp_path):
+    for step in (2, 6, 14):
+        running = process("train", *LONG, "--output", tmp_path / "run")
+        wait_for(step, tmp_path / "run", running)
+        running.kill()
+        assert running.wait() == -signal.SIGKILL and not (tmp_path / "run" / "training.json").exists()
+    running = process("train", "unet", "--output", tmp_path / "run")  # the other options are the run's
+    said, _ = running.communicate()
+    assert running.returncode == 0 and "going on after step 1" in said, said
+    assert_same(whole, tmp_path / "run")
+
+
+def test_sigterm_saves_and_exits_with_143(whole, tmp_path):
+    running = process("train", *LONG, "--output", tmp_path / "run")
+    wait_for(2, tmp_path / "run", running)
+    running.terminate()
+    start = time.monotonic()
+    said, _ = running.communicate()
+    assert running.returncode == 143 and "stopped by SIGTERM" in said, said
+    assert time.monotonic() - start < 10
+    running = process("train", *LONG, "--output", tmp_path / "run", "--resume")
+    assert running.wait() == 0, running.stdout.read()
+    assert_same(whole, tmp_path / "run")
+
+
+def test_two_workers_of_which_one_is_killed(whole, tmp_path):
+    launch = ("launch", "--workers", "2", "--", "train", *LONG, "--output")
+    undisturbed = process(*launch, tmp_path / "whole")
+    said, _ = undisturbed.communicate()
+    assert undisturbed.returncode == 0, said
+    running = process(*launch, tmp_path / "run")
+    wait_for(8, tmp_path / "run", running)
+    children = pathlib.Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    os.kill(int(children[1]), signal.SIGKILL)
+    said, _ = running.communicate()
+    assert running.returncode == 3 and "SIGKILL" in said, said
+    assert not any(pathlib.Path(f"/proc/{child}").exists() for child in children)
+    running = process(*launch, tmp_path / "run")
+    said, _ = running.communicate()
+    assert running.returncode == 0, said
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.fixture
+def unfinished(invoke, tmp_path):
+    """A run whose end was taken away."""
+    result = invoke("train", "unet", *TINY, "--checkpoint-steps", "2", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "run" / "training.json").unlink()
+    return tmp_path / "run"
+
+
+def test_options_that_differ_from_the_runs_are_listed_at_once(unfinished, invoke):
+    before = {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()}
+    different = ("--batch-size", "5", "--ema", ".5", "--set", "dropout=.1")
+    result = invoke("train", "unet", "--size", "tiny", *different, "--output", unfinished)
+    assert result.exit_code == 2
+    for said in ("batch_size: 4 there, 5 now", "ema: 0.0 there, 0.5 now", "settings: {} there", "another folder"):
+        assert said in result.stderr
+    assert "size: " not in result.stderr.replace("batch_size: ", "")
+    assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_checkpoint_and_the_way_on(unfinished, invoke):
+    path = next(unfinished.glob("checkpoints/step-2.data-*"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    result = invoke("train", "unet", "--output", unfinished, "--from-step", "2")
+    assert result.exit_code == 2 and "step 2 cannot be read back" in result.stderr
+    assert "There is none before it" in result.stderr
+    path.write_bytes(whole)
+    result = invoke("train", "unet", "--output", unfinished, "--from-step", "9")
+    assert result.exit_code == 2 and "Accepted for --from-step: 2, 3" in result.stderr
+    result = invoke("train", "unet", "--output", unfinished, "--from-step", "2")
+    assert result.exit_code == 0, result.stderr
+    assert (unfinished / "training.json").exists()
+
+
+def test_resume_and_no_resume_are_held_to(unfinished, invoke, tmp_path):
+    result = invoke("train", "unet", "--output", unfinished, "--no-resume")
+    assert result.exit_code == 2 and "holds an unfinished run" in result.stderr
+    result = invoke("train", "unet", "--output", tmp_path / "none", "--resume")
+    assert result.exit_code == 2 and "holds none" in result.stderr and not (tmp_path / "none").exists()
+
+
+def test_a_finished_run_is_not_overwritten(trained, invoke):
+    result = invoke("train", "unet", *TINY, "--output", trained)
+    assert result.exit_code == 2 and "new or empty" in result.stderr
+
+
+def test_a_dry_run_writes_nothing(invoke, tmp_path):
+    result = invoke("train", "unet", *TINY, "--dry-run", "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert "would train 3 steps" in result.stdout and "schedule = 'cosine'" in result.stdout
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--precision", "mixed_bfloat16"),
+        ("--precision", "mixed_float16"),
+        ("--jit",),
+        ("--accumulate", "2"),
+        ("--clip", ".1"),
+        ("--schedule", "step", "--warm-up", "0"),
+        ("--schedule", "constant"),
+        ("--ema", ".5"),
+    ],
+    ids=lambda options: options[-1] if len(options) == 1 else " ".join(options[:2]),
+)
+def test_every_option_changes_what_is_learned(options, trained, invoke, tmp_path):
+    result = invoke("train", "unet", *TINY, *options, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert keras.config.dtype_policy().name == "float32"
+    a, b = (keras.models.load_model(folder / "model.keras").get_weights() for folder in (trained, tmp_path / "run"))
+    assert any((left != right).any() for left, right in zip(a, b, strict=True))
+    assert all(np.isfinite(right).all() for right in b)
+
+
+def test_early_stopping_ends_the_run(invoke, tmp_path):
+    still = ("--epochs", "6", "--learning-rate", "1e-30", "--early-stopping", "2")  # no epoch is better than the first
+    run = ("--size", "tiny", "--steps-per-epoch", "1", "--batch-size", "2", *still, "--output", tmp_path / "run")
+    result = invoke("train", "unet", *run)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "training.json").read_text()) == {"epochs": 3, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--precision", "half"), "--precision must be one of float32"),
+        (("--schedule", "sine"), "'constant', 'cosine', 'step'"),
+        (("--strategy", "two"), "no strategy 'two'"),
+        (("--strategy", "multi-worker"), "tfzoo launch"),
+        (("--ema", "1"), "--ema must be at least 0 and less than 1"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options, said, invoke, tmp_path):
+    result = invoke("train", "unet", *TINY, *options, "--output", tmp_path / "run")
+    assert result.exit_code == 2 and said in result.stderr and not (tmp_path / "run").exists()

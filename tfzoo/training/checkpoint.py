@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator
 
+from tfzoo.training.distributed_fit import average_statistics
+
 
 def kept(folder: pathlib.Path) -> list[int]:
     """List the complete checkpoints of a folder.
@@ -75,6 +77,8 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = epoch
         if self.begin:
             self.restore(self.begin)
+            if self.begin % self.steps_per_epoch == 0:  # the states are those of the epoch before
+                self.model.reset_metrics()
             self.begin = 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -87,6 +91,10 @@ class Checkpoints(keras.callbacks.Callback):
                 self.save(steps)
             if preempted:
                 self.end(f"after step {steps}")
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Let all replicas judge the same model."""
+        average_statistics(self.model)
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """At SIGTERM in a validation, end: what the epoch's last checkpoint lacks is made again."""
@@ -135,6 +143,7 @@ class Checkpoints(keras.callbacks.Callback):
         Raises:
             FloatingPointError: A weight is no longer a number, so that nothing can be learned from here.
         """
+        average_statistics(self.model)
         bad = [w.path for w in self.model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
         if bad:
             raise FloatingPointError(f"the weights are no longer finite at step {steps}: {', '.join(bad[:5])}")
@@ -160,7 +169,7 @@ class Checkpoints(keras.callbacks.Callback):
         path = self.folder / f"step-{steps}"
         try:
             self.checkpoint().restore(str(path)).assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError) as error:
             older = [n for n in kept(self.folder) if n < steps]
             remedy = (
                 f"The one before it may be whole: add --from-step {older[-1]}"

@@ -212,6 +212,32 @@ def summed(gradients: list) -> list:
     return [None if gradient is None else next(total) for gradient in gradients]
 
 
+def average_statistics(model: keras.Model) -> None:
+    """Give every replica the mean of what the replicas hold of weights that no optimizer changes.
+
+    Keras lets each replica keep its own statistics of a BatchNormalization that is not synchronised, and would judge a
+    model by other statistics on every device, and save those of the first.
+
+    Args:
+        model: Built; on one device it stays as it is.
+    """
+    strategy = model.distribute_strategy
+    own = [v.value for v in model.non_trainable_variables if v.dtype.startswith(("float", "bfloat"))]
+    if strategy.num_replicas_in_sync == 1 or not own:
+        return
+
+    def mean():
+        values = [tf.identity(variable) for variable in own]
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+
+    @tf.function
+    def means():
+        return strategy.run(mean)
+
+    for variable, value in zip(own, means(), strict=True):
+        strategy.extended.update(variable, lambda variable, value: variable.assign(value), args=(value,))
+
+
 def element_spec(iterator: trainer.TFEpochIterator) -> Any:
     """Give the shapes and types of a replica's batch, without taking one."""
     return tree.map_structure(

@@ -49,5 +49,5 @@ def describe(batch: Any) -> str:
         array = np.asarray(value)
         good = array[np.isfinite(array)]
         figures = f"{good.min():.4g} to {good.max():.4g}, mean {good.mean():.4g}" if good.size else "empty"
-        lines.append(f"[{', '.join(map(str, path))}] {array.shape} {figures}, {array.size - good.size} not finite")
+        lines.append(f"{' '.join(map(str, (*path, array.shape)))} {figures}, {array.size - good.size} not finite")
     return "; ".join(lines)

@@ -49,10 +49,16 @@ def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
         return from_tf_config(os.environ["TF_CONFIG"])
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         try:
-            gpus = get_num_gpus()
+            gpus = 0 if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" else get_num_gpus()
         except (OSError, RuntimeError):  # a node without nvidia-smi
             gpus = 0
-        return tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=gpus)
+        if gpus:
+            return tf.distribute.cluster_resolver.SlurmClusterResolver(gpus_per_node=gpus)
+        # TensorFlow's resolver counts a node's workers by its GPUs.
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        return tf.distribute.cluster_resolver.SlurmClusterResolver(
+            gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+        )
     return None
 
 
