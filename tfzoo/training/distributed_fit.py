@@ -216,13 +216,14 @@ def average_statistics(model: keras.Model) -> None:
     """Give every replica the mean of what the replicas hold of weights that no optimizer changes.
 
     Keras lets each replica keep its own statistics of a BatchNormalization that is not synchronised, and would judge a
-    model by other statistics on every device, and save those of the first.
+    model by other statistics on every device, and save those of the first. So it is with the states of metrics.
 
     Args:
         model: Built; on one device it stays as it is.
     """
     strategy = model.distribute_strategy
-    own = [v.value for v in model.non_trainable_variables if v.dtype.startswith(("float", "bfloat"))]
+    states = [*model.non_trainable_variables, *model.metrics_variables]
+    own = list({id(v): v.value for v in states if "float" in v.dtype}.values())
     if strategy.num_replicas_in_sync == 1 or not own:
         return
 
