@@ -75,7 +75,18 @@ def unet() -> str:
     )
 
 
-PARTS = {"operators": operators, "benchmark": benchmark, "unet": unet}
+def allreduce(parameters: int = 1_941_105) -> str:
+    """The time of a ring all-reduce of the U-Net's gradients, by the formula of docs/distributed.md."""
+    rows = []
+    for workers in (2, 4, 8, 16, 64):
+        sent = 2 * (workers - 1) / workers * 4 * parameters  # bytes
+        rows.append(
+            [workers, f"{sent / 1e6:.1f} MB", *(f"{8 * sent / gigabits / 1e6:.2f} ms" for gigabits in (10, 100))]
+        )
+    return table(["workers", "sent by each", "10 Gbit/s", "100 Gbit/s"], rows)
+
+
+PARTS = {"operators": operators, "benchmark": benchmark, "unet": unet, "allreduce": allreduce}
 
 
 def fill(text: str) -> str:

@@ -8,8 +8,9 @@ Keras 3's trainer for TensorFlow falls short of that in five places (read and me
 2. It then fails on the logs, numbers without a batch axis, which it reduces along their first axis.
 3. Every replica's loss counts 1/replicas, also in a last batch that leaves some replicas fewer examples than others,
    or none. Here it counts by its examples. A loss function that gives one number for the batch is not scaled at all.
-4. Gradients are clipped, accumulated and looked at for overflow (mixed_float16) before they are added up over the
-   replicas, so each of these gives other weights than one device does. Here they are added up first.
+4. Gradients are clipped and looked at for overflow (mixed_float16) before they are added up over the replicas, so
+   either gives other weights than one device does. Here they are added up first. (Keras' accumulation of gradients
+   fails on several devices; that is left as it is.)
 5. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
 
 The repairs replace functions of Keras while `repaired` lasts, and never become a part of a model. They are written
@@ -91,7 +92,7 @@ def repaired(model: keras.Model, first_step: int = 0) -> Iterator[None]:
     Args:
         model: The model to be called; made and compiled in its strategy's scope.
         first_step: Where the first epoch of `fit` begins: so many steps are left out, and the data set given to `fit`
-            begins behind their batches.
+            begins behind their batches and is endless, as Keras counts the steps left out as batches taken.
 
     Raises:
         RuntimeError: This Keras is not the one that the repairs were written for.
