@@ -86,7 +86,18 @@ def allreduce(parameters: int = 1_941_105) -> str:
     return table(["workers", "sent by each", "10 Gbit/s", "100 Gbit/s"], rows)
 
 
-PARTS = {"operators": operators, "benchmark": benchmark, "unet": unet, "allreduce": allreduce}
+def resume() -> str:
+    """The kills of benchmarks/resume.py."""
+    record = newest("benchmarks-resume")
+    model, best = (f"{difference:g}" for difference in record["differences"].values())
+    return (
+        f"Killed {record['kills']} times in {record['steps']} steps, at random: `model.keras` differs by {model} from "
+        f"that of the undisturbed run, `best.keras` by {best}, `log.csv` is "
+        f"{'the same' if record['same_log'] else 'not the same'}.\nMeasured {record['date']} by `benchmarks/resume.py`."
+    )
+
+
+PARTS = {"resume": resume, "operators": operators, "benchmark": benchmark, "unet": unet, "allreduce": allreduce}
 
 
 def fill(text: str) -> str:
