@@ -130,7 +130,7 @@ class Checkpoints(keras.callbacks.Callback):
     def checkpoint(self) -> tf.train.Checkpoint:
         """Give what is saved and restored: every variable, by its place in the model."""
         found = [variable for owner in self.others for variable in owner.variables]
-        found = [getattr(variable, "value", None) if isinstance(variable, keras.Variable) else variable
+        found = [variable.value if isinstance(variable, keras.Variable) else variable
                  for variable in variables(self.model) + found]  # fmt: skip
         return tf.train.Checkpoint(variables={f"{i:05d}": variable for i, variable in enumerate(found)})
 
