@@ -203,11 +203,9 @@ def train(
             f"--batch-size is shared by all devices, so it must be {chosen.num_replicas_in_sync} or more. "
             f"Received: {options['batch_size']}"
         )
-    if options["accumulate"] > 1 and chosen.num_replicas_in_sync > 1:
-        raise ValueError(
-            f"--accumulate works on one device, and there are {chosen.num_replicas_in_sync}. Give a larger "
-            "--batch-size, as every device computes its part of it."
-        )
+    several = chosen.num_replicas_in_sync > 1
+    if options["jit"] and several and not all("GPU" in device for device in chosen.extended.worker_devices):
+        raise ValueError("--jit works on one device or on GPUs: XLA cannot add gradients up over CPUs. Leave it out.")
     keras.utils.set_random_seed(options["seed"])
     per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
 
@@ -221,7 +219,7 @@ def train(
         datasets = steps.datasets(options["data"], shape, **data, start=start)
         steps.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
     print_(chief, f"{name} ({model.count_params():,} parameters) on {datasets.description}")
-    if chosen.num_replicas_in_sync > 1:
+    if several:
         print_(chief, f"{type(chosen).__name__}: {chosen.num_replicas_in_sync} devices in step")
     if dry_run:
         print_(chief, f"would train {epochs * per_epoch - start} steps into {output}:")

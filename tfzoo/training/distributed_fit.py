@@ -1,6 +1,6 @@
 """`fit`, `evaluate` and `predict` under a `tf.distribute` strategy: the same numbers as on one device.
 
-Keras 3's trainer for TensorFlow falls short of that in five places (read and measured in 3.15):
+Keras 3's trainer for TensorFlow falls short of that in six places (read and measured in 3.15):
 
 1. Under `MultiWorkerMirroredStrategy` a call fails before its first step: to build the model, the trainer averages the
    first batch over the workers and takes away its batch axis (keras#20585). Here the model is built from the shapes
@@ -9,9 +9,10 @@ Keras 3's trainer for TensorFlow falls short of that in five places (read and me
 3. Every replica's loss counts 1/replicas, also in a last batch that leaves some replicas fewer examples than others,
    or none. Here it counts by its examples. A loss function that gives one number for the batch is not scaled at all.
 4. Gradients are clipped and looked at for overflow (mixed_float16) before they are added up over the replicas, so
-   either gives other weights than one device does. Here they are added up first. (Keras' accumulation of gradients
-   fails on several devices; that is left as it is.)
-5. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
+   either gives other weights than one device does. Here they are added up first.
+5. Accumulating gradients fails: it changes variables in a branch that each replica takes on its own. Here all take it
+   together.
+6. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
 
 The repairs replace functions of Keras while `repaired` lasts, and never become a part of a model. They are written
 against one version of them: `expect` compares the signatures with those, and refuses another Keras by its number.
@@ -28,7 +29,7 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
-from keras import tree
+from keras import ops, tree
 from keras.src.backend.tensorflow import optimizer as tensorflow_optimizer
 from keras.src.backend.tensorflow import trainer
 from keras.src.losses import loss as losses
@@ -44,6 +45,7 @@ REPLACED = {
     (losses, "scale_loss_for_distribution"): "value",
     (losses, "unscale_loss_for_distribution"): "value",
     (base_optimizer.BaseOptimizer, "apply"): "self, grads, trainable_variables",
+    (base_optimizer.BaseOptimizer, "_backend_apply_gradients"): "self, grads, trainable_variables",
     (loss_scale_optimizer.LossScaleOptimizer, "apply"): "self, grads, trainable_variables",
     (tensorflow_optimizer.TFOptimizer, "_all_reduce_sum_gradients"): "self, grads_and_vars",
 }
@@ -51,6 +53,7 @@ USED = {
     (keras.Model, "_symbolic_build"): "self, iterator, data_batch",
     (keras.Model, "_flatten_layers"): "self, include_self, recursive",
     (trainer.TFEpochIterator, "_enumerate_iterator"): "self",
+    (base_optimizer.BaseOptimizer, "_get_variable_index"): "self, variable",
 }
 replica = threading.local()  # `.share`: the part of the global batch that the step being traced computes
 
@@ -180,6 +183,9 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
         (losses, "scale_loss_for_distribution"): scale_loss,
         (losses, "unscale_loss_for_distribution"): unscale_loss,
         (base_optimizer.BaseOptimizer, "apply"): summed_first(base_optimizer.BaseOptimizer.apply),
+        (base_optimizer.BaseOptimizer, "_backend_apply_gradients"): accumulate(
+            base_optimizer.BaseOptimizer._backend_apply_gradients
+        ),
         (loss_scale_optimizer.LossScaleOptimizer, "apply"): summed_first(loss_scale_optimizer.LossScaleOptimizer.apply),
         (tensorflow_optimizer.TFOptimizer, "_all_reduce_sum_gradients"): lambda self, grads_and_vars: grads_and_vars,
     }
@@ -211,6 +217,41 @@ def summed(gradients: list) -> list:
         return list(gradients)
     total = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
     return [None if gradient is None else next(total) for gradient in gradients]
+
+
+def accumulate(apply_gradients: Callable) -> Callable:
+    """Let the replicas accumulate gradients that are already added up, and take the optimizer's step together."""
+
+    @functools.wraps(apply_gradients)
+    def apply(self, grads, trainable_variables):
+        steps = self.gradient_accumulation_steps
+        if not steps or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            return apply_gradients(self, grads, trainable_variables)
+        accumulators = [self._accumulated_gradients[self._get_variable_index(v)].value for v in trainable_variables]
+
+        def step(grads):
+            self.gradient_accumulation_steps = None  # while this is traced: the branch that takes a step
+            try:
+                apply_gradients(self, [grad / steps for grad in grads], trainable_variables)
+            finally:
+                self.gradient_accumulation_steps = steps
+
+        def together(strategy, grads):
+            def change(function):
+                for variable, grad in zip(accumulators, grads, strict=True):
+                    strategy.extended.update(variable, function, args=(grad,))
+
+            def take_step():
+                values = strategy.extended.call_for_each_replica(lambda: [tf.identity(v) for v in accumulators])
+                strategy.extended.call_for_each_replica(step, args=(values,))
+                change(lambda variable, grad: variable.assign(tf.zeros_like(variable)))
+
+            change(lambda variable, grad: variable.assign_add(grad))
+            ops.cond((self._iterations + 1) % steps == 0, take_step, lambda: None)
+
+        tf.distribute.get_replica_context().merge_call(together, args=(grads,))
+
+    return apply
 
 
 def average_statistics(model: keras.Model) -> None:

@@ -143,6 +143,18 @@ CASES = {
         lambda: compiled(network(), keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=2.0**127), scale=4.0),
         EMPTY,
     ),
+    "accumulated": (
+        lambda: compiled(network(), sgd(gradient_accumulation_steps=3, global_clipnorm=0.1, weight_decay=0.1)),
+        EMPTY,
+    ),
+    "accumulated_loss_scale": (
+        lambda: compiled(
+            network(),
+            keras.optimizers.LossScaleOptimizer(sgd(gradient_accumulation_steps=3), initial_scale=2.0**127),
+            scale=4.0,
+        ),
+        EMPTY,
+    ),
     "own_step": (lambda: compiled(network(kind=OwnStep), sgd()), EMPTY),
     "two_optimizers": (two_optimizers, EMPTY),
 }
