@@ -198,13 +198,13 @@ def train(
     chosen = choose(strategy)
     chief = is_chief(chosen)
     start = where(output, begun, resume, from_step) if chief or begun else 0
-    if not chosen.num_replicas_in_sync <= options["batch_size"]:
+    devices = chosen.num_replicas_in_sync
+    if options["batch_size"] % devices:
         raise ValueError(
-            f"--batch-size is shared by all devices, so it must be {chosen.num_replicas_in_sync} or more. "
+            f"--batch-size is shared by all {devices} devices, so it must be a multiple of {devices}. "
             f"Received: {options['batch_size']}"
         )
-    several = chosen.num_replicas_in_sync > 1
-    if options["jit"] and several and not all("GPU" in device for device in chosen.extended.worker_devices):
+    if options["jit"] and devices > 1 and not all("GPU" in device for device in chosen.extended.worker_devices):
         raise ValueError("--jit works on one device or on GPUs: XLA cannot add gradients up over CPUs. Leave it out.")
     keras.utils.set_random_seed(options["seed"])
     per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
@@ -219,8 +219,8 @@ def train(
         datasets = steps.datasets(options["data"], shape, **data, start=start)
         steps.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
     print_(chief, f"{name} ({model.count_params():,} parameters) on {datasets.description}")
-    if several:
-        print_(chief, f"{type(chosen).__name__}: {chosen.num_replicas_in_sync} devices in step")
+    if devices > 1:
+        print_(chief, f"{type(chosen).__name__}: {devices} devices in step")
     if dry_run:
         print_(chief, f"would train {epochs * per_epoch - start} steps into {output}:")
         for key, value in options.items():
@@ -357,9 +357,14 @@ def optimizer(options: dict[str, Any], kind: type, **arguments: Any):
 
 
 def shared(dataset):
-    """Let each worker take its own part of every batch."""
+    """Let each worker take its own part of every batch, unless the data set is its own part."""
     import tensorflow as tf
 
+    kinds = tf.data.experimental.AutoShardPolicy
     how = tf.data.Options()
-    how.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return dataset.with_options(how)
+    how.experimental_distribute.auto_shard_policy = kinds.DATA
+    return (
+        dataset
+        if dataset.options().experimental_distribute.auto_shard_policy == kinds.OFF
+        else dataset.with_options(how)
+    )

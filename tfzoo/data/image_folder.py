@@ -63,6 +63,10 @@ def datasets(
             "a folder's pictures are brought to one fixed size: image_shape must be (height, width, 1 or 3). "
             f"Received: image_shape={image_shape}"
         )
+    import tensorflow as tf
+
+    from tfzoo.data.numbers import endless
+
     found = pairs(folder, classes)
     order = np.random.default_rng(seed).permutation(len(found))
     kept = max(round(share * len(found)), 1)
@@ -77,11 +81,12 @@ def datasets(
         return example(training[shuffled(epoch)[i]], image_shape, classes, np.random.default_rng([seed, epoch, i]))
 
     def judge(some: list[Pair]):
-        made = stream(lambda n: example(some[n], image_shape, classes), len(some), image_shape)
+        numbers = tf.data.Dataset.range(len(some))
+        made = load(numbers, lambda n: example(some[n], image_shape, classes), image_shape)
         return made.batch(batch_size).prefetch(4)
 
     return (
-        stream(train, 2**62, image_shape, start * batch_size).batch(batch_size, drop_remainder=True).prefetch(4),
+        load(endless(batch_size, start), train, image_shape).batch(batch_size, drop_remainder=True).prefetch(4),
         judge(validation),
         judge(held_out),
         f"{folder}: {len(training)} pictures to train on, {kept} for validation, {kept} held out",
@@ -224,13 +229,13 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
     return image.astype(np.float32), np.ascontiguousarray(mask)
 
 
-def stream(make: Callable, pictures: int, image_shape: tuple[int, int, int], first: int = 0):
-    """Give `make(first)` to `make(pictures - 1)` as a `tf.data.Dataset` of images and masks."""
+def load(numbers, make: Callable, image_shape: tuple[int, int, int]):
+    """Turn a `tf.data.Dataset` of numbers into one of the images and masks that `make` gives for them."""
     import tensorflow as tf
 
-    def load(n):
+    def one(n):
         image, mask = tf.numpy_function(lambda n: make(int(n)), [n], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
     # Decoding large photographs takes longer than a training step; Pillow lets go of Python's lock for it.
-    return tf.data.Dataset.range(first, pictures).map(load, num_parallel_calls=2, deterministic=True)
+    return numbers.map(one, num_parallel_calls=2, deterministic=True)

@@ -96,7 +96,7 @@ def dataset(
         batch_size: Pictures in a batch.
         seed: Any integer from 0.
         pictures: How many pictures to give once; None for an endless stream, new in every epoch of `EPOCH`.
-        start: The batch that the stream begins with.
+        start: The batch that an endless stream begins with.
 
     Returns:
         A `tf.data.Dataset` of float32 images `(B, H, W, 3)` in [0, 1] and masks `(B, H, W, 1)` in {0, 1}.
@@ -105,6 +105,8 @@ def dataset(
         ValueError: An unknown split or an image shape that digits do not fit in.
     """
     import tensorflow as tf
+
+    from tfzoo.data.numbers import endless
 
     check(split, image_shape)
 
@@ -116,7 +118,7 @@ def dataset(
         image, mask = tf.numpy_function(make, [n], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
-    numbers = tf.data.Dataset.range(start * batch_size, 2**62 if pictures is None else pictures)
+    numbers = endless(batch_size, start) if pictures is None else tf.data.Dataset.range(pictures)
     return numbers.map(load).batch(batch_size, drop_remainder=pictures is None).prefetch(4)
 
 

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import keras
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator
 
-from tfzoo.training.distributed_fit import average_statistics
+from tfzoo.training.distributed_fit import all_reduce, average_statistics
 
 
 def kept(folder: pathlib.Path) -> list[int]:
@@ -129,9 +130,11 @@ class Checkpoints(keras.callbacks.Callback):
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """Give what is saved and restored: every variable, by its place in the model."""
-        found = [variable for owner in self.others for variable in owner.variables]
-        found = [variable.value if isinstance(variable, keras.Variable) else variable
-                 for variable in variables(self.model) + found]  # fmt: skip
+        self.hold = holder(self.model)
+        self.totals = [tf.Variable(tf.zeros(v.shape, v.dtype)) for v in self.model.metrics_variables]
+        found = variables(self.model) + [variable for owner in self.others for variable in owner.variables]
+        found = [variable.value if isinstance(variable, keras.Variable) else variable for variable in found]
+        found += self.totals
         return tf.train.Checkpoint(variables={f"{i:05d}": variable for i, variable in enumerate(found)})
 
     def save(self, steps: int) -> None:
@@ -155,6 +158,8 @@ class Checkpoints(keras.callbacks.Callback):
             self.manager = tf.train.CheckpointManager(
                 self.checkpoint(), str(folder), max_to_keep=2, checkpoint_name="step"
             )
+        for variable, total in zip(self.totals, self.hold(None), strict=True):
+            variable.assign(total)
         self.manager.save(checkpoint_number=steps)
 
     def restore(self, steps: int) -> None:
@@ -169,6 +174,7 @@ class Checkpoints(keras.callbacks.Callback):
         path = self.folder / f"step-{steps}"
         try:
             self.checkpoint().restore(str(path)).assert_consumed()
+            self.hold([tf.identity(total) for total in self.totals])
         except (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError) as error:
             older = [n for n in kept(self.folder) if n < steps]
             remedy = (
@@ -182,14 +188,43 @@ class Checkpoints(keras.callbacks.Callback):
             ) from error
 
 
+def holder(model: keras.Model) -> Callable:
+    """Make a function after which the first replica holds all that the metrics have counted, and the others nothing.
+
+    TensorFlow would give each replica an equal part of a total that it restores, whole numbers rounded down.
+
+    Args:
+        model: Its metrics have their variables.
+
+    Returns:
+        A function of the totals, or of None for the sums of what the replicas hold; gives the totals.
+    """
+    strategy = model.distribute_strategy
+    states = [variable.value for variable in model.metrics_variables]
+
+    def at_first(totals):
+        if totals is None:
+            totals = all_reduce(tf.distribute.ReduceOp.SUM, [tf.identity(state) for state in states])
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group == 0
+        for state, total in zip(states, totals, strict=True):
+            state.assign(tf.where(first, total, tf.zeros_like(total)))
+        return totals
+
+    @tf.function
+    def hold(totals):
+        return [strategy.experimental_local_results(total)[0] for total in strategy.run(at_first, [totals])]
+
+    return hold if states else lambda totals: []
+
+
 def variables(model: keras.Model) -> list[keras.Variable]:
-    """List everything of a model that a step reads or changes.
+    """List everything of a model that a step reads or changes, but for the states of the metrics.
 
     Args:
         model: Built and compiled; its optimizers are its attributes.
 
     Returns:
-        Weights, seeds, states of the metrics, the optimizers' variables and the seed of random layers without one.
+        Weights, seeds, the optimizers' variables and the seed of random layers without one.
 
     Raises:
         ValueError: An optimizer has no variables yet, so that they could not be restored.
@@ -202,6 +237,6 @@ def variables(model: keras.Model) -> list[keras.Variable]:
             f"these optimizers have no variables yet: {', '.join(unbuilt)}. Call `optimizer.build(variables)` in the "
             "model's `compile`, so that their state can be kept."
         )
-    found = [*model.variables, *model.metrics_variables, *(v for o in optimizers for v in o.variables)]
+    found = [*model.variables, *(v for o in optimizers for v in o.variables)]
     found.append(global_seed_generator().state)
     return list({id(variable): variable for variable in found}.values())

@@ -162,7 +162,8 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
         return scale_loss(loss) if number else loss
 
     def make(self, step_function):
-        return make_function(self, with_share(step_function))
+        norms = separate_norms(self) if step_function == self.train_step else []
+        return make_function(self, with_share(step_function, norms))
 
     def summed_first(apply):
         @functools.wraps(apply)
@@ -191,8 +192,20 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
     }
 
 
-def with_share(step: Callable) -> Callable:
-    """Let a replica's step know its share of the global batch; where batches may be ragged, the replicas add up."""
+def separate_norms(model: keras.Model) -> list[str]:
+    """Name the layers that take statistics of a replica's own examples, and so cannot do without any."""
+    kind = keras.layers.BatchNormalization
+    found = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
+    return [layer.name for layer in found if layer.trainable and not layer.synchronized]
+
+
+def with_share(step: Callable, norms: list[str]) -> Callable:
+    """Let a replica's step know its share of the global batch; where batches may be ragged, the replicas add up.
+
+    Args:
+        step: Of a batch.
+        norms: Layers because of which a replica without examples is an error.
+    """
 
     def shared(data):
         context = tf.distribute.get_replica_context()
@@ -200,6 +213,13 @@ def with_share(step: Callable) -> Callable:
         if context.num_replicas_in_sync == 1 or rows.shape[0] is not None:
             return step(data)
         own = tf.cast(tf.shape(rows)[0], tf.float32)
+        if norms:
+            tf.debugging.assert_positive(
+                own,
+                f"a device got no example of a batch, and {', '.join(norms)} takes its statistics of them. Make "
+                "all batches whole (drop_remainder=True) and no smaller than the devices, or use "
+                "BatchNormalization(synchronized=True)",
+            )
         replica.share = own / context.all_reduce(tf.distribute.ReduceOp.SUM, own)
         try:
             return step(data)
@@ -215,8 +235,17 @@ def summed(gradients: list) -> list:
     there = [gradient for gradient in gradients if gradient is not None]
     if context is None or context.num_replicas_in_sync == 1 or not there:
         return list(gradients)
-    total = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    total = iter(all_reduce(tf.distribute.ReduceOp.SUM, there))
     return [None if gradient is None else next(total) for gradient in gradients]
+
+
+def all_reduce(how: tf.distribute.ReduceOp, values: list) -> list:
+    """Reduce values over the replicas, those of one type together: TensorFlow packs them into one."""
+    context, results = tf.distribute.get_replica_context(), {}
+    for dtype in dict.fromkeys(value.dtype for value in values):
+        places = [i for i, value in enumerate(values) if value.dtype == dtype]
+        results |= zip(places, context.all_reduce(how, [values[i] for i in places]), strict=True)
+    return [results[i] for i in range(len(values))]
 
 
 def accumulate(apply_gradients: Callable) -> Callable:
@@ -258,20 +287,18 @@ def average_statistics(model: keras.Model) -> None:
     """Give every replica the mean of what the replicas hold of weights that no optimizer changes.
 
     Keras lets each replica keep its own statistics of a BatchNormalization that is not synchronised, and would judge a
-    model by other statistics on every device, and save those of the first. So it is with the states of metrics.
+    model by other statistics on every device, and save those of the first.
 
     Args:
         model: Built; on one device it stays as it is.
     """
     strategy = model.distribute_strategy
-    states = [*model.non_trainable_variables, *model.metrics_variables]
-    own = list({id(v): v.value for v in states if "float" in v.dtype}.values())
+    own = list({id(v): v.value for v in model.non_trainable_variables if "float" in v.dtype}.values())
     if strategy.num_replicas_in_sync == 1 or not own:
         return
 
     def mean():
-        values = [tf.identity(variable) for variable in own]
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        return all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(variable) for variable in own])
 
     @tf.function
     def means():

@@ -85,3 +85,13 @@ def from_tf_config(text: str) -> tf.distribute.cluster_resolver.ClusterResolver 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Tell whether this process is the one that writes; true where there is no other."""
     return strategy.extended.should_checkpoint
+
+
+def place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """Tell which of the workers this process is, from 0 on, and how many there are."""
+    resolver = strategy.cluster_resolver
+    if resolver is None:
+        return 0, 1
+    tasks = resolver.cluster_spec().as_dict()  # a chief comes first, as the replicas are numbered
+    before = len(tasks.get("chief", [])) if resolver.task_type == "worker" else 0
+    return before + resolver.task_id, sum(map(len, tasks.values()))

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfzoo.data.numbers import endless
 from tfzoo.training.distributed_fit import repaired, scale_loss, unscale_loss
 from tfzoo.training.two_optimizers import TwoOptimizers
 
@@ -220,6 +221,33 @@ def train(case, strategy, repair=repaired):
     return {f"{case}:{name}": value for name, value in results.items()}
 
 
+def rows(strategy):
+    """Give the numbers that this process gets in five steps, from the fourth on, and those that it made for them."""
+    made = []
+
+    def make(n):
+        made.append(int(n))
+        return n
+
+    with strategy.scope():
+        numbers = endless(BATCH, start=3)
+    numbers = numbers.map(lambda n: tf.ensure_shape(tf.numpy_function(make, [n], tf.int64), ())).batch(BATCH)
+    steps = iter(strategy.experimental_distribute_dataset(numbers))
+    found = [np.concatenate(strategy.experimental_local_results(next(steps))) for _ in range(5)]
+    return {"rows": found, "made": made}
+
+
+def refused(strategy):
+    """Give the message about a replica without examples for a BatchNormalization that is not synchronized."""
+    with strategy.scope():
+        model = compiled(network(layers.BatchNormalization(name="separate")), sgd())
+    try:
+        with repaired(model):
+            model.fit(data("", EMPTY), verbose=0)
+    except tf.errors.InvalidArgumentError as error:
+        return str(error)
+
+
 def main(way, path):
     if way == "mirrored":
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -232,9 +260,11 @@ def main(way, path):
     results = {}
     for case in CASES:
         results |= train(case, strategy)
+    results |= rows(strategy)
     if way == "mirrored":
         unrepaired = train("ragged", strategy, repair=contextlib.nullcontext)
         results |= {f"unrepaired {name}": value for name, value in unrepaired.items()}
+        results["refused"] = refused(strategy)
     np.savez(path, **results)
 
 

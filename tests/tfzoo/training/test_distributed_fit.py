@@ -104,6 +104,22 @@ def test_every_example_is_seen_once_per_epoch(results, way):
     np.testing.assert_array_equal(results[way]["own_step:seen"], np.ones((2, 33)))
 
 
+def test_a_worker_makes_its_own_rows_only(results):
+    steps = np.arange(24, 64).reshape(5, 8)
+    for way in ("one", "mirrored"):
+        np.testing.assert_array_equal(results[way]["rows"], steps)
+    for worker, own in (("worker0", steps[:, :4]), ("worker1", steps[:, 4:])):
+        np.testing.assert_array_equal(results[worker]["rows"], own)
+        made = results[worker]["made"]
+        assert set(own.ravel()) <= set(made) and set(made % 8) == set(own[0] % 8)
+
+
+def test_a_replica_without_examples_is_refused_where_it_would_be_no_number(results):
+    assert "a device got no example of a batch, and separate takes its statistics" in str(
+        results["mirrored"]["refused"]
+    )
+
+
 @pytest.mark.parametrize("way", ["one", *WAYS])
 def test_overflow_halves_the_loss_scale(results, way):
     iterations, scale = (results[way][f"loss_scale:optimizer0/{i}"] for i in (4, 3))

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -83,3 +84,15 @@ def test_slurm_names_the_workers(monkeypatch):
 def test_slurm_with_one_task_is_one_device(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert strategy.cluster() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "expected"), [("chief", 0, (0, 3)), ("worker", 0, (1, 3)), ("worker", 1, (2, 3))]
+)
+def test_the_place_of_a_worker(kind, index, expected, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, kind, index))
+    assert strategy.place(SimpleNamespace(cluster_resolver=strategy.cluster())) == expected
+
+
+def test_one_process_has_the_only_place():
+    assert strategy.place(strategy.choose("one")) == strategy.place(strategy.choose("mirrored")) == (0, 1)
