@@ -21,9 +21,10 @@ def run(
 ) -> int:
     """Run the command."""
     from apps.evaluate import evaluate, show
-    from apps.train import recipe, train
+    from apps.recipes import find
+    from apps.train import train
 
-    unet = recipe("unet")
+    unet = find("unet")
     given = {"size": size, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
     options = unet.DEMO | {key: value for key, value in given.items() if value is not None}
     output = output or free_folder(pathlib.Path("runs", "demo"))

@@ -36,14 +36,14 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
 
     _quiet.import_tensorflow()
     from apps import run_folder
-    from apps.train import recipe
+    from apps.recipes import find
     from bridge.files import aside
 
     run_folder.check(output)
     model = run_folder.load(target)
     folder = target if target.is_dir() else target.parent
     options = run_folder.options(folder) if (folder / "options.json").exists() else {"family": model.name}
-    steps = recipe(options["family"])
+    steps = find(options["family"])
     options = {**steps.DEFAULTS, "seed": 0, **options}
     datasets = steps.datasets(
         data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]

@@ -3,33 +3,15 @@
 import ast
 import contextlib
 import functools
-import importlib
-import math
 import pathlib
 import shlex
 import sys
-from types import ModuleType
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from apps import RunFailed
-
-# What every recipe has, unless its DEFAULTS say otherwise.
-DEFAULTS = {
-    "seed": 0,
-    "settings": {},
-    "precision": "float32",
-    "jit": False,
-    "schedule": "cosine",
-    "warm_up": 0.05,
-    "clip": 0.0,
-    "accumulate": 1,
-    "ema": 0.0,
-    "early_stopping": 0,
-    "checkpoint_steps": 100,
-}
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+from apps import RunFailed, recipes
 
 
 def run(
@@ -57,7 +39,7 @@ def run(
     early_stopping: Annotated[
         int | None, Option(min=0, help="Epochs without a lower validation loss; 0 is never.", show_default="0")
     ] = None,
-    precision: Annotated[str | None, Option(help=", ".join(PRECISIONS) + ".", show_default="float32")] = None,
+    precision: Annotated[str | None, Option(help=", ".join(recipes.PRECISIONS) + ".", show_default="float32")] = None,
     jit: Annotated[bool | None, Option("--jit/--no-jit", help="Compile the step with XLA.", show_default="no")] = None,
     seed: Annotated[
         int | None, Option(min=0, max=2**32 - 1, help="Decides every random choice.", show_default="0")
@@ -94,25 +76,6 @@ def run(
     if train(name, output, **given, **how):
         print(f"wrote {output}. Next: tfzoo evaluate {shlex.quote(str(output))}")
     return 0
-
-
-def recipe(name: str) -> ModuleType:
-    """Find a family's recipe by its file name.
-
-    Args:
-        name: A family.
-
-    Returns:
-        The module `apps.recipes.<name>`.
-
-    Raises:
-        ValueError: There is none.
-    """
-    files = pathlib.Path(__file__).parent.glob("recipes/[!_]*.py")
-    known = sorted(file.stem for file in files)
-    if name not in known:
-        raise ValueError(f"no recipe for the family {name!r}. Accepted: {', '.join(known)}.")
-    return importlib.import_module(f"apps.recipes.{name}")
 
 
 def parse(settings: list[str]) -> dict[str, Any]:
@@ -163,8 +126,8 @@ def train(
         from_step: The checkpoint to go on from; None for the newest.
         dry_run: Check everything, say what would be done and write nothing.
         title: Printed when all has been found right and the training begins.
-        given: Options as `DEFAULTS` and the recipe's `DEFAULTS` have them. What is not given is the unfinished run's,
-            or the recipe's.
+        given: Options as `recipes.DEFAULTS` and the recipe's `DEFAULTS` have them. What is not given is the unfinished
+            run's, or the recipe's.
 
     Returns:
         Whether this process is the one that wrote the run folder.
@@ -173,9 +136,9 @@ def train(
         ValueError: Something that was asked for cannot be; no folder is left behind.
         RunFailed: The loss is no longer a number, or there is no room left to write.
     """
-    steps = recipe(name)
-    options = DEFAULTS | steps.DEFAULTS | given
-    check(options, set(DEFAULTS) | set(steps.DEFAULTS))
+    recipe = recipes.find(name)
+    options = recipes.DEFAULTS | recipe.DEFAULTS | given
+    recipes.check(options, set(recipes.DEFAULTS) | set(recipe.DEFAULTS))
 
     from bridge import _quiet
 
@@ -185,11 +148,9 @@ def train(
     from apps import run_folder
     from tfzoo.training import checkpoint
     from tfzoo.training.distributed_fit import repaired
-    from tfzoo.training.ema import ExponentialMovingAverage
-    from tfzoo.training.nan_guard import StopAtNaN
     from tfzoo.training.strategy import choose, is_chief
 
-    if pathlib.Path(options["data"]).is_dir() and options["data"] != steps.DEFAULTS["data"]:
+    if pathlib.Path(options["data"]).is_dir() and options["data"] != recipe.DEFAULTS["data"]:
         options["data"] = str(pathlib.Path(options["data"]).absolute())  # the run may be evaluated from another folder
         given = {**given, "data": options["data"]}
     begun = run_folder.unfinished(output)
@@ -197,6 +158,7 @@ def train(
         options |= {k: v for k, v in run_folder.same(output, {"family": name, **given}).items() if k in options}
     chosen = choose(strategy)
     chief = is_chief(chosen)
+    say = print if chief else lambda text: None
     start = where(output, begun, resume, from_step) if chief or begun else 0
     devices = chosen.num_replicas_in_sync
     if options["batch_size"] % devices:
@@ -216,19 +178,19 @@ def train(
         model = build(name, options)
         data = {"batch_size": options["batch_size"], "seed": options["seed"]}
         shape = model.input_shape[1:]
-        datasets = steps.datasets(options["data"], shape, **data, start=start)
-        steps.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
-    print_(chief, f"{name} ({model.count_params():,} parameters) on {datasets.description}")
+        datasets = recipe.datasets(options["data"], shape, **data, start=start)
+        recipe.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
+    say(f"{name} ({model.count_params():,} parameters) on {datasets.description}")
     if devices > 1:
-        print_(chief, f"{type(chosen).__name__}: {devices} devices in step")
+        say(f"{type(chosen).__name__}: {devices} devices in step")
     if dry_run:
-        print_(chief, f"would train {epochs * per_epoch - start} steps into {output}:")
+        say(f"would train {epochs * per_epoch - start} steps into {output}:")
         for key, value in options.items():
-            print_(chief, f"  {key} = {value!r}")
+            say(f"  {key} = {value!r}")
         return False
 
     def batch_of(step):
-        return next(iter(steps.datasets(options["data"], shape, **data, start=step).training))
+        return next(iter(recipe.datasets(options["data"], shape, **data, start=step).training))
 
     with run_folder.room(output):
         if chief and not begun:
@@ -236,25 +198,9 @@ def train(
         if title:
             print(title)
         if start:
-            print_(chief, f"going on after step {start} of {epochs * per_epoch}")
+            say(f"going on after step {start} of {epochs * per_epoch}")
         log = run_folder.Log(output, start // per_epoch, write=chief)
-        averages = [ExponentialMovingAverage(options["ema"])] if options["ema"] else []
-        saved = averages[0].swapped if averages else contextlib.nullcontext
         stop = run_folder.StopEarly(options["early_stopping"], log)
-        callbacks = [
-            StopAtNaN(per_epoch, batch_of),
-            *averages,
-            *([run_folder.KeepModels(output, log, saved)] if chief else []),
-            log,
-            stop,
-            checkpoint.Checkpoints(
-                output / "checkpoints",
-                steps_per_epoch=per_epoch,
-                every=options["checkpoint_steps"],
-                begin=start,
-                others=averages,
-            ),
-        ]
         try:
             with repaired(model, first_step=start % per_epoch):
                 model.fit(
@@ -263,7 +209,7 @@ def train(
                     epochs=epochs,
                     steps_per_epoch=per_epoch,
                     validation_data=shared(datasets.validation),
-                    callbacks=callbacks,
+                    callbacks=callbacks(output, options, start, log, stop, chief, batch_of),
                     shuffle=False,  # the recipe's pipeline does it
                     # A bar is for people; a log gets a line per epoch.
                     verbose=0 if not chief else 1 if sys.stdout.isatty() else 2,
@@ -283,25 +229,37 @@ def train(
     return chief
 
 
-def print_(chief: bool, text: str) -> None:
-    """Print, if this process is the one that does."""
-    if chief:
-        print(text)
+def callbacks(
+    output: pathlib.Path, options: dict[str, Any], start: int, log, stop, chief: bool, batch_of: Callable
+) -> list:
+    """Give what watches, judges and keeps a training, in the order in which it has to be.
 
+    Args:
+        output: The run folder.
+        options: The run's.
+        start: The step that it begins behind.
+        log: A `run_folder.Log` of it.
+        stop: A `run_folder.StopEarly`.
+        chief: Whether this process writes.
+        batch_of: Gives the batch of a step.
+    """
+    from apps import run_folder
+    from tfzoo.training.checkpoint import Checkpoints
+    from tfzoo.training.ema import ExponentialMovingAverage
+    from tfzoo.training.nan_guard import StopAtNaN
 
-def check(options: dict[str, Any], known: set[str]) -> None:
-    """Refuse options that no device can make right; raises a ValueError that lists them."""
-    wrong = [f"no option {key!r}" for key in options if key not in known]
-    if "size" in options["settings"]:
-        wrong.append(f"the size is chosen by --size, not by --set. Received: --set size={options['settings']['size']}")
-    if not math.isfinite(options["learning_rate"]):
-        wrong.append(f"--learning-rate must be a finite number, such as 0.002. Received: {options['learning_rate']}")
-    if not 0 <= options["ema"] < 1:
-        wrong.append(f"--ema must be at least 0 and less than 1, such as 0.999. Received: {options['ema']}")
-    if options["precision"] not in PRECISIONS:
-        wrong.append(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {options['precision']}")
-    if wrong:
-        raise ValueError("\n".join(wrong))
+    per_epoch = options["steps_per_epoch"]
+    averages = [ExponentialMovingAverage(options["ema"])] if options["ema"] else []
+    saved = averages[0].swapped if averages else contextlib.nullcontext
+    every = options["checkpoint_steps"]
+    return [
+        StopAtNaN(per_epoch, batch_of),
+        *averages,
+        *([run_folder.KeepModels(output, log, saved)] if chief else []),
+        log,
+        stop,
+        Checkpoints(output / "checkpoints", steps_per_epoch=per_epoch, every=every, begin=start, others=averages),
+    ]
 
 
 def where(output: pathlib.Path, begun: bool, resume: bool | None, from_step: int | None) -> int:
@@ -361,10 +319,8 @@ def shared(dataset):
     import tensorflow as tf
 
     kinds = tf.data.experimental.AutoShardPolicy
+    if dataset.options().experimental_distribute.auto_shard_policy == kinds.OFF:  # of tfzoo.data.numbers
+        return dataset
     how = tf.data.Options()
     how.experimental_distribute.auto_shard_policy = kinds.DATA
-    return (
-        dataset
-        if dataset.options().experimental_distribute.auto_shard_policy == kinds.OFF
-        else dataset.with_options(how)
-    )
+    return dataset.with_options(how)

@@ -1,1 +1,60 @@
-"""How each model is trained: one file per model, found by its name."""
+"""How each model is trained: one file per model, found by its name.
+
+A recipe has `DEFAULTS`, `datasets` and `compile`; CONTRIBUTING.md says what they take and give.
+"""
+
+import importlib
+import math
+import pathlib
+from types import ModuleType
+from typing import Any
+
+# What every recipe has, unless its DEFAULTS say otherwise.
+DEFAULTS = {
+    "seed": 0,
+    "settings": {},
+    "precision": "float32",
+    "jit": False,
+    "schedule": "cosine",
+    "warm_up": 0.05,
+    "clip": 0.0,
+    "accumulate": 1,
+    "ema": 0.0,
+    "early_stopping": 0,
+    "checkpoint_steps": 100,
+}
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def find(name: str) -> ModuleType:
+    """Find a family's recipe by its file name.
+
+    Args:
+        name: A family.
+
+    Returns:
+        The module `apps.recipes.<name>`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    files = pathlib.Path(__file__).parent.glob("[!_]*.py")
+    known = sorted(file.stem for file in files)
+    if name not in known:
+        raise ValueError(f"no recipe for the family {name!r}. Accepted: {', '.join(known)}.")
+    return importlib.import_module(f"apps.recipes.{name}")
+
+
+def check(options: dict[str, Any], known: set[str]) -> None:
+    """Refuse options that no device can make right; raises a ValueError that lists them."""
+    wrong = [f"no option {key!r}" for key in options if key not in known]
+    if "size" in options["settings"]:
+        wrong.append(f"the size is chosen by --size, not by --set. Received: --set size={options['settings']['size']}")
+    if not math.isfinite(options["learning_rate"]):
+        wrong.append(f"--learning-rate must be a finite number, such as 0.002. Received: {options['learning_rate']}")
+    if not 0 <= options["ema"] < 1:
+        wrong.append(f"--ema must be at least 0 and less than 1, such as 0.999. Received: {options['ema']}")
+    if options["precision"] not in PRECISIONS:
+        wrong.append(f"--precision must be one of {', '.join(PRECISIONS)}. Received: {options['precision']}")
+    if wrong:
+        raise ValueError("\n".join(wrong))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.train import recipe
+from apps.recipes import find
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def run(trained, tmp_path):
 def test_the_figures_are_the_recipes(run, invoke):
     result = invoke("evaluate", run)
     assert result.exit_code == 0, result.stderr
-    unet = recipe("unet")
+    unet = find("unet")
     held_out = unet.datasets("pasted_digits", (32, 32, 3), batch_size=4, seed=0).held_out
     expected = unet.evaluate(keras.models.load_model(run / "best.keras"), held_out)
     assert json.loads((run / "evaluate.json").read_text()) == pytest.approx(expected)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from apps.train import parse, recipe, train
+from apps.recipes import find
+from apps.train import parse, train
 
 TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
 
@@ -26,7 +27,7 @@ def test_the_run_folder_holds_the_run(trained):
     }  # fmt: skip
     options = json.loads((trained / "options.json").read_text())
     assert options["family"] == "unet" and options["size"] == "tiny" and options["steps_per_epoch"] == 3
-    assert options["learning_rate"] == recipe("unet").DEFAULTS["learning_rate"] and options["seed"] == 0
+    assert options["learning_rate"] == find("unet").DEFAULTS["learning_rate"] and options["seed"] == 0
     rows = list(csv.DictReader((trained / "log.csv").open()))
     assert len(rows) == 1 and float(rows[0]["loss"]) > 0 and float(rows[0]["val_loss"]) > 0
 
@@ -97,7 +98,7 @@ def test_the_datas_name_is_not_taken_for_a_folder(invoke, tmp_path, monkeypatch)
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_gets_a_bar_and_a_log_a_line_per_epoch(terminal, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    options = {**recipe("unet").DEFAULTS, "size": "tiny", "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
+    options = {**find("unet").DEFAULTS, "size": "tiny", "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
     train("unet", tmp_path / "run", **options, seed=0, settings={})
     said = capsys.readouterr().out
     assert said.count("Epoch ") == 2
