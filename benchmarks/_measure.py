@@ -55,7 +55,12 @@ def compare(
             function()
             if i >= warm_up:
                 times[k].append(time.perf_counter() - start)
-    median = statistics.median
+    return summary(*times)
+
+
+def summary(ours: list[float], theirs: list[float], again: list[float], theirs_again: list[float]) -> dict[str, float]:
+    """Give the medians of alternating turns, as `compare` does."""
+    median, times = statistics.median, (ours, theirs, again, theirs_again)
     return {
         "ours": median(times[0] + times[2]),
         "theirs": median(times[1] + times[3]),
@@ -65,8 +70,13 @@ def compare(
     }
 
 
-def finish(results: dict[str, dict], goals: dict[str, float]) -> int:
+def finish(results: dict[str, dict], goals: dict[str, float], **more: dict) -> int:
     """Print a table of the ratios, write them as JSON where `--output FILE` says, and tell whether all goals were met.
+
+    Args:
+        results: Of `compare`, by name.
+        goals: The highest good ratio, by name.
+        **more: Figures without a goal, to be written besides.
 
     Returns:
         The exit code: 1 if a ratio is above its goal.
@@ -88,6 +98,7 @@ def finish(results: dict[str, dict], goals: dict[str, float]) -> int:
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "versions": versions,
             "results": {k: {**v, "goal": goals[k]} for k, v in results.items()},
+            **more,
         }
         output.write_text(json.dumps(record, indent=2) + "\n")
     return int(any(r["ratio"] > goals[name] for name, r in results.items()))
