@@ -98,6 +98,8 @@ def main() -> None:
     # The models are TensorFlow's, whatever Keras is set to elsewhere.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background job has it ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         application()(prog_name="tfzoo")
     except SystemExit as ended:
@@ -110,6 +112,12 @@ def main() -> None:
         name = type(error).__name__
         print(f"error: a fault of tfzoo itself ({name}): please report it with the lines above", file=sys.stderr)
         leave(RunFailed.exit_code)
+
+
+def interrupt(*_) -> NoReturn:
+    """Handle the first Ctrl-C; the second ends the process at once, even if nobody takes its last words."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 def leave(code: int) -> NoReturn:

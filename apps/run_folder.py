@@ -2,7 +2,8 @@
 
     options.json    what was asked for, the command line and the versions
     model.keras     the model after the last epoch
-    best.keras      the model after the epoch with the lowest validation loss
+    best.keras      the model after the epoch with the lowest validation loss, or the last where there is no such loss
+                    (a model of several networks: generator.keras, best_generator.keras, ...)
     log.csv         a line per epoch
     checkpoints/    the whole state of the training, the last two; an unfinished run goes on from there
     training.json   written last: the run is finished
@@ -26,6 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from apps import RunFailed, no_room
 from bridge.files import aside
@@ -72,6 +74,16 @@ def room(folder: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
+def check_new(folder: pathlib.Path) -> None:
+    """Refuse a folder that a run cannot begin in: one with something in it, or one that cannot be written."""
+    check(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(
+            f"the output folder must be new or empty, so that no run is overwritten. Received: {folder}, which has "
+            f"{', '.join(sorted(file.name for file in folder.iterdir())[:5])}. Name another with --output."
+        )
+
+
 def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
     """Begin a run folder: `options.json` and an empty `samples/`.
 
@@ -82,15 +94,11 @@ def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
     Raises:
         ValueError: The folder has something in it already, or cannot be written.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(
-            f"the output folder must be new or empty, so that no run is overwritten. Received: {folder}, which has "
-            f"{', '.join(sorted(file.name for file in folder.iterdir())[:5])}. Name another with --output."
-        )
-    check(folder)
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    check_new(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     versions = {package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "torch", "numpy")}
     write_json(folder / "options.json", {**options, "command": shlex.join(sys.argv), "versions": versions})
+    (folder / "samples").mkdir()  # last: a run that is killed here goes on
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:
@@ -110,6 +118,13 @@ def save(model: keras.Model, path: pathlib.Path) -> None:
     uncompiled = keras.Model(*structures(model), name=model.name)
     with aside(path) as side:
         uncompiled.save(side)
+
+
+def networks(model: keras.Model) -> dict[str, keras.Model]:
+    """Give the networks of a model by the names of its attributes; a model that is one is called "model"."""
+    found = {name: value for name, value in vars(model).items() if isinstance(value, keras.Model)}
+    own_call = type(model).call is not keras.Model.call
+    return {"model": model} if own_call or not found else found
 
 
 def structures(model: keras.Model) -> tuple[Any, Any]:
@@ -208,12 +223,12 @@ class Log(keras.callbacks.Callback):
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
 
     def losses(self) -> list[float]:
-        """Give the validation loss of every epoch so far."""
-        return [float(row["val_loss"]) for row in self.rows]
+        """Give the validation loss of every epoch so far; none where there is no validation."""
+        return [float(row["val_loss"]) for row in self.rows if "val_loss" in row]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Add the epoch's line."""
-        self.rows.append({"epoch": epoch, **{name: float(value) for name, value in sorted(logs.items())}})
+        self.rows.append({"epoch": epoch, **{name: np.asarray(value).tolist() for name, value in sorted(logs.items())}})
         if not self.write:
             return
         with aside(self.path) as side, side.open("w", newline="", encoding="utf-8") as file:
@@ -236,11 +251,13 @@ class KeepModels(keras.callbacks.Callback):
         self.folder, self.log, self.saved = folder, log, saved
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Save `model.keras`, and `best.keras` if the validation loss has never been as low."""
+        """Save the last networks, and the best if the validation loss has never been as low, or there is none."""
+        best = "val_loss" not in logs or logs["val_loss"] < min(self.log.losses(), default=float("inf"))
         with self.saved():
-            save(self.model, self.folder / "model.keras")
-            if logs["val_loss"] < min(self.log.losses(), default=float("inf")):
-                save(self.model, self.folder / "best.keras")
+            for name, network in networks(self.model).items():
+                save(network, self.folder / f"{name}.keras")
+                if best:
+                    save(network, self.folder / ("best.keras" if name == "model" else f"best_{name}.keras"))
 
 
 class StopEarly(keras.callbacks.Callback):

@@ -148,18 +148,28 @@ def train(
     from apps import run_folder
     from tfzoo.training import checkpoint
     from tfzoo.training.distributed_fit import repaired
-    from tfzoo.training.strategy import choose, is_chief
+    from tfzoo.training.strategy import choose, gathered, is_chief
 
     if pathlib.Path(options["data"]).is_dir() and options["data"] != recipe.DEFAULTS["data"]:
         options["data"] = str(pathlib.Path(options["data"]).absolute())  # the run may be evaluated from another folder
         given = {**given, "data": options["data"]}
     begun = run_folder.unfinished(output)
+    run_folder.check(output)
     if begun:
+        run_folder.check(output / "checkpoints")
         options |= {k: v for k, v in run_folder.same(output, {"family": name, **given}).items() if k in options}
     chosen = choose(strategy)
     chief = is_chief(chosen)
     say = print if chief else lambda text: None
     start = where(output, begun, resume, from_step) if chief or begun else 0
+    starts = gathered(chosen, start)
+    if len(set(starts)) > 1:
+        raise ValueError(
+            f"the workers do not see the same run: they would go on behind the steps {', '.join(map(str, starts))}. "
+            f"--output must be on a file system that all of them share. Received: {output}"
+        )
+    if chief and not begun:
+        run_folder.check_new(output)
     devices = chosen.num_replicas_in_sync
     if options["batch_size"] % devices:
         raise ValueError(
@@ -171,15 +181,14 @@ def train(
     keras.utils.set_random_seed(options["seed"])
     per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
 
-    if not begun:
-        run_folder.check(output)
-
     with chosen.scope():
         model = build(name, options)
         data = {"batch_size": options["batch_size"], "seed": options["seed"]}
         shape = model.input_shape[1:]
         datasets = recipe.datasets(options["data"], shape, **data, start=start)
         recipe.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
+    if options["early_stopping"] and datasets.validation is None:
+        raise ValueError(f"--early-stopping wants a validation, and the recipe of {name} has none. Leave it out.")
     say(f"{name} ({model.count_params():,} parameters) on {datasets.description}")
     if devices > 1:
         say(f"{type(chosen).__name__}: {devices} devices in step")
@@ -208,7 +217,7 @@ def train(
                     initial_epoch=epochs if stop.reached() else start // per_epoch,
                     epochs=epochs,
                     steps_per_epoch=per_epoch,
-                    validation_data=shared(datasets.validation),
+                    validation_data=datasets.validation and shared(datasets.validation),
                     callbacks=callbacks(output, options, start, log, stop, chief, batch_of),
                     shuffle=False,  # the recipe's pipeline does it
                     # A bar is for people; a log gets a line per epoch.
@@ -295,19 +304,21 @@ def build(name: str, options: dict[str, Any]):
         keras.config.set_dtype_policy(before)
 
 
-def optimizer(options: dict[str, Any], kind: type, **arguments: Any):
+def optimizer(options: dict[str, Any], kind: type, *, rate: float = 1.0, steps_in_a_batch: int = 1, **arguments: Any):
     """Make an optimizer with the run's schedule, clipping and accumulation.
 
     Args:
         options: The run's.
         kind: A class of `keras.optimizers`.
+        rate: Its learning rate, as a factor of the run's.
+        steps_in_a_batch: How often it steps on every batch, such as the critic's of `two_optimizers`.
         arguments: More for its constructor.
     """
     from tfzoo.training.schedules import schedule
 
-    steps = options["epochs"] * options["steps_per_epoch"]
+    steps = options["epochs"] * options["steps_per_epoch"] * steps_in_a_batch
     return kind(
-        schedule(options["schedule"], options["learning_rate"], steps, options["warm_up"]),
+        schedule(options["schedule"], rate * options["learning_rate"], steps, options["warm_up"]),
         global_clipnorm=options["clip"] or None,
         gradient_accumulation_steps=options["accumulate"] if options["accumulate"] > 1 else None,
         **arguments,

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from apps import NO_ROOM, RunFailed, run_folder
+from tfzoo.training.two_optimizers import TwoOptimizers
 
 
 def small(name="unet"):
@@ -149,6 +150,23 @@ def biases(folder):
 def test_the_best_model_is_the_one_of_the_lowest_validation_loss(tmp_path):
     epochs(tmp_path, run_folder.Log(tmp_path, 0), small(), [0.5, 0.3, 0.4])
     assert biases(tmp_path) == [2, 1]
+
+
+def test_a_model_of_several_networks_is_kept_network_by_network(tmp_path):
+    model = TwoOptimizers(small("generator"), small("critic"))
+    log = run_folder.Log(tmp_path, 0)
+    keep = run_folder.KeepModels(tmp_path, log)
+    keep.set_model(model)
+    for epoch in range(2):  # no validation loss: the last are the best
+        model.critic.get_layer("logits").bias.assign([epoch])
+        for callback in (keep, log):
+            callback.on_epoch_end(epoch, {"critic_loss": 1.0 - epoch})
+    assert contents(tmp_path) == [
+        "best_critic.keras", "best_generator.keras", "critic.keras", "generator.keras", "log.csv",
+    ]  # fmt: skip
+    for name in ("critic.keras", "best_critic.keras"):
+        assert keras.models.load_model(tmp_path / name).get_layer("logits").bias[0] == 1
+    assert log.losses() == [] and not run_folder.StopEarly(0, log).reached()
 
 
 def test_a_run_that_goes_on_knows_the_epochs_before(tmp_path):

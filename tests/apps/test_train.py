@@ -15,8 +15,9 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
+from apps.launch import environments
 from apps.recipes import find
-from apps.train import parse, train
+from apps.train import optimizer, parse, train
 
 TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
 
@@ -161,6 +162,18 @@ def test_bad_input_is_refused_and_leaves_nothing(arguments, said, invoke, tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_optimizer_has_the_runs_schedule_over_its_own_steps():
+    options = {"epochs": 2, "steps_per_epoch": 10, "learning_rate": 0.1, "schedule": "cosine", "warm_up": 0.0}
+    options |= {"clip": 0.0, "accumulate": 1}
+    one = optimizer(options, keras.optimizers.SGD)
+    critic = optimizer(options, keras.optimizers.SGD, rate=4, steps_in_a_batch=5, momentum=0.5)
+    for steps in (0, 7, 15):  # batches
+        expected = 4 * one._learning_rate(steps)
+        np.testing.assert_allclose(critic._learning_rate(5 * steps), expected, rtol=1e-6)
+        assert expected > 0
+    assert critic.momentum == 0.5
+
+
 literals = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner),
@@ -266,6 +279,19 @@ def test_two_workers_of_which_one_is_killed(whole, tmp_path):
     said, _ = running.communicate()
     assert running.returncode == 0, said
     assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_workers_that_do_not_share_their_files_are_refused(unfinished, tmp_path):
+    others = tmp_path / "elsewhere" / "run"
+    command = [sys.executable, "-m", "apps", "train", "unet", *TINY, "--checkpoint-steps", "2", "--output"]
+    running = [
+        subprocess.Popen([*command, folder], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        for folder, environment in zip((unfinished, others), environments(2), strict=True)
+    ]
+    for each in running:
+        _, said = each.communicate()
+        assert each.returncode == 2 and "do not see the same run: they would go on behind the steps 3, 0" in said, said
+    assert not others.exists()
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator
 
-from tfzoo.training.distributed_fit import all_reduce, average_statistics
+from tfzoo.training.distributed_fit import all_reduce, averager
+from tfzoo.training.strategy import is_chief
 
 
 def kept(folder: pathlib.Path) -> list[int]:
@@ -29,10 +30,14 @@ def kept(folder: pathlib.Path) -> list[int]:
         folder: What `Checkpoints` wrote into; need not be there.
 
     Returns:
-        For each, the steps of the run that came before it; the newest is the last.
+        For each, the steps of the run that came before it; the newest is the last. If TensorFlow's own list is damaged
+        or gone, as after a power failure, they are found by their files: `.index` is what is written last.
     """
-    state = tf.train.get_checkpoint_state(str(folder)) if (folder / "checkpoint").exists() else None
-    return [int(re.search(r"-(\d+)$", path).group(1)) for path in state.all_model_checkpoint_paths] if state else []
+    state = folder / "checkpoint"
+    text = state.read_text(errors="replace") if state.exists() else ""
+    listed = re.findall(r'^all_model_checkpoint_paths: "step-(\d+)"$', text, re.MULTILINE)
+    found = (path.stem.removeprefix("step-") for path in folder.glob("step-*.index"))
+    return [int(steps) for steps in listed] or sorted(int(steps) for steps in found)
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -59,7 +64,7 @@ class Checkpoints(keras.callbacks.Callback):
     ):
         super().__init__()
         self.folder, self.steps_per_epoch, self.every, self.others = folder, steps_per_epoch, every, others
-        self.begin, self.epoch, self.preempted, self.manager = begin, 0, False, None
+        self.begin, self.epoch, self.preempted, self.manager, self.elsewhere = begin, 0, False, None, None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Watch for SIGTERM, by which schedulers announce the end."""
@@ -67,11 +72,19 @@ class Checkpoints(keras.callbacks.Callback):
         def preempt(*_):
             self.preempted = True
 
+        if self.model.steps_per_execution != 1:
+            raise ValueError(
+                "A checkpoint is of a step, and Keras calls back after several. "
+                f"Received: steps_per_execution={self.model.steps_per_execution}. Compile with steps_per_execution=1."
+            )
+        self.average = averager(self.model)
         self.before = signal.signal(signal.SIGTERM, preempt)
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Leave SIGTERM as it was."""
+        """Leave SIGTERM as it was, and nothing behind."""
         signal.signal(signal.SIGTERM, self.before)
+        if self.elsewhere:
+            self.elsewhere.cleanup()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Restore, once; here, as `fit` resets the metrics just before."""
@@ -83,34 +96,34 @@ class Checkpoints(keras.callbacks.Callback):
             self.begin = 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Save every so many steps; and at SIGTERM, and end."""
+        """Save every so many steps; at SIGTERM, too, and end."""
         preempted = self.agreed(self.preempted)
         steps = self.epoch * self.steps_per_epoch + batch + 1
-        if preempted or (steps % self.every == 0 and batch + 1 < self.steps_per_epoch):
-            # The end of an epoch is saved in on_epoch_end: its validation would not be made up for.
-            if batch + 1 < self.steps_per_epoch:
-                self.save(steps)
-            if preempted:
-                self.end(f"after step {steps}")
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        """Let all replicas judge the same model."""
-        average_statistics(self.model)
+        last = batch + 1 == self.steps_per_epoch
+        if last:
+            self.average()  # all replicas judge the same model, and callbacks before this one save it
+        elif preempted or steps % self.every == 0:
+            self.save(steps)  # the end of an epoch is saved in on_epoch_end: its validation would not be made up for
+        if preempted:
+            self.end()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """At SIGTERM in a validation, end: what the epoch's last checkpoint lacks is made again."""
+        """At SIGTERM in a validation, end: it is made again, with the steps since the last checkpoint."""
         if self.agreed(self.preempted):
-            self.end("in a validation")
+            self.end()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Save; the next epoch begins here."""
         self.save((epoch + 1) * self.steps_per_epoch)
 
-    def end(self, where: str) -> NoReturn:
+    def end(self) -> NoReturn:
         """Say so and exit with 143, on which a scheduler starts the same command again."""
-        signal.signal(signal.SIGTERM, self.before)
+        self.agreed(True)  # none leaves before the chief has saved: a scheduler may kill the others then
+        self.on_train_end()
+        there = kept(self.folder)
         print(
-            f"stopped by SIGTERM {where}. The same command goes on from the last checkpoint in {self.folder}.",
+            f"stopped by SIGTERM. The same command goes on from {f'step {there[-1]}' if there else 'the beginning'} "
+            f"({self.folder}).",
             file=sys.stderr,
         )
         raise SystemExit(128 + signal.SIGTERM)
@@ -144,17 +157,21 @@ class Checkpoints(keras.callbacks.Callback):
             steps: How many the run has taken.
 
         Raises:
-            FloatingPointError: A weight is no longer a number, so that nothing can be learned from here.
+            FloatingPointError: A weight, or what an optimizer keeps of it, is no longer a number: from there nothing
+                can be learned.
         """
-        average_statistics(self.model)
-        bad = [w.path for w in self.model.weights if not np.isfinite(keras.ops.convert_to_numpy(w)).all()]
+        self.average()
+        bad = [v.path for v in variables(self.model) if not np.isfinite(keras.ops.convert_to_numpy(v)).all()]
         if bad:
             raise FloatingPointError(f"the weights are no longer finite at step {steps}: {', '.join(bad[:5])}")
         if self.manager is None:
             folder = self.folder
-            if not self.model.distribute_strategy.extended.should_checkpoint:  # all workers save, the chief's is kept
+            if not is_chief(self.model.distribute_strategy):  # all workers save, and the chief's is kept
                 self.elsewhere = tempfile.TemporaryDirectory()
                 folder = self.elsewhere.name
+            elif there := [f"step-{steps}" for steps in kept(folder)]:  # TensorFlow's list may be damaged
+                times = {"all_model_checkpoint_timestamps": [1.0] * len(there), "last_preserved_timestamp": 0.0}
+                tf.compat.v1.train.update_checkpoint_state(str(folder.absolute()), there[-1], there, **times)
             self.manager = tf.train.CheckpointManager(
                 self.checkpoint(), str(folder), max_to_keep=2, checkpoint_name="step"
             )
@@ -172,8 +189,9 @@ class Checkpoints(keras.callbacks.Callback):
             ValueError: The checkpoint is damaged, or is of another model.
         """
         path = self.folder / f"step-{steps}"
+        checkpoint = self.checkpoint()
         try:
-            self.checkpoint().restore(str(path)).assert_consumed()
+            checkpoint.restore(str(path)).assert_consumed()
             self.hold([tf.identity(total) for total in self.totals])
         except (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError) as error:
             older = [n for n in kept(self.folder) if n < steps]
@@ -221,7 +239,7 @@ def variables(model: keras.Model) -> list[keras.Variable]:
     """List everything of a model that a step reads or changes, but for the states of the metrics.
 
     Args:
-        model: Built and compiled; its optimizers are its attributes.
+        model: Built and compiled.
 
     Returns:
         Weights, seeds, the optimizers' variables and the seed of random layers without one.
@@ -229,14 +247,35 @@ def variables(model: keras.Model) -> list[keras.Variable]:
     Raises:
         ValueError: An optimizer has no variables yet, so that they could not be restored.
     """
-    optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
-    optimizers += [o.inner_optimizer for o in optimizers if isinstance(o, keras.optimizers.LossScaleOptimizer)]
-    unbuilt = [optimizer.name for optimizer in optimizers if not optimizer.built]
+    there = optimizers(model)
+    there += [o.inner_optimizer for o in there if isinstance(o, keras.optimizers.LossScaleOptimizer)]
+    unbuilt = [optimizer.name for optimizer in there if not optimizer.built]
     if unbuilt:
         raise ValueError(
             f"these optimizers have no variables yet: {', '.join(unbuilt)}. Call `optimizer.build(variables)` in the "
             "model's `compile`, so that their state can be kept."
         )
-    found = [*model.variables, *(v for o in optimizers for v in o.variables)]
+    found = [*model.variables, *(v for o in there for v in o.variables)]
     found.append(global_seed_generator().state)
     return list({id(variable): variable for variable in found}.values())
+
+
+def optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """List the optimizers that are attributes of a model, also in lists and dictionaries, or of its networks.
+
+    Of a network's own only those with variables: a network that was compiled once need not use its optimizer.
+    """
+    networks = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, keras.Model)]
+    found = attributes(model) + [
+        optimizer for network in networks for optimizer in attributes(network) if optimizer.built
+    ]
+    return list({id(optimizer): optimizer for optimizer in found}.values())
+
+
+def attributes(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """List the optimizers that are attributes of a model itself, or in a list or dictionary that is one."""
+    found = []
+    for value in vars(model).values():
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+        found += [each for each in values if isinstance(each, keras.optimizers.Optimizer)]
+    return found

@@ -14,6 +14,9 @@ Keras 3's trainer for TensorFlow falls short of that in six places (read and mea
    together.
 6. An epoch always begins at its first step. Here the first one can begin where a killed run stopped.
 
+What stays different: of a loss with a mask each replica takes its own mean, which counts by the replica's examples, not
+by what the mask leaves of them.
+
 The repairs replace functions of Keras while `repaired` lasts, and never become a part of a model. They are written
 against one version of them: `expect` compares the signatures with those, and refuses another Keras by its number.
 """
@@ -54,6 +57,9 @@ USED = {
     (keras.Model, "_flatten_layers"): "self, include_self, recursive",
     (trainer.TFEpochIterator, "_enumerate_iterator"): "self",
     (base_optimizer.BaseOptimizer, "_get_variable_index"): "self, variable",
+    (base_optimizer.BaseOptimizer, "_clip_gradients"): "self, grads",
+    (tensorflow_optimizer.TFOptimizer, "_apply_weight_decay"): "self, variables",
+    (tensorflow_optimizer.TFOptimizer, "_backend_update_step"): "self, grads, trainable_variables, learning_rate",
 }
 replica = threading.local()  # `.share`: the part of the global batch that the step being traced computes
 
@@ -259,11 +265,9 @@ def accumulate(apply_gradients: Callable) -> Callable:
         accumulators = [self._accumulated_gradients[self._get_variable_index(v)].value for v in trainable_variables]
 
         def step(grads):
-            self.gradient_accumulation_steps = None  # while this is traced: the branch that takes a step
-            try:
-                apply_gradients(self, [grad / steps for grad in grads], trainable_variables)
-            finally:
-                self.gradient_accumulation_steps = steps
+            grads = self._clip_gradients([grad / steps for grad in grads])
+            self._apply_weight_decay(trainable_variables)
+            self._backend_update_step(grads, trainable_variables, self.learning_rate)
 
         def together(strategy, grads):
             def change(function):
@@ -283,8 +287,8 @@ def accumulate(apply_gradients: Callable) -> Callable:
     return apply
 
 
-def average_statistics(model: keras.Model) -> None:
-    """Give every replica the mean of what the replicas hold of weights that no optimizer changes.
+def averager(model: keras.Model) -> Callable[[], None]:
+    """Make a function that gives every replica the mean of what the replicas hold of weights that no optimizer changes.
 
     Keras lets each replica keep its own statistics of a BatchNormalization that is not synchronised, and would judge a
     model by other statistics on every device, and save those of the first.
@@ -295,7 +299,7 @@ def average_statistics(model: keras.Model) -> None:
     strategy = model.distribute_strategy
     own = list({id(v): v.value for v in model.non_trainable_variables if "float" in v.dtype}.values())
     if strategy.num_replicas_in_sync == 1 or not own:
-        return
+        return lambda: None
 
     def mean():
         return all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(variable) for variable in own])
@@ -304,8 +308,11 @@ def average_statistics(model: keras.Model) -> None:
     def means():
         return strategy.run(mean)
 
-    for variable, value in zip(own, means(), strict=True):
-        strategy.extended.update(variable, lambda variable, value: variable.assign(value), args=(value,))
+    def average():
+        for variable, value in zip(own, means(), strict=True):
+            strategy.extended.update(variable, lambda variable, value: variable.assign(value), args=(value,))
+
+    return average
 
 
 def element_spec(iterator: trainer.TFEpochIterator) -> Any:
@@ -322,7 +329,10 @@ def build_state(model: keras.Model, batch: Any) -> None:
         model: A compiled model.
         batch: What a step is given: tensors or their specifications.
     """
-    if type(model).call is keras.Model.call:
-        return  # several networks, each built where it was made; only the model's own train_step calls them
+    built = all(layer.built for layer in model._flatten_layers(include_self=False))
+    own_step = model._compile_loss is None and model._compile_metrics is None  # it calls the networks as it likes
     with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=batch)
+        if type(model).call is not keras.Model.call and not (own_step and built):
+            model._symbolic_build(data_batch=batch)
+        elif built and model.optimizer is not None and not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)

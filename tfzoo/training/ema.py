@@ -18,6 +18,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfzoo.training.checkpoint import optimizers
+
 
 class ExponentialMovingAverage(keras.callbacks.Callback):
     """Keep the moving average of the weights that are trained, and let the validations of `fit` judge the averages.
@@ -157,9 +159,8 @@ class ExponentialMovingAverage(keras.callbacks.Callback):
 
     def _iterations(self) -> tf.Tensor:
         """Give t: the iterations of the model's optimizer, the furthest of several; int64."""
-        optimizers = [value for value in vars(self.model).values() if isinstance(value, keras.optimizers.Optimizer)]
-        iterations = [tf.cast(ops.convert_to_tensor(optimizer.iterations), tf.int64) for optimizer in optimizers]
-        return tf.reduce_max(tf.stack([tf.zeros((), tf.int64), *iterations]))
+        found = [tf.cast(ops.convert_to_tensor(optimizer.iterations), tf.int64) for optimizer in optimizers(self.model)]
+        return tf.reduce_max(tf.stack([tf.zeros((), tf.int64), *found]))
 
     def _mark_seen(self) -> None:
         self._each(self._seen, lambda seen, t: seen.assign(t), self._iterations())

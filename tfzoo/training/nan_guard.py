@@ -1,6 +1,5 @@
 """Stop a run as soon as its loss is no longer a number, and say on what it was lost."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,17 +27,17 @@ class StopAtNaN(keras.callbacks.Callback):
         """Raise FloatingPointError at the first step after which a value is not finite."""
         step = self.epoch * self.steps_per_epoch + batch
         for name, value in logs.items():
-            if not math.isfinite(value):
+            if not np.isfinite(value).all():
                 said = f" The batch of that step: {describe(self.batch(step))}." if self.batch else ""
-                raise FloatingPointError(f"the {name} became {float(value)} at step {step + 1}.{said}")
+                raise FloatingPointError(f"the {name} became {np.asarray(value)} at step {step + 1}.{said}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Raise FloatingPointError if a value of the validation is not finite."""
         for name, value in logs.items():
-            if not math.isfinite(value):
+            if not np.isfinite(value).all():
                 name = name.replace("val_", "validation ", 1)
                 raise FloatingPointError(
-                    f"the {name} became {float(value)} at step {(epoch + 1) * self.steps_per_epoch}."
+                    f"the {name} became {np.asarray(value)} at step {(epoch + 1) * self.steps_per_epoch}."
                 )
 
 

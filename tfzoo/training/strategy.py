@@ -95,3 +95,14 @@ def place(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     tasks = resolver.cluster_spec().as_dict()  # a chief comes first, as the replicas are numbered
     before = len(tasks.get("chief", [])) if resolver.task_type == "worker" else 0
     return before + resolver.task_id, sum(map(len, tasks.values()))
+
+
+def gathered(strategy: tf.distribute.Strategy, number: int) -> list[int]:
+    """Give the number that each replica's process has; a collective call, which every worker makes."""
+
+    def gather():
+        return tf.distribute.get_replica_context().all_gather(tf.constant([number]), axis=0)
+
+    if strategy.num_replicas_in_sync == 1:
+        return [number]
+    return strategy.experimental_local_results(tf.function(lambda: strategy.run(gather))())[0].numpy().tolist()

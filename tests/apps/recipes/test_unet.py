@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfzoo
-from apps import train
+from apps import recipes, train
 from apps.recipes import unet as recipe
 from tfzoo.data import pasted_digits
 
@@ -28,7 +28,7 @@ def test_recipe_overfits_one_batch():
 
 
 def compiled(model, **options):
-    options = train.DEFAULTS | {"epochs": 1, **options}
+    options = recipes.DEFAULTS | {"epochs": 1, **options}
     recipe.compile(model, optimizer=functools.partial(train.optimizer, options), jit_compile=False)
 
 

@@ -148,10 +148,16 @@ CASES = {
         lambda: compiled(network(), sgd(gradient_accumulation_steps=3, global_clipnorm=0.1, weight_decay=0.1)),
         EMPTY,
     ),
+    "accumulated_adam": (
+        lambda: compiled(network(), keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)),
+        RAGGED,
+    ),
     "accumulated_loss_scale": (
         lambda: compiled(
             network(),
-            keras.optimizers.LossScaleOptimizer(sgd(gradient_accumulation_steps=3), initial_scale=2.0**127),
+            keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.Adam(0.01, gradient_accumulation_steps=3), initial_scale=2.0**127
+            ),
             scale=4.0,
         ),
         EMPTY,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfzoo.training.checkpoint import Checkpoints, kept, variables
+from tfzoo.training.checkpoint import Checkpoints, kept, optimizers, variables
 from tfzoo.training.distributed_fit import repaired
 
 STEPS = 6  # in an epoch
@@ -148,15 +148,74 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
     assert kept(tmp_path) == [4, 6]
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+@pytest.mark.parametrize("where", ["kernel", "velocity"])
+def test_weights_that_are_no_numbers_are_not_saved(where, tmp_path):
     made = model()
     fit(made, tmp_path)
-    made.layers[1].kernel.assign(np.full((5, 7), np.nan))
-    keep = Checkpoints(tmp_path, steps_per_epoch=STEPS)
-    keep.set_model(made)
-    with pytest.raises(FloatingPointError, match="no longer finite at step 24: .*kernel"):
-        keep.save(24)
-    assert kept(tmp_path) == [16, 18]
+    bad = made.layers[1].kernel if where == "kernel" else made.optimizer._velocities[0]
+    bad.assign(np.full((5, 7), np.nan))
+    with pytest.raises(FloatingPointError, match=f"no longer finite at step 2: .*{where}"):
+        fit(made, tmp_path / "again")
+    assert kept(tmp_path / "again") == []
+
+
+class OwnStep(keras.Model):
+    """Networks that only the model's own `train_step` calls, as it likes; some models have no `call` at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(self.network(x) - y))
+        self.optimizer.apply(tape.gradient(loss, self.network.trainable_variables), self.network.trainable_variables)
+        return {"loss": loss}
+
+
+class WithTime(OwnStep):
+    """As a denoiser is called."""
+
+    def call(self, x, t):
+        return self.network(x) * t
+
+
+@pytest.mark.parametrize("kind", [OwnStep, WithTime])
+def test_a_model_of_networks_goes_on(kind, tmp_path):
+    def made(seed):
+        keras.utils.set_random_seed(seed)
+        model = kind()
+        model.compile(keras.optimizers.Adam(0.05))
+        return model
+
+    whole = made(0)
+    fit(whole, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        fit(made(0), tmp_path / "broken", callbacks=[Stop(1, 3)])
+    again = made(1)
+    fit(again, tmp_path / "broken", begin=8)
+    assert again.optimizer.iterations == 18
+    for a, b in zip(state(whole), state(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_optimizers_are_found_where_they_are():
+    first, second, third = (keras.optimizers.SGD(name=name) for name in ("first", "second", "third"))
+    made = OwnStep()
+    made.compile(first)
+    made.more = [second]
+    made.network.compile(third)
+    assert [optimizer.name for optimizer in optimizers(made)] == ["first", "second"]
+    third.build(made.network.trainable_variables)
+    assert [optimizer.name for optimizer in optimizers(made)] == ["first", "second", "third"]
+
+
+def test_steps_that_are_not_seen_are_refused(tmp_path):
+    made = model()
+    made.compile("sgd", "mse", steps_per_execution=2)
+    with pytest.raises(ValueError, match=r"Received: steps_per_execution=2\. Compile with"):
+        fit(made, tmp_path)
 
 
 def test_an_optimizer_without_variables_is_refused():
@@ -177,4 +236,7 @@ def test_sigterm_saves_and_exits_with_143(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         fit(model(), tmp_path, callbacks=[Terminate()], every=100)
     assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
-    assert kept(tmp_path) == [3] and "stopped by SIGTERM after step 3" in capsys.readouterr().err
+    assert (
+        kept(tmp_path) == [3]
+        and "stopped by SIGTERM. The same command goes on from step 3 (" in capsys.readouterr().err
+    )

@@ -18,6 +18,13 @@ def test_it_stops_at_the_step_and_describes_its_batch(value, name):
     assert asked == [31]
 
 
+def test_a_log_may_have_several_values():
+    guard = StopAtNaN(10)
+    guard.on_train_batch_end(0, {"f1": np.float32([0.5, 0.1])})
+    with pytest.raises(FloatingPointError, match=r"the f1 became \[0\.5 nan\] at step 1\."):
+        guard.on_train_batch_end(0, {"f1": np.array([0.5, np.nan])})
+
+
 def test_it_looks_at_the_validation():
     guard = StopAtNaN(10)
     guard.on_epoch_end(1, {"loss": 0.1, "val_loss": 0.1})
