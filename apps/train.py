@@ -157,7 +157,8 @@ def train(
     run_folder.check(output)
     if begun:
         run_folder.check(output / "checkpoints")
-        options |= {k: v for k, v in run_folder.same(output, {"family": name, **given}).items() if k in options}
+        was = run_folder.same(output, {"family": name, **given})
+        options |= {k: v for k, v in was.items() if k in options}
     chosen = choose(strategy)
     chief = is_chief(chosen)
     say = print if chief else lambda text: None
@@ -189,6 +190,12 @@ def train(
         recipe.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
     if options["early_stopping"] and datasets.validation is None:
         raise ValueError(f"--early-stopping wants a validation, and the recipe of {name} has none. Leave it out.")
+    if begun and was["examples"] != datasets.description:
+        raise ValueError(
+            f"the data is not what the run in {output} began with, so it would not go on as if nothing had happened.\n"
+            f"  There: {was['examples']}\n  Now:   {datasets.description}\n"
+            "Put the data back as it was, or begin anew in another --output."
+        )
     say(f"{name} ({model.count_params():,} parameters) on {datasets.description}")
     if devices > 1:
         say(f"{type(chosen).__name__}: {devices} devices in step")
@@ -203,7 +210,7 @@ def train(
 
     with run_folder.room(output):
         if chief and not begun:
-            run_folder.create(output, {"family": name, **options})
+            run_folder.create(output, {"family": name, **options, "examples": datasets.description})
         if title:
             print(title)
         if start:

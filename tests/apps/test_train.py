@@ -96,6 +96,18 @@ def test_the_datas_name_is_not_taken_for_a_folder(invoke, tmp_path, monkeypatch)
     assert json.loads((tmp_path / "run" / "options.json").read_text())["data"] == "pasted_digits"
 
 
+def test_a_run_does_not_go_on_with_other_pictures(invoke, tmp_path):
+    pictures(tmp_path / "mine")
+    run = ("train", "unet", *TINY, "--checkpoint-steps", "2", "--data", tmp_path / "mine", "--output", tmp_path / "run")
+    assert invoke(*run).exit_code == 0
+    (tmp_path / "run" / "training.json").unlink()
+    for name in ("images", "masks"):
+        (tmp_path / "mine" / name / "6.png").write_bytes((tmp_path / "mine" / name / "0.png").read_bytes())
+    result = invoke(*run)
+    assert result.exit_code == 2 and "the data is not what the run" in result.stderr
+    assert "mine: 4 pictures to train on" in result.stderr and "mine: 5 pictures to train on" in result.stderr
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_gets_a_bar_and_a_log_a_line_per_epoch(terminal, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)

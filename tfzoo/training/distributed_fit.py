@@ -215,7 +215,7 @@ def with_share(step: Callable, norms: list[str]) -> Callable:
 
     def shared(data):
         context = tf.distribute.get_replica_context()
-        rows = next(tensor for tensor in tree.flatten(data) if tensor is not None)
+        rows = first_tensor(data)
         if context.num_replicas_in_sync == 1 or rows.shape[0] is not None:
             return step(data)
         own = tf.cast(tf.shape(rows)[0], tf.float32)
@@ -233,6 +233,11 @@ def with_share(step: Callable, norms: list[str]) -> Callable:
             del replica.share
 
     return shared
+
+
+def first_tensor(batch: Any) -> tf.Tensor:
+    """Give a tensor of a batch, whose first axis counts the examples."""
+    return next(tensor for tensor in tree.flatten(batch) if tensor is not None)
 
 
 def summed(gradients: list) -> list:

@@ -41,7 +41,7 @@ class ExponentialMovingAverage(keras.callbacks.Callback):
         weights: The Keras variables that are averaged, `model.trainable_variables`.
         variables: Their averages in the same order, TensorFlow variables of the model's strategy. They are made when
             a built model is set, or at the beginning of its `fit`, as copies of the weights. A checkpoint keeps them
-            with `tf.train.Checkpoint(averages=callback.variables)` or by name, `named_variables`.
+            with `tf.train.Checkpoint(averages=callback.variables)`, and `Checkpoints` if it is one of its `others`.
 
     Raises:
         ValueError: decay is not in [0, 1).
@@ -59,11 +59,6 @@ class ExponentialMovingAverage(keras.callbacks.Callback):
         self.variables = []
         self.blocks = 0  # how many `swapped` last
         self.testing = False  # whether a validation lasts
-
-    @property
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """The averages by names that do not depend on Keras' counters: `average_0` belongs to the first weight."""
-        return {f"average_{i}": variable for i, variable in enumerate(self.variables)}
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

@@ -14,9 +14,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import tree
 
-from tfzoo.training.distributed_fit import scale_loss, unscale_loss
+from tfzoo.training.distributed_fit import first_tensor, scale_loss, unscale_loss
 
 
 class TwoOptimizers(keras.Model):
@@ -127,4 +126,4 @@ class TwoOptimizers(keras.Model):
 
 def examples(batch: Any) -> tf.Tensor:
     """Count the examples of a batch."""
-    return tf.shape(next(tensor for tensor in tree.flatten(batch) if tensor is not None))[0]
+    return tf.shape(first_tensor(batch))[0]

@@ -239,10 +239,10 @@ def test_a_step_that_overflowed_is_left_out():
 
 def test_a_checkpoint_keeps_them(tmp_path):
     _, average, _, averages = trained()
-    path = tf.train.Checkpoint(**average.named_variables).save(str(tmp_path / "averages"))
+    path = tf.train.Checkpoint(averages=average.variables).save(str(tmp_path / "averages"))
     again = ExponentialMovingAverage(0.9)
     again.set_model(linear())
-    tf.train.Checkpoint(**again.named_variables).restore(path).assert_existing_objects_matched()
+    tf.train.Checkpoint(averages=again.variables).restore(path).assert_existing_objects_matched()
     equal(values(again.variables), averages)
 
 
