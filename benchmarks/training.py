@@ -19,13 +19,15 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from _measure import finish, summary  # noqa: E402  first: it quietens TensorFlow
 
-BLOCK, BLOCKS = 100, 6  # steps to a checkpoint; so many are timed, of each side
+# A block is the steps to a checkpoint; so many are timed, of each side. The sides take turns of a few steps, as a
+# machine's speed changes within a block.
+BLOCK, TURN, BLOCKS = 100, 10, 6
 WORKER_STEPS, ROUNDS = 30, 3
 FIT = "100 steps and a checkpoint: fit / bare loop"
 
 
 def bare_loop(data):
-    """Make a function that trains a U-Net for a block of steps as one would write it by hand."""
+    """Make a function that trains a U-Net for a turn of steps as one would write it by hand."""
     import keras
     import tensorflow as tf
 
@@ -44,7 +46,7 @@ def bare_loop(data):
         return loss
 
     def run():
-        for x, y in data.take(BLOCK):
+        for x, y in data.take(TURN):
             loss = step(x, y)
         return float(loss)
 
@@ -52,7 +54,7 @@ def bare_loop(data):
 
 
 def fit_and_loop() -> dict[str, float]:
-    """Time blocks of steps of one long `fit`, and after each of them a block of the bare loop."""
+    """Time blocks of steps of one long `fit`, and between its turns as many of the bare loop."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -73,19 +75,24 @@ def fit_and_loop() -> dict[str, float]:
     times = [[], [], [], []]
 
     class Alternate(keras.callbacks.Callback):
-        """Behind every block of `fit`, time it and one of the bare loop; the first, which traces, is left out."""
+        """Behind every turn of `fit`, time it and one of the bare loop; the first block, which traces, is left out."""
+
+        start = fitted = looped = 0.0
 
         def on_train_batch_end(self, batch, logs=None):
-            block, behind = divmod(batch + 1, BLOCK)
-            if behind:
+            if (batch + 1) % TURN:
                 return
-            fitted = time.perf_counter()
+            now = time.perf_counter()
             run()
-            looped = time.perf_counter()
-            if block > 1:
-                times[block % 2 * 2].append(fitted - self.start)
-                times[block % 2 * 2 + 1].append(looped - fitted)
-            self.model.stop_training = block > BLOCKS
+            self.fitted += now - self.start
+            self.looped += time.perf_counter() - now
+            block, within = divmod(batch + 1, BLOCK)
+            if not within:
+                if block > 1:
+                    times[block % 2 * 2].append(self.fitted)
+                    times[block % 2 * 2 + 1].append(self.looped)
+                self.fitted = self.looped = 0.0
+                self.model.stop_training = block > BLOCKS
             self.start = time.perf_counter()
 
     options = {**recipes.DEFAULTS, **recipe.DEFAULTS, "ema": 0.999, "checkpoint_steps": BLOCK, "early_stopping": 5}

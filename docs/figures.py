@@ -35,7 +35,16 @@ def operators() -> str:
 
 def benchmark() -> str:
     """The ratios of benchmarks/unet.py."""
-    record = newest("benchmarks-unet")
+    return ratios(newest("benchmarks-unet"))
+
+
+def fit() -> str:
+    """The ratio of benchmarks/training.py."""
+    return ratios(newest("benchmarks-training"))
+
+
+def ratios(record: dict) -> str:
+    """What a script measured side by side."""
     rows = [
         [
             name,
@@ -86,6 +95,26 @@ def allreduce(parameters: int = 1_941_105) -> str:
     return table(["workers", "sent by each", "10 Gbit/s", "100 Gbit/s"], rows)
 
 
+def workers() -> str:
+    """The processes of benchmarks/training.py."""
+    record = newest("benchmarks-training")
+    w = record["workers"]
+    rows = [
+        ["one process, on a core of its own", f"{w['alone'] * 1e3:.0f} ms"],
+        ["two that do not know of one another, each on a core", f"{w['side_by_side'] * 1e3:.0f} ms"],
+        ["two workers, each on a core", f"**{w['workers'] * 1e3:.0f} ms**"],
+        ["the sum of the gradients on its own", f"{w['sum'] * 1e3:.0f} ms"],
+    ]
+    share, alone = (w["workers"] - w["side_by_side"]) / w["workers"], w["sum"] / w["workers"]
+    sent, formula = w["sent_by_each"] / 1e6, 4 * w["parameters"] / 1e6  # MB
+    return (
+        f"{table(['8 pictures in each process', 'a step'], rows)}\n\n"
+        f"The all-reduce's share of a step is {share:.1%}; the sum on its own would be {alone:.1%}. Each worker sent "
+        f"{sent:.2f} MB in a step; the formula gives {formula:.2f} MB.\n"
+        f"Measured {record['date']} by `benchmarks/training.py` on {record['machine']}, over the loopback interface."
+    )
+
+
 def resume() -> str:
     """The kills of benchmarks/resume.py."""
     record = newest("benchmarks-resume")
@@ -97,7 +126,15 @@ def resume() -> str:
     )
 
 
-PARTS = {"resume": resume, "operators": operators, "benchmark": benchmark, "unet": unet, "allreduce": allreduce}
+PARTS = {
+    "allreduce": allreduce,
+    "benchmark": benchmark,
+    "fit": fit,
+    "operators": operators,
+    "resume": resume,
+    "unet": unet,
+    "workers": workers,
+}
 
 
 def fill(text: str) -> str:
