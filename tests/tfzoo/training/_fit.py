@@ -215,7 +215,9 @@ def train(case, strategy, repair=repaired):
     with repair(model):
         fitted = model.fit(data(case, examples), epochs=2, shuffle=False, verbose=0, callbacks=[record], **options)
         predictions = model.predict(inputs, verbose=0) if whole else None
+        judged = model.evaluate(data("ragged", BATCH + 1), verbose=0, return_dict=True) if whole else {}
     results = {f"history/{name}": values for name, values in fitted.history.items()}
+    results |= {f"history/val_again_{name}": value for name, value in judged.items()}
     results |= {f"weight/{i}/{weight.name}": ops.convert_to_numpy(weight) for i, weight in enumerate(model.weights)}
     for j, optimizer in enumerate(optimizers):
         results |= {f"optimizer{j}/{i}": ops.convert_to_numpy(value) for i, value in enumerate(optimizer.variables)}

@@ -128,6 +128,13 @@ def test_overflow_halves_the_loss_scale(results, way):
     assert 0 < halvings < 5
 
 
+@pytest.mark.parametrize("way", ["one", *WAYS])
+def test_evaluate_judges_as_the_validation_of_fit_did(results, way):
+    for name in ("loss", "mae", "mse"):
+        again, then = results[way][f"sgd:history/val_again_{name}"], results[way][f"sgd:history/val_{name}"][-1]
+        np.testing.assert_allclose(again, then, rtol=1e-6)
+
+
 def test_cases_learn(results):
     for case in CASES:
         name = "generator_loss" if case == "two_optimizers" else "error" if case == "own_step" else "loss"
