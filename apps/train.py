@@ -6,7 +6,7 @@ import functools
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -146,7 +146,6 @@ def train(
     import keras
 
     from apps import run_folder
-    from tfzoo.training import checkpoint
     from tfzoo.training.distributed_fit import repaired
     from tfzoo.training.strategy import choose, gathered, is_chief
 
@@ -171,14 +170,7 @@ def train(
         )
     if chief and not begun:
         run_folder.check_new(output)
-    devices = chosen.num_replicas_in_sync
-    if options["batch_size"] % devices:
-        raise ValueError(
-            f"--batch-size is shared by all {devices} devices, so it must be a multiple of {devices}. "
-            f"Received: {options['batch_size']}"
-        )
-    if options["jit"] and devices > 1 and not all("GPU" in device for device in chosen.extended.worker_devices):
-        raise ValueError("--jit works on one device or on GPUs: XLA cannot add gradients up over CPUs. Leave it out.")
+    check_devices(options, chosen)
     keras.utils.set_random_seed(options["seed"])
     per_epoch, epochs = options["steps_per_epoch"], options["epochs"]
 
@@ -197,8 +189,8 @@ def train(
             "Put the data back as it was, or begin anew in another --output."
         )
     say(f"{name} ({model.count_params():,} parameters) on {datasets.description}")
-    if devices > 1:
-        say(f"{type(chosen).__name__}: {devices} devices in step")
+    if chosen.num_replicas_in_sync > 1:
+        say(f"{type(chosen).__name__}: {chosen.num_replicas_in_sync} devices in step")
     if dry_run:
         say(f"would train {epochs * per_epoch - start} steps into {output}:")
         for key, value in options.items():
@@ -217,32 +209,51 @@ def train(
             say(f"going on after step {start} of {epochs * per_epoch}")
         log = run_folder.Log(output, start // per_epoch, write=chief)
         stop = run_folder.StopEarly(options["early_stopping"], log)
-        try:
-            with repaired(model, first_step=start % per_epoch):
-                model.fit(
-                    shared(datasets.training),
-                    initial_epoch=epochs if stop.reached() else start // per_epoch,
-                    epochs=epochs,
-                    steps_per_epoch=per_epoch,
-                    validation_data=datasets.validation and shared(datasets.validation),
-                    callbacks=callbacks(output, options, start, log, stop, chief, batch_of),
-                    shuffle=False,  # the recipe's pipeline does it
-                    # A bar is for people; a log gets a line per epoch.
-                    verbose=0 if not chief else 1 if sys.stdout.isatty() else 2,
-                )
-        except FloatingPointError as error:
-            good = checkpoint.kept(output / "checkpoints")
-            best = output / "best.keras"
-            raise RunFailed(
-                f"{error} Last good model: {best if best.exists() else 'none, no epoch ended well'}; last good "
-                f"checkpoint: {f'step {good[-1]}' if good else 'none'}. Try a lower --learning-rate, or --clip 1, in "
-                "another --output."
-            ) from error
+        with left_behind(output), repaired(model, first_step=start % per_epoch):
+            model.fit(
+                shared(datasets.training),
+                initial_epoch=epochs if stop.reached() else start // per_epoch,
+                epochs=epochs,
+                steps_per_epoch=per_epoch,
+                validation_data=datasets.validation and shared(datasets.validation),
+                callbacks=callbacks(output, options, start, log, stop, chief, batch_of),
+                shuffle=False,  # the recipe's pipeline does it
+                # A bar is for people; a log gets a line per epoch.
+                verbose=0 if not chief else 1 if sys.stdout.isatty() else 2,
+            )
         if chief:
             run_folder.write_json(
                 output / "training.json", {"epochs": len(log.rows), "steps": len(log.rows) * per_epoch}
             )
     return chief
+
+
+@contextlib.contextmanager
+def left_behind(output: pathlib.Path) -> Iterator[None]:
+    """Say what is left of a run whose numbers are no longer numbers; raises RunFailed."""
+    from tfzoo.training.checkpoint import kept
+
+    try:
+        yield
+    except FloatingPointError as error:
+        best, good = output / "best.keras", kept(output / "checkpoints")
+        raise RunFailed(
+            f"{error} Last good model: {best if best.exists() else 'none, no epoch ended well'}; last good "
+            f"checkpoint: {f'step {good[-1]}' if good else 'none'}. Try a lower --learning-rate, or --clip 1, in "
+            "another --output."
+        ) from error
+
+
+def check_devices(options: dict[str, Any], strategy) -> None:
+    """Refuse options that these devices cannot do; raises a ValueError."""
+    devices = strategy.num_replicas_in_sync
+    if options["batch_size"] % devices:
+        raise ValueError(
+            f"--batch-size is shared by all {devices} devices, so it must be a multiple of {devices}. "
+            f"Received: {options['batch_size']}"
+        )
+    if options["jit"] and devices > 1 and not all("GPU" in device for device in strategy.extended.worker_devices):
+        raise ValueError("--jit works on one device or on GPUs: XLA cannot add gradients up over CPUs. Leave it out.")
 
 
 def callbacks(

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -7,6 +8,7 @@ import string
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import hypothesis
 import keras
@@ -17,7 +19,7 @@ from PIL import Image
 
 from apps.launch import environments
 from apps.recipes import find
-from apps.train import optimizer, parse, train
+from apps.train import check_devices, optimizer, parse, train
 
 TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-size", "4")
 
@@ -172,6 +174,21 @@ def test_bad_input_is_refused_and_leaves_nothing(arguments, said, invoke, tmp_pa
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"batch_size": 9}, "GPU", "all 2 devices, so it must be a multiple of 2. Received: 9"),
+        ({"batch_size": 8, "jit": True}, "CPU", "--jit works on one device or on GPUs"),
+        ({"batch_size": 8, "jit": True}, "GPU", None),
+        ({"batch_size": 8}, "CPU", None),
+    ],
+)
+def test_what_several_devices_cannot_do_is_refused(options, kind, said):
+    devices = SimpleNamespace(worker_devices=[f"/device:{kind}:{i}" for i in range(2)])
+    with pytest.raises(ValueError, match=said) if said else contextlib.nullcontext():
+        check_devices({"jit": False, **options}, SimpleNamespace(num_replicas_in_sync=2, extended=devices))
 
 
 def test_an_optimizer_has_the_runs_schedule_over_its_own_steps():
