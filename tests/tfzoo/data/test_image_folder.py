@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import tfzoo
-from apps import train
+from apps import recipes, train
 from apps.recipes import unet as recipe
 from tfzoo.data import image_folder
 
@@ -248,7 +248,7 @@ def test_recipe_trains_on_a_folder(tmp_path):
     keras.utils.set_random_seed(0)
     opened = recipe.datasets(str(tmp_path), (32, 32, 3), batch_size=4, seed=0)
     model = tfzoo.build("unet", "tiny")
-    options = train.DEFAULTS | {"learning_rate": 1e-2, "epochs": 1, "steps_per_epoch": 150}
+    options = recipes.DEFAULTS | {"learning_rate": 1e-2, "epochs": 1, "steps_per_epoch": 150}
     recipe.compile(model, optimizer=functools.partial(train.optimizer, options), jit_compile=False)
     model.fit(opened.training, steps_per_epoch=150, verbose=0, shuffle=False, validation_data=opened.validation)
     figures = recipe.evaluate(model, opened.held_out)
