@@ -203,7 +203,7 @@ def interrupted(tmp_path_factory):
     [
         ("int", 130, 4, "interrupted\n"),
         ("int_validation", 130, 6, "interrupted\n"),
-        ("term_validation", 143, 6, "stopped by SIGTERM. The same command goes on from step 6"),
+        ("term_validation", 143, 8, "stopped by SIGTERM. The same command goes on from step 8"),  # when it was through
     ],
 )
 def test_an_interrupted_run_goes_on(name, code, last, end, interrupted, whole, goes_on):

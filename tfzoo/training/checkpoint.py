@@ -104,17 +104,14 @@ class Checkpoints(keras.callbacks.Callback):
             self.average()  # all replicas judge the same model, and callbacks before this one save it
         elif preempted or steps % self.every == 0:
             self.save(steps)  # the end of an epoch is saved in on_epoch_end: its validation would not be made up for
-        if preempted:
-            self.end()
-
-    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """At SIGTERM in a validation, end: it is made again, with the steps since the last checkpoint."""
-        if self.agreed(self.preempted):
+        if preempted and not last:
             self.end()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Save; the next epoch begins here."""
+        """Save; the next epoch begins here. After SIGTERM in the validation, end."""
         self.save((epoch + 1) * self.steps_per_epoch)
+        if self.agreed(self.preempted):
+            self.end()
 
     def end(self) -> NoReturn:
         """Say so and exit with 143, on which a scheduler starts the same command again."""
