@@ -31,7 +31,7 @@ import numpy as np
 
 from apps import RunFailed, no_room
 from bridge.files import aside
-from bridge.keras_reader import functional
+from bridge.keras_reader import functional, is_functional
 from bridge.sources import load_keras
 
 
@@ -123,8 +123,7 @@ def save(model: keras.Model, path: pathlib.Path) -> None:
 def networks(model: keras.Model) -> dict[str, keras.Model]:
     """Give the networks of a model by the names of its attributes; a model that is one is called "model"."""
     found = {name: value for name, value in vars(model).items() if isinstance(value, keras.Model)}
-    own_call = type(model).call is not keras.Model.call
-    return {"model": model} if own_call or not found else found
+    return {"model": model} if is_functional(model) or not found else found
 
 
 def structures(model: keras.Model) -> tuple[Any, Any]:

@@ -152,8 +152,16 @@ def test_the_best_model_is_the_one_of_the_lowest_validation_loss(tmp_path):
     assert biases(tmp_path) == [2, 1]
 
 
-def test_a_model_of_several_networks_is_kept_network_by_network(tmp_path):
-    model = TwoOptimizers(small("generator"), small("critic"))
+class WithCall(TwoOptimizers):
+    """Networks, and a `call` that uses one of them."""
+
+    def call(self, x):
+        return self.generator(x)
+
+
+@pytest.mark.parametrize("kind", [TwoOptimizers, WithCall])
+def test_a_model_of_several_networks_is_kept_network_by_network(kind, tmp_path):
+    model = kind(small("generator"), small("critic"))
     log = run_folder.Log(tmp_path, 0)
     keep = run_folder.KeepModels(tmp_path, log)
     keep.set_model(model)

@@ -267,6 +267,11 @@ def accumulate(apply_gradients: Callable) -> Callable:
         steps = self.gradient_accumulation_steps
         if not steps or tf.distribute.get_strategy().num_replicas_in_sync == 1:
             return apply_gradients(self, grads, trainable_variables)
+        if self.use_ema:
+            raise ValueError(
+                "an optimizer that accumulates gradients on several devices keeps no averages. Received: use_ema=True. "
+                "Leave it out, and give `fit` a tfzoo.training.ema.ExponentialMovingAverage."
+            )
         accumulators = [self._accumulated_gradients[self._get_variable_index(v)].value for v in trainable_variables]
 
         def step(grads):

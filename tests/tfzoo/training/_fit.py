@@ -245,14 +245,14 @@ def rows(strategy):
     return {"rows": found, "made": made}
 
 
-def refused(strategy):
-    """Give the message about a replica without examples for a BatchNormalization that is not synchronized."""
+def refused(strategy, norm=None, **options):
+    """Give the message with which several replicas refuse to train a model with such a layer or optimizer."""
     with strategy.scope():
-        model = compiled(network(layers.BatchNormalization(name="separate")), sgd())
+        model = compiled(network(norm and norm(name="separate")), sgd(**options))
     try:
         with repaired(model):
             model.fit(data("", EMPTY), verbose=0)
-    except tf.errors.InvalidArgumentError as error:
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
         return str(error)
 
 
@@ -272,7 +272,8 @@ def main(way, path):
     if way == "mirrored":
         unrepaired = train("ragged", strategy, repair=contextlib.nullcontext)
         results |= {f"unrepaired {name}": value for name, value in unrepaired.items()}
-        results["refused"] = refused(strategy)
+        results["refused: norm"] = refused(strategy, layers.BatchNormalization)
+        results["refused: averages"] = refused(strategy, use_ema=True, gradient_accumulation_steps=2)
     np.savez(path, **results)
 
 

@@ -116,8 +116,12 @@ def test_a_worker_makes_its_own_rows_only(results):
 
 def test_a_replica_without_examples_is_refused_where_it_would_be_no_number(results):
     assert "a device got no example of a batch, and separate takes its statistics" in str(
-        results["mirrored"]["refused"]
+        results["mirrored"]["refused: norm"]
     )
+
+
+def test_averages_that_would_not_be_kept_are_refused(results):
+    assert "Received: use_ema=True. Leave it out" in str(results["mirrored"]["refused: averages"])
 
 
 @pytest.mark.parametrize("way", ["one", *WAYS])
