@@ -59,7 +59,8 @@ class Value:
     """A tensor that flows between nodes; an open dimension is None.
 
     `source` and `order` are set by the layout pass: axis i of this tensor is axis `order[i]` of the
-    tensor `source` of the graph that was read.
+    tensor `source` of the graph that was read. `symbols` is the shape with a name for each open size, by which equal
+    ones are known, where the framework has such names.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Value:
     dtype: str = "float32"
     source: str = ""
     order: tuple[int, ...] | None = None
+    symbols: tuple[int | str, ...] = field(default=(), compare=False)
 
     @property
     def rank(self) -> int:
@@ -75,10 +77,14 @@ class Value:
 
 @dataclass
 class Parameter:
-    """An array that belongs to the model; `trainable` is false for statistics and frozen weights."""
+    """An array that belongs to the model; `trainable` is false for statistics and frozen weights.
+
+    `pattern` is how a rule has rearranged what a Keras layer holds, if it has (`rules.KerasLayer.rearrange`).
+    """
 
     value: np.ndarray
     trainable: bool = True
+    pattern: str = ""
 
 
 @dataclass

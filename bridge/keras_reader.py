@@ -196,13 +196,15 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
         outputs = [Value(n, tuple(t.shape), t.dtype) for n, t in specifications]
         try:
             layer = _layer(call, outputs)
+            layer.parameters = graph.parameters
             layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
             rule = rules.for_keras(layer.class_name)
             if rule is None:
                 raise Unsupported("there is no rule for this class", _remedy(call.operation))
             nodes = rule.read_keras(layer)
-            held = getattr(rule, "WEIGHTS", {role for node in nodes for role in node.parameters})
-            lost = set(layer.weights) - set(held)
+            held = {*getattr(rule, "WEIGHTS", ()), *getattr(rule, "IDLE", ())}
+            read = {name for node in nodes for name in node.parameters.values()}
+            lost = {role for role, name in layer.weights.items() if role not in held and name not in read}
             if lost:
                 raise Unsupported(f"its weights {', '.join(sorted(lost))} have no place in the other framework")
             graph.nodes += chain(nodes, layer.inputs, outputs)
@@ -270,6 +272,7 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
         outputs,
         trainable=getattr(operation, "trainable", True),
         arguments=arguments,
+        operation=operation,
     )
 
 
@@ -284,7 +287,9 @@ def _check_dtypes(call: Call, outputs: list[Value]) -> None:
             f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(real)) or 'no float dtype'}",
             "rebuild the model with one of float32, float64 and float16 throughout",
         )
-    if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation):
+    kind = type(call.operation).__name__
+    casts = kind in getattr(rules.for_keras(kind), "CASTS", ())
+    if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation) and not casts:
         raise Unsupported(
             f"it makes {outputs[0].dtype} of {', '.join(sorted(set(given)))}",
             "give the model an Input of a float dtype",
@@ -294,7 +299,7 @@ def _check_dtypes(call: Call, outputs: list[Value]) -> None:
 def _unseen(path: str, config: dict) -> list[str]:
     """Say what belongs to Keras' training and is no part of a torch module."""
     found = [k for k, v in config.items() if v is not None and k.endswith(("_regularizer", "_constraint"))]
-    found += ["synchronized"] if config.get("synchronized") else []
+    found += [k for k in ("l1", "l2", "mask_zero", "synchronized") if config.get(k)]
     return [f"{path}: {k} belongs to Keras' training; the torch module does not have it" for k in found]
 
 

@@ -43,7 +43,8 @@ class Placement:
     outputs: list[Any]
     attributes: dict[str, Any] = field(default_factory=dict)
     alias: bool = False  # the node only renames axes: nothing is written
-    kernel_rows: Rows | bool | None = False  # the order of the kernel's rows; None: as they are; False: it has none
+    kernel: Any = None  # the form of its kernel, the same at all uses: `Rows`, in whose order they are put, or a word
+    weights: dict[str, Order] = field(default_factory=dict)  # role -> order of the axes of a weight that follows them
 
 
 @dataclass
@@ -51,7 +52,10 @@ class Context:
     """What a layout function may ask.
 
     The orders of a node's inputs, which of them are the graph's own, the layouts that the graph was read from and is
-    written for, and who reads its outputs.
+    written for, who reads its outputs, and in which orders each value has been written so far, the first one first.
+
+    What is decided here must not depend on which axes come first in the source, so that a graph has the same layout
+    from whichever framework it was read: `bridge.verify` compares the two.
     """
 
     orders: list[Any]
@@ -59,6 +63,7 @@ class Context:
     source: str
     target: str
     consumers: dict[str, list[Node]]
+    written: dict[str, dict[Any, Value]] = field(default_factory=dict)
 
     def feeds_only(self, value: Value, accepted: Callable[[Node], bool]) -> bool:
         """Tell whether a value reaches nothing but accepted nodes, through elementwise ones."""
@@ -73,6 +78,24 @@ class Context:
             )
             for n in nodes
         )
+
+    def takers(self, value: Value, order: Order) -> int:
+        """Count the readers of a value, through elementwise ones, that would take it in this order as it is."""
+        return sum(self._takes(node, value, order) for node in self.consumers.get(value.name, []))
+
+    def _takes(self, node: Node, value: Value, order: Order) -> bool:
+        if node.operator == "output":
+            return order == boundary_order(value, self.source, self.target)
+        if node.operator == "permute":
+            return self.takers(node.outputs[0], tuple(node["permutation"].index(a) for a in order)) > 0
+        if _elementwise(node):
+            others = [self.written[v.name] for v in node.inputs if v.name in self.written]
+            if len({v.rank for v in node.inputs}) > 1:
+                return False
+            return any(order in orders for orders in others) if others else self.takers(node.outputs[0], order) > 0
+        orders = [order if v == value else next(iter(self.written.get(v.name, {order: v}))) for v in node.inputs]
+        inner = replace(self, orders=orders, outside=[False] * len(orders))
+        return rules.for_operator(node.operator).LAYOUT(node, inner).inputs[0] == order
 
 
 def _elementwise(node: Node) -> bool:
@@ -105,14 +128,15 @@ def fixed(node: Node, context: Context) -> Placement:
 
 
 def anything(node: Node, context: Context) -> Placement:
-    """Elementwise: any order, the same for all inputs; most of them decide, those straight from outside do not.
+    """Elementwise: any order, the same for all inputs, that the most have been written in.
 
-    Which axes come first in the source does not, so that the layout is the same from whichever framework it was read.
+    Then most of them decide, but those straight from outside only where there are no others.
     """
     if len({v.rank for v in node.inputs + node.outputs}) > 1:
         return fixed(node, context)
     inner = [o for o, outside in zip(context.orders, context.outside, strict=True) if not outside]
-    order = Counter(inner or context.orders).most_common(1)[0][0]
+    votes = Counter(inner or context.orders)
+    order = max(votes, key=lambda o: (sum(o in context.written.get(v.name, ()) for v in node.inputs), votes[o]))
     return Placement([order] * len(node.inputs), [order] * len(node.outputs))
 
 
@@ -156,7 +180,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     written: dict[str, dict[Any, Value]] = {}  # source value -> order -> value as written
     nodes: list[Node] = []
     parameters = dict(graph.parameters)
-    reordered: dict[str, Rows | None] = {}
+    forms: dict[str, Any] = {}  # of the weights that have one
 
     def put(value: Value, order) -> Value:
         shape = value.shape if isinstance(order, Rows) else tuple(value.shape[a] for a in order)
@@ -186,7 +210,12 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     for node in graph.nodes:
         have = [next(iter(written[v.name].items())) for v in node.inputs]
         context = Context(
-            [order for order, _ in have], [v.name in outside for _, v in have], graph.channels, target, consumers
+            [order for order, _ in have],
+            [v.name in outside for _, v in have],
+            graph.channels,
+            target,
+            consumers,
+            written,
         )
         placement = rules.for_operator(node.operator).LAYOUT(node, context)
         if placement.alias:
@@ -197,23 +226,25 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
         read = [get(v, o) for v, o in zip(node.inputs, placement.inputs, strict=True)]
         made = [put(v, o) for v, o in zip(node.outputs, placement.outputs, strict=True)]
         nodes.append(replace(node, inputs=read, outputs=made, attributes={**node.attributes, **placement.attributes}))
-        if placement.kernel_rows is not False:
-            name, rows = node.parameters["kernel"], placement.kernel_rows
-            if reordered.setdefault(name, rows) != rows:
+        kernel = {} if placement.kernel is None else {"kernel": placement.kernel}
+        for role, form in (kernel | placement.weights).items():
+            name = node.parameters[role]
+            if forms.setdefault(name, form) != form:
                 return convert(_pin(graph, name), target, inputs)
-            if rows and parameters.get(name) is graph.parameters.get(name) and name in parameters:
-                old = parameters[name]
-                parameters[name] = Parameter(old.value[rows.index()], old.trainable)
+            old = parameters.get(name)
+            if old is not None and old is graph.parameters.get(name) and not isinstance(form, str):
+                value = old.value[form.index()] if isinstance(form, Rows) else old.value.transpose(form)
+                parameters[name] = Parameter(value, old.trainable)
     outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
     laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)
     return simplify(laid_out)  # what a permutation stood between may meet now
 
 
-def _pin(graph: Graph, kernel: str) -> Graph:
-    """A Dense kernel that is used with rows in two orders keeps its rows: its inputs are permuted instead."""
+def _pin(graph: Graph, weight: str) -> Graph:
+    """A weight that is used in two forms stays as it was read: its inputs are permuted instead."""
     nodes = [
-        replace(n, attributes={**n.attributes, "pinned": True}) if n.parameters.get("kernel") == kernel else n
+        replace(n, attributes={**n.attributes, "pinned": True}) if weight in n.parameters.values() else n
         for n in graph.nodes
     ]
     return replace(graph, nodes=nodes)

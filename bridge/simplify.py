@@ -13,7 +13,7 @@ def simplify(graph: Graph) -> Graph:
     that nothing else reads. A rule's `merge(node, reader)` returns the one node that does the work of its node and
     of the only reader of it, or None.
     """
-    graph = _without_identities(graph)
+    graph = _without_idle(_without_identities(graph))
     consumers = graph.consumers()
     leaving = {v.name for v in flatten(graph.outputs)}
     absorbed: dict[str, Node] = {}  # value that a padding makes -> the padding
@@ -59,10 +59,20 @@ def _without_identities(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes, outputs=map_structure(lambda v: same.get(v.name, v), graph.outputs))
 
 
+def _without_idle(graph: Graph) -> Graph:
+    """Leave out what no output depends on, such as the parts of a split that nobody reads."""
+    needed, nodes = {v.name for v in flatten(graph.outputs)}, []
+    for node in reversed(graph.nodes):
+        if any(v.name in needed for v in node.outputs):
+            needed.update(v.name for v in node.inputs)
+            nodes.append(node)
+    return replace(graph, nodes=nodes[::-1])
+
+
 def _fits(padding: Node, reader: Node) -> bool:
     absorbs = getattr(rules.for_operator(reader.operator), "ABSORBS", {}).get(reader.operator)
     return (
-        absorbs == padding["value"]
+        absorbs == padding.attributes.get("value", "")  # none, where it repeats what is inside
         and reader.attributes["pads"] != "same"
         and padding["pads"][0] == padding["pads"][reader["axis"]] == (0, 0)
         and all(a >= 0 and b >= 0 for a, b in padding["pads"])

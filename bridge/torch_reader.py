@@ -246,16 +246,14 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     return seen
 
 
-def _shape(tensor: torch.Tensor):
-    return (
-        tuple(int(d) if isinstance(d, int) else None for d in tensor.shape),
-        str(tensor.dtype).removeprefix("torch."),
-    )
-
-
 def _value(node, index: int | None = None) -> Value:
     tensor = node.meta["val"] if index is None else node.meta["val"][index]
-    return Value(node.name if index is None else f"{node.name}:{index}", *_shape(tensor))
+    return Value(
+        node.name if index is None else f"{node.name}:{index}",
+        tuple(d if isinstance(d, int) else None for d in tensor.shape),
+        str(tensor.dtype).removeprefix("torch."),
+        symbols=tuple(d if isinstance(d, int) else str(d) for d in tensor.shape),
+    )
 
 
 def _stack(node, paths) -> list[tuple[str, str, str]]:

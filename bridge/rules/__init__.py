@@ -4,7 +4,8 @@ A rule file imports no framework. It has
 
     OPERATORS   the neutral operators that it owns
     KERAS       class names of keras.layers (or "ops.name" of keras.ops) that it reads
-    TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign") and names of its own HELPERS that it reads
+    TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign"), those of other packages by their full name,
+                and names of its own HELPERS that it reads
     LAYOUT      how its axes follow the layout (a function of bridge.layout)
 
 and, where they apply,
@@ -12,6 +13,8 @@ and, where they apply,
     HELPERS       class name -> source of what torch lacks, written into model.py once
     WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains
+    BUFFERS       other weights that no one trains, which torch holds in buffers
+    IDLE          weights of its Keras layer that it does not compute with
     RANDOM        entries of the Keras configuration that make two calls on the same input differ, unless they are 0
     COMMUTATIVE   operators whose inputs may change places without changing a bit of the result
     FUSES         True: its Keras layer has an `activation`
@@ -19,6 +22,10 @@ and, where they apply,
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
+    CASTS         Keras classes that make floats of whole numbers
+    FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
+    PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
+    BELOW         function of a node whose input must be whole numbers below what it returns
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
 
 and always
@@ -45,8 +52,9 @@ from bridge.graph import Parameter, Unsupported, Value
 class KerasLayer:
     """A layer at one place in a Keras model, as plain data.
 
-    `weights` maps the layer's own name of a weight ("kernel") to its name in `Graph.parameters`. `arguments` is
-    what a layer is called with beside its inputs, and every argument, by its name, of a function of keras.ops.
+    `weights` maps the layer's own name of a weight ("kernel") to its name in `Graph.parameters`, which `parameters` is.
+    `arguments` is what a layer is called with beside its inputs, and every argument, by its name, of a function of
+    keras.ops. `operation` is the layer itself, for what neither its configuration nor its weights say.
     """
 
     path: str
@@ -57,6 +65,8 @@ class KerasLayer:
     weights: dict[str, str] = field(default_factory=dict)
     trainable: bool = True
     arguments: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    operation: Any = None
 
     @property
     def rank(self) -> int:
@@ -67,19 +77,41 @@ class KerasLayer:
         """The channel axis that the layer's `data_format` says."""
         return 1 if self.config.get("data_format") == "channels_first" else self.rank - 1
 
+    def constant(self, role: str, value: np.ndarray) -> str:
+        """Put an array that is no weight of the layer into the graph, and return its name there."""
+        array, name, n = np.asarray(value), f"{self.path}.{role}", 1
+        while name in self.parameters and not np.array_equal(self.parameters[name].value, array, equal_nan=True):
+            n += 1
+            name = f"{self.path}.{role}_{n}"
+        self.parameters.setdefault(name, Parameter(array, trainable=False))
+        return name
+
+    def rearrange(self, role: str, pattern: str, **sizes: int) -> None:
+        """Hold a weight with other axes than the layer has them, as an einops pattern says."""
+        parameter = self.parameters[self.weights[role]]
+        if not parameter.pattern:  # else it is shared and has been seen
+            parameter.value = rearrange(parameter.value, pattern, **_used(pattern.split("->")[0], sizes))
+        if parameter.pattern not in ("", pattern):
+            raise Unsupported(f"its {role} is shared by layers that want its axes in different orders")
+        parameter.pattern = pattern
+
 
 @dataclass
 class KerasCall:
     """A Keras layer to be made and called: `keras.layers.<layer>(**config)`.
 
-    `layer` may be "ops.name": the function `keras.ops.name(inputs..., **config)`. `suffix` names what a node
-    needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name.
+    `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`. `suffix` names
+    what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name;
+    `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern from its axes).
     """
 
     layer: str
     config: dict[str, Any] = field(default_factory=dict)
     suffix: str = ""
     weights: bool = False
+    constants: dict[str, tuple[str, str]] = field(default_factory=dict)
+    leading: tuple = ()
+    trailing: tuple = ()
 
 
 @dataclass
@@ -129,8 +161,9 @@ class TorchCall:
     """A torch submodule and the expression that calls it; either may stand alone.
 
     In `expression`, `{self}` is the submodule and `{0}`, `{1}`, `{all}` are the inputs. `weights` is the part of
-    the rule's table that applies, `state` what else belongs in the state dict, `setup` statements that follow
-    the constructor, `helpers` the helper classes in use, `overwriting` the same call on an input that may go.
+    the rule's table that applies (its name in torch is "" where the submodule is itself a parameter or buffer), `state`
+    what else belongs in the state dict, `setup` statements that follow the constructor, `helpers` the helper classes in
+    use, `overwriting` the same call on an input that may go.
     """
 
     expression: str

@@ -4,18 +4,17 @@ The rows run height, width, channel in Keras and channel, height, width in torch
 reaches nothing but Dense layers, their kernels' rows are put into the other order; else the tensor is permuted
 before it is flattened. Where one axis alone is larger than 1, there is but one order.
 
-A Flatten of rank 2 does nothing, and is no node: torch's returns its input, which torch.export then takes for it.
+A Flatten of rank 2 does nothing, and is no node: torch's returns its input, which torch.export then takes for it. Of
+other reshapes `bridge.rules.reshape` has those that are one.
 """
-
-from math import prod
 
 from bridge.graph import Node, Unsupported
 from bridge.layout import Context, Placement, Rows, channel_order, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
 
 OPERATORS = ("flatten",)
 KERAS = ("Flatten",)
-TORCH = ("flatten", "view", "reshape")
+TORCH = ("flatten",)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -34,16 +33,11 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     return Placement([standard], [Rows(shape[1:], tuple(a - 1 for a in standard[1:]))])
 
 
-def _node(rank: int, name: str) -> list[Node]:
-    if rank == 2:
-        return [Node("permute", {"permutation": identity(2)}, name=name)]
-    return [Node("flatten", {}, name=name)]
-
-
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.config.get("data_format") == "channels_first" and layer.rank > 2:
         raise Unsupported("data_format='channels_first' flattens channels last", "use channels_last")
-    return _node(layer.rank, layer.path)
+    source = tuple(f"axis{i}" if n is None else n for i, n in enumerate(layer.inputs[0].shape))
+    return reshape.nodes(source, (source[0], *layer.outputs[0].shape[1:]), layer.path)
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -51,18 +45,7 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    rank, shape = call.inputs[0].rank, call.inputs[0].shape
-    if call.target != "flatten":  # x.view(x.size(0), -1)
-        if not shape or shape[0] is not None or None in shape[1:] or call.outputs[0].shape != (None, prod(shape[1:])):
-            raise Unsupported(
-                f"it reshapes {shape} to {call.outputs[0].shape}", "flatten all axes but the batch, which stays open"
-            )
-        return _node(rank, call.path)
-    if call["start_dim"] % rank != 1 or call["end_dim"] % rank != rank - 1:
-        raise Unsupported(
-            f"it flattens axes {call['start_dim']} to {call['end_dim']}", "flatten all axes but the batch"
-        )
-    return _node(rank, call.path)
+    return reshape.nodes(call.inputs[0].symbols, call.outputs[0].symbols, call.path)
 
 
 def write_torch(node: Node) -> TorchCall:

@@ -1,5 +1,7 @@
 """Dense on tensors of rank 2 to 5, both ways."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -15,18 +17,50 @@ layers = keras.layers
 def test_ranks(check, shape, use_bias):
     x = keras.Input(shape, name="x")
     module, again = check.both_ways(keras.Model(x, layers.Dense(4, use_bias=use_bias, activation="relu", name="fc")(x)))
-    assert isinstance(module.fc, torch.nn.Linear) and (module.fc.bias is not None) == use_bias
+    kind = torch.nn.Linear if len(shape) < 3 else (torch.nn.Conv2d, torch.nn.Conv3d)[len(shape) - 3]
+    assert isinstance(module.fc, kind) and (module.fc.bias is not None) == use_bias
     assert again.get_layer("fc").activation is keras.activations.relu and again.get_layer("fc").use_bias == use_bias
 
 
-def test_between_convolutions(check):
-    """Dense acts on the channels wherever the layout has put them."""
-    x = keras.Input((6, 5, 3), name="x")
-    y = layers.Dense(4, name="fc")(layers.Conv2D(5, 3, name="c1")(x))
-    check.both_ways(keras.Model(x, layers.Conv2D(2, 3, name="c2")(y)))
-    x = keras.Input((6, 3), name="x")
-    y = layers.Dense(4, name="fc")(layers.Conv1D(5, 3, name="c1")(x))
-    check.both_ways(keras.Model(x, layers.Conv1D(2, 3, name="c2")(y)))
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_between_convolutions(check, rank):
+    """Dense acts on the channels wherever the layout has put them, and nothing is permuted between."""
+    x = keras.Input((*(6, 5, 7)[:rank], 3), name="x")
+    convolution = getattr(layers, f"Conv{rank}D")
+    y = layers.Dense(4, name="fc", activation="tanh")(convolution(5, 3, name="c1")(x))
+    model = keras.Model(x, convolution(2, 3, name="c2")(y))
+    module, again = check.both_ways(model)
+    permutes = inspect.getsource(type(module)).count("permute")
+    assert permutes == (4 if rank == 1 else 0)  # a sequence has its channels last but in convolutions
+    assert [type(x) for x in again.layers if x.weights] == [convolution, layers.Dense, convolution]
+    check.same_graph(model, module, (torch.randn(2, 6, 3) if rank == 1 else torch.randn(2, 3, *(6, 5, 7)[:rank]),))
+
+
+def test_between_permutations_of_torch(check):
+    """What torch permutes to reach the last axis, Keras has there."""
+
+    class Block(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c1, self.fc, self.c2 = torch.nn.Conv2d(3, 5, 3), torch.nn.Linear(5, 4), torch.nn.Conv2d(4, 2, 3)
+
+        def forward(self, x):
+            return self.c2(self.fc(self.c1(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+    x, module = torch.randn(2, 3, 7, 9), Block()
+    model = bridge.to_keras(module, (x,))
+    assert [type(x) for x in model.layers[1:]] == [layers.Conv2D, layers.Dense, layers.Conv2D]
+    assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), module(x).detach()) < 1e-5
+    assert bridge.verify(model, module).passed
+
+
+def test_one_layer_on_tensors_of_two_ranks(check):
+    """A kernel has one shape in torch, so an image that meets the same layer as a row is permuted to it."""
+    image, row = keras.Input((5, 7, 3), name="image"), keras.Input((3,), name="row")
+    shared = layers.Dense(4, name="fc")
+    model = keras.Model([image, row], [layers.Conv2D(2, 3, name="c")(shared(image)), shared(row)])
+    module, again = check.both_ways(model)
+    assert isinstance(module.fc, torch.nn.Linear) and len(again.weights) == len(model.weights)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -147,5 +147,3 @@ def test_refusals():
     x = keras.Input((4, 5, 3), name="x")
     with pytest.raises(bridge.BridgeError, match=r"f .Flatten.: data_format='channels_first'.*use channels_last"):
         bridge.to_torch(keras.Model(x, layers.Flatten(data_format="channels_first", name="f")(x)))
-    with pytest.raises(bridge.BridgeError, match="flattens axes 2 to 3; flatten all axes but the batch"):
-        bridge.to_keras(torch.nn.Sequential(torch.nn.Flatten(2, 3)), (torch.randn(2, 3, 4, 5),))

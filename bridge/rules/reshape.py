@@ -1,0 +1,209 @@
+"""Reshape: keras.layers.Reshape, keras.ops.{reshape, expand_dims, squeeze} <-> view, flatten, unflatten, squeeze, ...
+
+A reshape is a list of blocks: so many axes become axes of these sizes, from the first axis to the last, and most blocks
+keep their one axis. So it follows any layout that leaves the axes of each block side by side:
+`(B, H, W, C) -> (B, H*W, C)` is `(B, C, H, W) -> (B, C, H*W)`. Only a block whose axes lie in another order is permuted
+first. All axes but the batch in one is Flatten, which has a rule of its own.
+"""
+
+import re
+from itertools import groupby
+
+from bridge.graph import Node, Unsupported
+from bridge.layout import Context, Placement, fixed
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+
+OPERATORS = ("reshape",)
+KERAS = ("Reshape", "ops.Reshape", "ops.ExpandDims", "ops.Squeeze", "ops.Ravel")
+TORCH = ("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "unflatten", "squeeze", "unsqueeze")
+
+Block = tuple[int, tuple[int, ...]]  # how many axes go in, the sizes that come out; -1 is what the others leave
+KEEP: Block = (1, (0,))  # one axis that stays as it is
+NEW: Block = (0, (1,))
+DROP: Block = (1, ())
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    order, blocks, x = context.orders[0], node["blocks"], node.inputs[0]
+    if not isinstance(order, tuple):
+        return fixed(node, context)
+    axes = _numbered([count for count, _ in blocks])  # of the input, by block
+    made = _numbered([len(sizes) for _, sizes in blocks])  # of the output
+    placed = sorted((i for i, a in enumerate(axes) if a), key=lambda i: order.index(axes[i][0]))
+    order = tuple(a for i in placed for a in axes[i])
+    new = [i for i, a in enumerate(axes) if not a]
+    # new axes stand together, where the most readers would have them; else where the framework has no channels
+    ways = [[*placed[:at], *new, *placed[at:]] for at in range(len(placed) + 1)] if new else [placed]
+    ways = ways[::-1] if context.target == "first" else [*ways[1:], ways[0]]
+    placed = max(ways, key=lambda way: context.takers(node.outputs[0], tuple(a for i in way for a in made[i])))
+    out = tuple(a for i in placed for a in made[i])
+    shape = [x.shape[a] for a in order]
+    return Placement([order], [out], {"blocks": plain([blocks[i] for i in placed], shape)})
+
+
+def _numbered(counts: list[int]) -> list[list[int]]:
+    """Count through: [1, 2, 0, 1] -> [[0], [1, 2], [], [3]]."""
+    return [list(range(sum(counts[:i]), sum(counts[: i + 1]))) for i in range(len(counts))]
+
+
+def plain(blocks: list[Block], shape) -> tuple[Block, ...]:
+    """One way to say it where axes of size 1 come and go: those that stay are first."""
+    axes = _numbered([count for count, _ in blocks])
+
+    def is_one(i: int) -> bool:
+        return blocks[i] in (NEW, DROP) or (blocks[i] == KEEP and shape[axes[i][0]] == 1)
+
+    found: list[Block] = []
+    for ones, run in groupby(range(len(blocks)), key=is_one):
+        run = [blocks[i] for i in run]
+        if ones:
+            kept, new, gone = map(run.count, (KEEP, NEW, DROP))
+            stay = min(new, gone)
+            run = [KEEP] * (kept + stay) + [NEW] * (new - stay) + [DROP] * (gone - stay)
+        found += run
+    return tuple(found)
+
+
+def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
+    """Split a reshape into its blocks, from the left, each as small as can be.
+
+    Args:
+        source: The sizes before: numbers, and texts by which equal open sizes are known.
+        target: The sizes after; None is what the others leave.
+    """
+    end = 0  # what is the same at the end need not be looked at where a size is not known
+    while end < min(len(source), len(target)) and source[-1 - end] == target[-1 - end]:
+        end += 1
+    blocks, i, j = [], 0, 0
+    while i < len(source) or j < len(target):
+        s, t = (source[i] if i < len(source) else None), (target[j] if j < len(target) else None)
+        if s == t is not None:
+            blocks, i, j = [*blocks, KEEP], i + 1, j + 1
+        elif s == 1:
+            blocks, i = [*blocks, DROP], i + 1
+        elif t == 1:
+            blocks, j = [*blocks, NEW], j + 1
+        else:
+            p, q = next(
+                (
+                    (p, q)
+                    for p, q in sorted(
+                        ((p, q) for p in range(i + 1, len(source) + 1) for q in range(j + 1, len(target) + 1)), key=sum
+                    )
+                    if None not in target[j:q] and _product(source[i:p]) == _product(target[j:q])
+                ),
+                (len(source) - end, len(target) - end),
+            )
+            sizes = tuple(n if isinstance(n, int) else -1 for n in target[j:q])
+            if p <= i or q <= j or sizes.count(-1) > 1:
+                raise Unsupported(f"it reshapes {_shown(source)} to {_shown(target)}", "fix all open sizes but one")
+            blocks, i, j = [*blocks, (p - i, sizes)], p, q
+    return tuple(blocks)
+
+
+def _shown(shape) -> str:
+    return f"({', '.join('?' if n is None else str(n) for n in shape)})"
+
+
+def _product(sizes) -> tuple:
+    """A product of numbers and expressions such as "8*s0": equal if and only if the same is multiplied."""
+    number, names = 1, []
+    for factor in (f for n in sizes for f in (re.findall(r"\w+", n) if _is_product(n) else [n])):
+        if isinstance(factor, int) or factor.isdigit():
+            number *= int(factor)
+        else:
+            names.append(factor)
+    return number, sorted(names)
+
+
+def _is_product(size) -> bool:
+    return isinstance(size, str) and re.fullmatch(r"\w+(\*\w+)*", size) is not None
+
+
+def nodes(source: tuple, target: tuple, name: str) -> list[Node]:
+    """The neutral node for sizes before and after; nothing where nothing changes."""
+    blocks = find_blocks(source, target)
+    if all(block == KEEP for block in blocks):
+        return [Node("permute", {"permutation": tuple(range(len(source)))}, name=name)]
+    if blocks[0] == KEEP and len(target) == 2 < len(source):
+        return [Node("flatten", {}, name=name)]
+    return [Node("reshape", {"blocks": plain(list(blocks), source)}, name=name)]
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    source, target = [f"axis{i}" if n is None else n for i, n in enumerate(layer.inputs[0].shape)], []
+    if layer.class_name == "ops.ExpandDims":
+        target = _with_new(source, layer.config["axis"])
+    elif layer.class_name == "ops.Squeeze":
+        gone = [i for i, n in enumerate(source) if n == 1] if (a := layer.config["axis"]) is None else a
+        gone = [i % len(source) for i in (gone if isinstance(gone, (list, tuple)) else [gone])]
+        target = [n for i, n in enumerate(source) if i not in gone]
+    else:
+        target = list(layer.outputs[0].shape)
+        if layer.class_name == "Reshape":  # it keeps the batch
+            target[0] = source[0]
+        left, unknown = [n for n in source if n not in target and isinstance(n, str)], target.count(None)
+        if len(left) == unknown == 1 and _product([n for n in source if n != left[0]]) == _product(
+            [n for n in target if n is not None]
+        ):
+            target[target.index(None)] = left[0]
+    return nodes(tuple(source), tuple(target), layer.path)
+
+
+def _with_new(source: list, axis) -> list:
+    """The sizes with a 1 at each of these axes of the result."""
+    new = [axis] if isinstance(axis, int) else list(axis)
+    rank, rest = len(source) + len(new), iter(source)
+    new = {a % rank for a in new}
+    return [1 if a in new else next(rest) for a in range(rank)]
+
+
+def _sizes(node: Node) -> list[int | None]:
+    """The sizes after: None for an open one that stays, -1 for what the others leave."""
+    shape = node.inputs[0].shape
+    axes = _numbered([count for count, _ in node["blocks"]])
+    return [
+        shape[a[0]] if block == KEEP else n for block, a in zip(node["blocks"], axes, strict=True) for n in block[1]
+    ]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    blocks, sizes = node["blocks"], _sizes(node)
+    open_sizes = [i for i, n in enumerate(sizes) if n in (None, -1)]
+    if blocks[0] == KEEP and sizes[0] is None and len(open_sizes) <= 2:
+        return [KerasCall("Reshape", {"target_shape": tuple(-1 if n is None else n for n in sizes[1:])})]
+    if len(open_sizes) <= 1:
+        return [KerasCall("ops.reshape", {"newshape": tuple(-1 if n is None else n for n in sizes)})]
+    axes, made = _numbered([c for c, _ in blocks]), _numbered([len(s) for _, s in blocks])
+    if set(blocks) <= {KEEP, NEW}:
+        return [
+            KerasCall("ops.expand_dims", {"axis": tuple(a[0] for b, a in zip(blocks, made, strict=True) if b == NEW)})
+        ]
+    if set(blocks) <= {KEEP, DROP}:
+        return [KerasCall("ops.squeeze", {"axis": tuple(a[0] for b, a in zip(blocks, axes, strict=True) if b == DROP)})]
+    raise Unsupported(
+        f"it reshapes {_shown(node.inputs[0].shape)} with {len(open_sizes)} open sizes", "fix all but one"
+    )
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    return nodes(call.inputs[0].symbols, call.outputs[0].symbols, call.path)
+
+
+def write_torch(node: Node) -> TorchCall:
+    blocks, changed = node["blocks"], [i for i, block in enumerate(node["blocks"]) if block != KEEP]
+    if len(changed) == 1:
+        at, (count, new) = changed[0], blocks[changed[0]]
+        if count == 0 or not new:
+            return TorchCall(f"{{0}}.{'unsqueeze' if new else 'squeeze'}({literal(at)})")
+        if count == 1 or len(new) == 1:
+            function, arguments = ("unflatten", (at, new)) if count == 1 else ("flatten", (at, at + count - 1))
+            if node.name:
+                return TorchCall("{self}({0})", call_source(f"nn.{function.title()}", *arguments))
+            return TorchCall(call_source(f"{{0}}.{function}", *arguments))
+    kept = [a[0] for block, a in zip(blocks, _numbered([c for c, _ in blocks]), strict=True) if block == KEEP]
+    stay = iter([a for a in kept if node.inputs[0].shape[a] is None])
+    sizes = [f"{{0}}.shape[{next(stay)}]" if n is None else literal(n) for n in _sizes(node)]
+    if "-1" not in sizes and None in _sizes(node):  # torch works out one of them
+        sizes[_sizes(node).index(None)] = "-1"
+    return TorchCall(f"{{0}}.reshape({', '.join(sizes)})")

@@ -1,0 +1,144 @@
+"""Slices: x[:, 1:3], x[..., 0], keras.ops.split <-> x[:, 1:3], narrow, select, chunk, split, unbind.
+
+A node takes a part of one axis; for several axes, and for a split into several tensors, there are several nodes. An
+index such as x[:, 0] is a slice of one, whose axis is then dropped, and None adds one (`bridge.rules.reshape`).
+"""
+
+from dataclasses import replace
+from itertools import accumulate, pairwise
+
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import axes, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
+from bridge.rules.reshape import DROP, KEEP, NEW, plain
+
+OPERATORS = ("slice",)
+KERAS = ("ops.GetItem", "ops.Split", "ops.Unstack")
+SPLITS = ("chunk", "unsafe_chunk", "split", "unsafe_split", "split_with_sizes", "tensor_split", "unbind")
+TORCH = ("slice", "select", "narrow", *SPLITS)
+LAYOUT = axes
+END = 2**63 - 1  # what torch.export writes for an open end
+
+
+def index(x: Value, items: tuple, made: Value, name: str) -> list[Node]:
+    """Nodes for `made = x[items]`; items are numbers, slices, None and one Ellipsis."""
+    items = list(items)
+    if Ellipsis in items:
+        at, given = items.index(Ellipsis), len(items) - 1 - items.count(None)
+        items[at : at + 1] = [slice(None)] * (x.rank - given)
+    items += [slice(None)] * (x.rank - len(items) + items.count(None))
+    nodes, blocks, axis = [], [], 0
+    for item in items:
+        if item is None:
+            blocks.append(NEW)
+            continue
+        if isinstance(item, int):
+            blocks.append(DROP)
+            item = slice(item, item + 1 if item != -1 else None)
+        elif isinstance(item, slice):
+            blocks.append(KEEP)
+        else:
+            raise Unsupported(f"an index that is no number or slice: {type(item).__name__}", "slice it")
+        previous = nodes[-1].outputs[0] if nodes else x
+        if part := _slice(previous, axis, item):
+            shape = tuple(_size(previous.shape[axis], part) if i == axis else n for i, n in enumerate(previous.shape))
+            part.outputs = [replace(made, name=f"{made.name}:{len(nodes)}", shape=shape)]
+            nodes.append(part)
+        axis += 1
+    shape = nodes[-1].outputs[0].shape if nodes else x.shape
+    if set(blocks) != {KEEP}:
+        nodes.append(Node("reshape", {"blocks": plain(blocks, shape)}, inputs=[nodes[-1].outputs[0] if nodes else x]))
+    if not nodes:
+        nodes = [Node("permute", {"permutation": identity(x.rank)}, inputs=[x])]
+    nodes[-1].outputs = [made]
+    nodes[-1].name = name
+    return nodes
+
+
+def _slice(x: Value, axis: int, part: slice) -> Node | None:
+    """The neutral node; its bounds count from the start where the size is known. None where it is all of x."""
+    if not all(n is None or isinstance(n, int) for n in (part.start, part.stop, part.step)):
+        raise Unsupported("its bounds are computed from an open size of the input", "export with that size fixed")
+    start, stop, step = part.start or 0, part.stop, part.step or 1
+    if step < 1:
+        raise Unsupported(f"step {step}", "use a positive step, and flip the tensor")
+    size = x.shape[axis]
+    if size is not None:
+        start, stop, step = slice(start, stop, step).indices(size)
+    if stop is not None and stop >= (size or END):
+        stop = None
+    if (start, stop, step) == (0, None, 1):
+        return None
+    return Node("slice", {"axis": axis, "start": start, "stop": stop, "step": step}, inputs=[x])
+
+
+def _size(size: int | None, part: Node) -> int | None:
+    if size is not None:
+        return len(range(*_part(part).indices(size)))
+    whole = part["step"] == 1 and part["stop"] is not None and part["start"] >= 0 and part["stop"] >= 0
+    return part["stop"] - part["start"] if whole else None
+
+
+def _part(node: Node) -> slice:
+    return slice(node["start"], node["stop"], node["step"])
+
+
+def _split(x: Value, axis: int, bounds: list[int], outputs: list[Value], name: str, drop: bool = False) -> list[Node]:
+    """Nodes for a split of an axis at its bounds, the first and the last included."""
+    before, nodes = (slice(None),) * (axis % x.rank), []
+    for i, ((start, stop), made) in enumerate(zip(pairwise(bounds), outputs, strict=True)):
+        nodes += index(x, (*before, start if drop else slice(start, stop)), made, f"{name}_{i}" if name else "")
+    return nodes
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    x = layer.inputs[0]
+    if layer.class_name == "ops.GetItem":
+        items = layer.arguments["key"]
+        if isinstance(items, list) and not all(isinstance(n, int) for n in items):  # a tuple, read from a file
+            items = tuple(items)
+        items = items if isinstance(items, tuple) else (items,)
+        return index(x, items, layer.outputs[0], layer.path)
+    axis = layer.config["axis"]
+    size = x.shape[axis]
+    if size is None:
+        raise Unsupported("it splits an axis of an open size", "fix that size")
+    if layer.class_name == "ops.Unstack":
+        return _split(x, axis, list(range(size + 1)), layer.outputs, layer.path, drop=True)
+    sections = layer.config["indices_or_sections"]
+    if isinstance(sections, int):
+        sections = range(size // sections, size, size // sections)
+    return _split(x, axis, [0, *sections, size], layer.outputs, layer.path)
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    return [KerasCall("ops.get_item", {"key": (*(slice(None),) * node["axis"], _part(node))})]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    x, outputs = call.inputs[0], call.outputs
+    axis = call["dim"] % x.rank
+    before = (slice(None),) * axis
+    if call.target not in SPLITS:
+        if call.target == "slice":
+            item = slice(call["start"], call["end"], call["step"])
+        elif call.target == "narrow":
+            item = slice(
+                call["start"], call["start"] + call["length"] if isinstance(call["start"], int) else call["start"]
+            )
+        else:
+            item = call["index"]
+        return index(x, (*before, item), outputs[0], call.path)
+    sizes = [1 if call.target == "unbind" else v.shape[axis] for v in outputs]
+    if None in sizes:
+        raise Unsupported("it splits an axis of an open size", "export with that size fixed")
+    bounds = [0, *accumulate(sizes)]
+    return _split(x, axis, bounds, outputs, call.path, drop=call.target == "unbind")
+
+
+def write_torch(node: Node) -> TorchCall:
+    start, stop, step = (
+        str(int(n)) if n else "" for n in (node["start"], node["stop"], node["step"] - 1 and node["step"])
+    )
+    part = f"{start}:{stop}" + (f":{step}" if step else "")
+    return TorchCall(f"{{0}}[{', '.join([*[':'] * node['axis'], part])}]")

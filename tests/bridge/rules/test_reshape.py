@@ -1,0 +1,157 @@
+"""Reshape: blocks of axes, in any layout, both ways."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge.rules.reshape import DROP, KEEP, NEW, find_blocks
+
+layers, ops = keras.layers, keras.ops
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "blocks"),
+    [
+        (("s0", 4, 5), ("s0", 4, 5), (KEEP, KEEP, KEEP)),
+        (("s0", 4, 5, 3), ("s0", 20, 3), (KEEP, (2, (20,)), KEEP)),
+        (("s0", 20, 3), ("s0", 4, 5, 3), (KEEP, (1, (4, 5)), KEEP)),
+        (("s0", 4, 6), ("s0", 8, 3), (KEEP, (2, (8, 3)))),
+        (("s0", 3), ("s0", 1, 1, 3), (KEEP, NEW, NEW, KEEP)),
+        (("s0", 1, 1, 3), ("s0", 3), (KEEP, DROP, DROP, KEEP)),
+        (("s0", "s1", "s2", 3), ("s0", "s1*s2", 3), (KEEP, (2, (-1,)), KEEP)),
+        (("s0", 8, "s1"), ("8*s0", "s1"), ((2, (-1,)), KEEP)),
+        (("s0", 4, 3), (None, 3), ((2, (-1,)), KEEP)),
+        (("s0", 3), (None, 4, 3), ((1, (-1, 4)), KEEP)),
+        (("s0", "s1 + 1", 3), ("s0", "s1 + 1", 3, 1), (KEEP, KEEP, KEEP, NEW)),
+    ],
+)
+def test_blocks(source, target, blocks):
+    assert find_blocks(source, target) == blocks
+
+
+SHAPES = [
+    ((4, 5, 6), (20, 6)),  # height and width in one, the channels where they are
+    ((4, 5, 6), (4, 30)),  # width and channels mix
+    ((4, 5, 6), (2, 2, 5, 6)),
+    ((4, 5, 6), (6, 20)),  # everything mixes
+    ((4, 5, 6), (4, 5, 2, 3)),
+    ((4, 5, 6), (4, 5, 1, 6)),
+    ((4, 5, 6), (120,)),
+    ((1, 1, 6), (6,)),
+    ((24,), (2, 3, 4)),
+    ((6,), (1, 1, 6)),
+    ((5, 6), (5, 1, 6)),
+    ((5, 6), (30, 1)),
+    ((1, 5, 6), (5, 6)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SHAPES)
+def test_alone(check, source, target):
+    x = keras.Input(source, name="x")
+    model = keras.Model(x, layers.Reshape(target, name="r")(x))
+    module, _ = check.both_ways(model)
+    check.same_graph(model, module, (torch.from_numpy(check.to_first(np.zeros((2, *source), "float32"))),))
+
+
+@pytest.mark.parametrize(("source", "target"), SHAPES)
+def test_from_torch(check, source, target):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return x.view(x.shape[0], *target) * 2
+
+    x = torch.randn(2, *source)
+    model = bridge.to_keras(Module(), (x,))
+    have = check.to_first(np.asarray(model(check.to_last(x.numpy()))))
+    np.testing.assert_array_equal(have, Module()(x).numpy())
+    assert bridge.verify(model, Module()).passed
+
+
+@pytest.mark.parametrize("target", [(1, 1, 6), (6, 1, 1), (2, 3, 1), (1, 6, 1)])
+def test_squeeze_and_excite(check, target):
+    """What is pooled comes back to the image with its channels where both frameworks have them."""
+    x = keras.Input((7, 5, 6), name="x")
+    y = layers.Reshape(target, name="r")(layers.GlobalAveragePooling2D()(x))
+    y = layers.Conv2D(6, 1, activation="sigmoid", name="c")(y)
+    model = keras.Model(x, layers.Multiply()([x, layers.GlobalMaxPooling2D(keepdims=True)(y)]))
+    module, again = check.both_ways(model)
+    assert bridge.verify(model, module).passed
+    if target == (1, 1, 6):
+        assert "permute" not in inspect.getsource(type(module))
+        assert not any(isinstance(layer, layers.Permute) for layer in again.layers)
+
+
+def test_tokens_of_an_image(check):
+    """The patches of a transformer: one permutation, from (B, C, N) to (B, N, C)."""
+    x = keras.Input((8, 12, 3), name="x")
+    y = layers.Reshape((6, 10), name="r")(layers.Conv2D(10, 4, strides=4, name="c")(x))
+    model = keras.Model(x, layers.Dense(4, name="fc")(y))
+    module, again = check.both_ways(model)
+    assert isinstance(module.fc, torch.nn.Linear)
+    assert inspect.getsource(type(module)).count("permute") == 1
+    assert [type(x) for x in again.layers[1:]] == [layers.Conv2D, layers.Reshape, layers.Dense]
+
+
+def test_the_tokens_of_torch(check):
+    class Patches(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.fc = torch.nn.Conv2d(3, 10, 4, 4), torch.nn.Linear(10, 4)
+
+        def forward(self, x):
+            return self.fc(self.c(x).flatten(2).transpose(1, 2))
+
+    x, module = torch.randn(2, 3, 8, 12), Patches()
+    model = bridge.to_keras(module, (x,))
+    assert [type(x) for x in model.layers[1:]] == [layers.Conv2D, layers.Reshape, layers.Dense]
+    assert check.relative(model(check.to_last(x.numpy())), module(x).detach()) < 1e-5
+    assert bridge.verify(model, module).passed
+
+
+def test_open_sizes(check):
+    x = keras.Input((None, None, 6), name="x")
+    check.both_ways(keras.Model(x, layers.Reshape((-1, 6))(x)))
+    check.both_ways(keras.Model(x, ops.expand_dims(x, (1, 4))))
+    check.both_ways(keras.Model(x, layers.Dense(3, name="fc")(ops.squeeze(ops.expand_dims(x, 2), 2))))
+    y = keras.Input((None, 6), name="y")
+    check.both_ways(keras.Model(y, layers.Reshape((-1, 2, 3))(y)))
+    check.both_ways(keras.Model(y, layers.Reshape((2, -1))(y)))
+
+
+def test_the_batch_may_take_part(check):
+    """TimeDistributed by hand: the frames of a film as a batch of images, and back."""
+    x = keras.Input((4, 7, 5, 3), name="x")
+    y = layers.Conv2D(2, 3, name="c")(ops.reshape(x, (-1, 7, 5, 3)))
+    module, _ = check.both_ways(keras.Model(x, ops.reshape(y, (-1, 4, 5, 3, 2))))
+    source = inspect.getsource(type(module))
+    assert source.count("permute") == 2, source
+
+
+class Views(torch.nn.Module):
+    """Every way that torch has to say it."""
+
+    def forward(self, x):  # (B, 8, H, W)
+        b, c, h, w = x.shape
+        y = x.flatten(2).unflatten(1, (2, 4)).flatten(1, 2)
+        y = y.unsqueeze(1).squeeze(1).unsqueeze(3).squeeze()
+        return (y + x.view(b, c, h * w)).reshape(b, c, -1, 1).squeeze(3)
+
+
+def test_the_ways_of_torch(check):
+    x = torch.randn(2, 8, 5, 7)
+    model = bridge.to_keras(Views(), (x,))
+    np.testing.assert_allclose(np.asarray(model(check.to_last(x.numpy()))), Views()(x).numpy(), rtol=1e-6)
+    assert bridge.verify(model, Views()).passed
+
+
+def test_what_is_refused():
+    class Apart(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(2).view(x.shape) + 1
+
+    with pytest.raises(bridge.BridgeError, match=r"it reshapes .* to .*fix all open sizes but one"):
+        bridge.to_keras(Apart(), (torch.randn(2, 3, 5, 7),), [{0, 2, 3}])
