@@ -94,7 +94,8 @@ class Node:
     `name` is the layer's or module's own path, for people and for naming things; it is empty for what has
     no layer of its own, such as the activation inside a convolution. `inputs` and `outputs` may be left
     empty by a rule: the reader then chains the nodes from the layer's input to its output. `shape` is the
-    shape of the output of a node inside such a chain, where it is not the layer's.
+    shape of the output of a node inside such a chain, where it is not the layer's. `scope` names the calls of nested
+    models around it, from the outside in.
     """
 
     operator: str
@@ -104,6 +105,7 @@ class Node:
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     shape: Shape | None = None
+    scope: tuple[str, ...] = ()
 
     def __getitem__(self, attribute: str):
         return self.attributes[attribute]

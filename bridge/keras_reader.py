@@ -7,7 +7,7 @@ models included. The reader visits it with plain data and asks the rules; `run` 
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -34,7 +34,10 @@ def is_functional(model) -> bool:
 
 @dataclass
 class Call:
-    """One call of a layer or operation; `label` is its path, numbered from the second call of the same layer on."""
+    """One call of a layer or operation; `label` is its path, numbered from the second call of the same layer on.
+
+    `scope` has the labels of the nested models around it.
+    """
 
     path: str
     label: str
@@ -42,6 +45,7 @@ class Call:
     node: Any  # Keras' own record of the call
     arguments: Any
     keywords: dict[str, Any]
+    scope: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """The names of the outputs as the graph has them."""
@@ -55,6 +59,7 @@ def walk(
     prefix: str = "",
     training: bool | None = None,
     used: set[str] | None = None,
+    scope: tuple[str, ...] = (),
 ):
     """Run through a model's graph of layers with anything in the place of tensors.
 
@@ -65,6 +70,7 @@ def walk(
         prefix: The path of the model itself, ending in a dot, where it is nested.
         training: The `training` argument that an enclosing model was called with.
         used: The labels given so far.
+        scope: The labels of the enclosing models.
 
     Returns:
         The model's outputs, in its own structure.
@@ -89,12 +95,14 @@ def walk(
             ):
                 keywords["training"] = training
             if is_functional(operation) and (inner := _entering(operation, node.arguments, arguments, keywords)):
-                outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used)
+                label = _unique(path, used)
+                used.add(label)
+                outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used, (*scope, label))
                 outputs = keras.tree.flatten(outputs)
             else:
                 label = _unique(path, used)
                 used.add(label)
-                outputs = visit(Call(path, label, operation, node, arguments, keywords))
+                outputs = visit(Call(path, label, operation, node, arguments, keywords, scope))
             known.update(zip(map(id, node.outputs), outputs, strict=True))
     return keras.tree.map_structure(lookup, function._outputs_struct)
 
@@ -207,7 +215,7 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
             lost = {role for role, name in layer.weights.items() if role not in held and name not in read}
             if lost:
                 raise Unsupported(f"its weights {', '.join(sorted(lost))} have no place in the other framework")
-            graph.nodes += chain(nodes, layer.inputs, outputs)
+            graph.nodes += chain([replace(n, scope=call.scope) for n in nodes], layer.inputs, outputs)
             graph.notes += _unseen(call.path, layer.config)
         except Unsupported as e:
             obstacles.append(Obstacle(call.path, type(call.operation).__name__, e.reason, e.remedy))

@@ -200,7 +200,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                 source=value.name,
                 shape=tuple(value.shape[a] for a in order),
             )
-            nodes.append(Node("permute", {"permutation": permutation}, inputs=[old], outputs=[new]))
+            nodes.append(Node("permute", {"permutation": permutation}, inputs=[old], outputs=[new], scope=scope))
             have[order] = new
         return have[order]
 
@@ -208,6 +208,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     entering = [put(v, tuple(given.get(v.name) or boundary_order(v, graph.channels, target))) for v in graph.inputs]
     outside = {v.name for v in entering}
     for node in graph.nodes:
+        scope = node.scope
         have = [next(iter(written[v.name].items())) for v in node.inputs]
         context = Context(
             [order for order, _ in have],
@@ -235,6 +236,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
             if old is not None and old is graph.parameters.get(name) and not isinstance(form, str):
                 value = old.value[form.index()] if isinstance(form, Rows) else old.value.transpose(form)
                 parameters[name] = Parameter(value, old.trainable)
+    scope = ()
     outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
     laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)

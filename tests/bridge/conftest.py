@@ -75,7 +75,7 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
         model: A functional Keras model, of any dtype; the comparison is made with its float64 twin and in float32.
         limit: Largest relative difference in float64.
         size: What stands for an open size, the batch excepted, which is 2.
-        same_layers: Whether the layers that have weights keep their names.
+        same_layers: Whether the layers that have weights keep their names and their order.
 
     Returns:
         The torch module (float32) and the Keras model that came back.
@@ -113,12 +113,43 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
         have = [np.asarray(t) for t in keras.tree.flatten(again(x[0] if len(x) == 1 else x, training=False))]
         for h, w in zip(have, want, strict=True):
             assert relative(h, w) < tolerance, f"{dtype}, back to Keras: {relative(h, w):.1e}"
-        for a, b in zip(other.weights, again.weights, strict=True):
-            np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=a.path)
+        for a, b in zip(*(_weights(m, same_layers) for m in (other, again)), strict=True):
+            np.testing.assert_array_equal(a, b)
         if same_layers:
             assert [x.name for x in other.layers if x.weights] == [x.name for x in again.layers if x.weights]
         result[dtype] = module, again
     return result["float32"]
+
+
+def from_torch(module, *tensors):
+    """Carry a torch module to Keras and back, with live random weights in float64, and compare values and graphs.
+
+    Returns:
+        The Keras model, in float64, as the module then is.
+    """
+    import torch
+
+    import bridge
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+    module, tensors = module.eval().double(), tuple(t.double() for t in tensors)
+    model = bridge.to_keras(module, tensors)
+    want = module(*tensors).detach().numpy()
+    arrays = [to_last(t.numpy()) for t in tensors]
+    have = np.asarray(model(arrays if len(arrays) > 1 else arrays[0]))
+    assert relative(to_first(have), want) < 1e-9
+    assert relative(bridge.to_torch(model)(*tensors).detach().numpy(), want) < 1e-9
+    same_graph(model, module, tensors)
+    return model
+
+
+def _weights(model, ordered):
+    """Every weight of a model; in an order of their own where layers may have moved."""
+    arrays = [np.asarray(w) for w in model.weights]
+    return arrays if ordered else sorted(arrays, key=lambda a: (a.shape, a.tobytes()))
 
 
 def same_graph(model, module, tensors, dynamic=None):
@@ -139,6 +170,7 @@ def check():
 
     return types.SimpleNamespace(
         both_ways=both_ways,
+        from_torch=from_torch,
         in_dtype=in_dtype,
         same_graph=same_graph,
         randomise=randomise,

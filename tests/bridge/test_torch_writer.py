@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import bridge
-from bridge import convert, torch_writer
+from bridge import convert, torch_classes, torch_writer
 
 layers = keras.layers
 HOSTILE = [
@@ -131,10 +131,10 @@ def test_it_runs_without_keras_and_bridge(tmp_path):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name(name):
-    text, taken = torch_writer.identifier(name, set()), {"taken"}
+    text, taken = torch_classes.identifier(name, set()), {"taken"}
     assert text.isidentifier() and text.isascii() and len(text) < 80 and not hasattr(torch.nn.Module(), text)
-    assert torch_writer.identifier("taken", taken) == "taken_2" and torch_writer.identifier("taken", taken) == "taken_3"
-    assert torch_writer.class_name(name).isidentifier()
+    assert torch_classes.identifier("taken", taken) == "taken_2" and torch_classes.identifier("taken", taken) == "taken_3"
+    assert torch_classes.class_name(name).isidentifier()
 
 
 def test_hostile_names_together(check, tmp_path, monkeypatch):
