@@ -3,12 +3,14 @@
 import json
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 
 from bridge.graph import map_structure
 
 FLOAT32 = 3  # times Keras' own distance between float32 and float64 ...
+STEPS = 10  # of SGD, in the comparison of training
 FLOOR = 1e-6  # ... which by luck may be near zero
 
 
@@ -51,6 +53,9 @@ class Report:
     dtype: str = "float64"  # of the training step; float32 where the model cannot be run in float64
     training: dict[str, float] = field(default_factory=dict)  # output in training mode -> difference
     gradients: dict[str, float] = field(default_factory=dict)  # parameter -> difference
+    losses: dict[str, list[float]] = field(default_factory=dict)  # framework -> the loss before each of ten steps
+    steps: dict[str, float] = field(default_factory=dict)  # "losses" and "weights" -> difference after these
+    rate: float | None = None  # of their SGD
     zero_gradients: list[str] = field(default_factory=list)  # zero but for rounding, as a bias before BatchNorm
     notes: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -80,15 +85,20 @@ class Report:
         if sentence not in self.notes:
             self.notes.append(sentence)
 
-    def judge_layers(self) -> None:
-        """Fail where outputs differ, naming the first: what follows it differs because of it."""
+    def judge_layers(self, why: Callable[[str], str] = lambda name: "") -> None:
+        """Fail where outputs differ, naming the first: what follows it differs because of it.
+
+        Args:
+            why: Function from its name to what explains it, if anything does.
+        """
         if layer := self.first_divergence:
             double = f"{layer.float64:.1e} in float64 (limit {layer.limit:.1e}), " if layer.float64 is not None else ""
+            reason = why(layer.name)
             own = f" (Keras' own distance from float64: {layer.own:.1e})" if layer.own is not None else ""
             self.fail(
                 "forward",
                 f"the first layer that differs is {layer.name} ({layer.operator}): {double}"
-                f"{layer.float32:.1e} in float32{own}",
+                f"{layer.float32:.1e} in float32{own}" + (f". This explains it: {reason}" if reason else ""),
             )
 
     def figures(self) -> dict[str, float | None]:
@@ -100,6 +110,8 @@ class Report:
             "Keras float32 to float64": worst([x.own for x in self.layers if x.own is not None]),
             f"training-mode output {self.dtype}": worst(self.training.values()),
             f"gradients {self.dtype}": worst(self.gradients.values()),
+            f"losses of {STEPS} steps {self.dtype}": self.steps.get("losses"),
+            f"weights after {STEPS} steps {self.dtype}": self.steps.get("weights"),
         }
 
     def to_dict(self) -> dict:

@@ -9,7 +9,9 @@ import copy
 import hashlib
 import re
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from bridge import keras_reader, layout, rules, torch_reader
+from bridge import keras_reader, layout, lockstep, rules, torch_reader
 from bridge.align import Pair, align, differences
+from bridge.explain import explain
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.report import Layer, Report
 from bridge.twin import Twin
@@ -34,6 +37,9 @@ ZERO = {"float64": 1e-12, "float32": 1e-5}  # of the network's largest gradient:
 # 133 times was seen for a beta between them (2.0e-6 behind a leaky ReLU's 1.5e-8)
 DECLARED = 500
 CAP = 1e-5  # at most
+LOSSES = 1e-9  # float64: of the largest loss of ten steps; 1e-14 was seen
+MOVED = 1e-6  # float64: of how far a weight has gone in ten steps
+STEPPED = 1e-2  # float32: of either
 WALKED = 1e-5  # float32: between a model's own call and the walk through its layers
 BATCH = 3
 SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299)  # tried for open axes, the first that the model takes
@@ -52,6 +58,7 @@ class Case:
     layouts: dict[str, tuple[int, ...]]
     report: Report
     program: Any = None
+    second: Graph | None = None  # the torch module's
     pairs: list[Pair] = field(default_factory=list)
     values: dict[str, np.ndarray] = field(default_factory=dict)  # every tensor of Keras' forward pass
     dtype: str = "float64"  # float32 where the model cannot be run in float64
@@ -101,6 +108,7 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     try:
         case.program = torch_reader.export(module, tensors, dynamic)
         second = layout.convert(torch_reader.read(module, tensors, dynamic, program=case.program), "first")
+        case.second = second
     except BridgeError as e:
         report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
         return report
@@ -127,18 +135,30 @@ def assert_equivalent(model, module, inputs=None, layouts=None) -> None:
 
 
 def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0) -> list[np.ndarray]:
-    """Make random arrays for the inputs of a graph: normal numbers, or small integers for an integer input."""
+    """Make random arrays for the inputs of a graph: normal numbers, or whole ones that it can take as an index."""
     rng = np.random.default_rng(seed)
     shapes = [
         [batch if i == 0 and d is None else size if d is None else d for i, d in enumerate(v.shape)]
         for v in graph.inputs
     ]
+    whole = [v.dtype.startswith(("int", "uint", "bool")) for v in graph.inputs]
+    below = [_below(v, graph.consumers()) or 4 * is_whole for v, is_whole in zip(graph.inputs, whole, strict=True)]
     return [
-        rng.integers(0, 4, s).astype(v.dtype)
-        if v.dtype.startswith(("int", "uint", "bool"))
-        else rng.normal(size=s).astype(v.dtype)
-        for s, v in zip(shapes, graph.inputs, strict=True)
+        (rng.integers(0, n, s) if n else rng.normal(size=s)).astype(v.dtype)
+        for s, v, n in zip(shapes, graph.inputs, below, strict=True)
     ]
+
+
+def _below(value: Value, readers: dict[str, list[Node]]) -> int:
+    """What the whole numbers of a tensor must be below, for the tables that they are an index of; 0 if for none."""
+    found = [np.iinfo(value.dtype).max + 1] if value.dtype in ("uint8", "int8") else []
+    for node in readers.get(value.name, []):
+        limit = getattr(rules.for_operator(node.operator), "BELOW", None)
+        if limit:
+            found.append(limit(node))
+        elif len(node.inputs) == 1 and all("int" in v.dtype for v in node.outputs):
+            found.append(_below(node.outputs[0], readers))
+    return min(filter(None, found), default=0)
 
 
 def _inputs(model, graph: Graph, given) -> list[np.ndarray]:
@@ -178,7 +198,8 @@ def _check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:
 def _unused(module: torch.nn.Module, pairs: list[Pair]) -> list[str]:
     """Sentences on the parameters of a module that nothing computes with, or whose gradients a hook may change."""
     named = dict(module.named_parameters(remove_duplicate=False))
-    used = {id(named.get(name)) for p in pairs for name in p.torch.parameters.values()}
+    names = {name for p in pairs for name in p.torch.parameters.values()}
+    used = {id(named.get(name, named.get(name.partition("[")[0]))) for name in names}  # or what name[0:4] is a part of
     extra = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
     hooked = [n for n, p in module.named_parameters() if p._backward_hooks]
     return [
@@ -292,7 +313,8 @@ def _forward(case: Case, graph: Graph) -> None:
     if keras64:
         try:
             network, tensors = case.network()
-            program = torch_reader.export(network, tensors, case.dynamic)
+            with _InDouble():
+                program = torch_reader.export(network, tensors, case.dynamic)
             torch64 = torch_reader.run(program, tensors)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")
@@ -319,22 +341,54 @@ def _forward(case: Case, graph: Graph) -> None:
         report.fail(
             "forward", f"Keras' own values are not finite at {endless}: weights or inputs are not, or too large"
         )
-    report.judge_layers()
+    there = torch64 if keras64 else torch32
+    report.judge_layers(lambda name: _why(case, name, there))
     for value in flatten(case.first.outputs):
         x = _seen(case.values, value)
         if x is not None and len(x) > 1 and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max():
             report.notes.append(f"the output {value.source} hardly depends on the input: that it agrees proves little")
 
 
-class _NoDropout(torch.overrides.TorchFunctionMode):
-    """Dropout passes its input on, as it does in the deterministic twin on Keras' side; `rates` are the active ones.
+def _why(case: Case, name: str, there: dict[str, np.ndarray]) -> str:
+    """Which known trap explains that a layer differs, from what the torch module has read and made there."""
+    pair = next(p for p in case.pairs if p.label == name)
+    inputs = [_seen(there, v) for v in pair.torch.inputs]
+    output = _seen(there, pair.torch.outputs[0])
+    if output is None or any(x is None for x in inputs):
+        return ""
+    return explain(pair, case.first, case.second, inputs, output)
 
-    Each call is seen once, as the function that torch.nn calls: what that calls in turn is left out with it.
+
+class _InDouble(torch.overrides.TorchFunctionMode):
+    """What a module makes float32 itself is made float64, as the whole module is for the comparison."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.float:
+            function = torch.Tensor.double
+        elif function in (torch.Tensor.to, torch.Tensor.type):
+            wider = {torch.float32: torch.float64}
+            args = [wider.get(x, x) if isinstance(x, torch.dtype) else x for x in args]
+            kwargs = {k: wider.get(x, x) if isinstance(x, torch.dtype) else x for k, x in (kwargs or {}).items()}
+        return function(*args, **(kwargs or {}))
+
+
+class _NoDropout(torch.overrides.TorchFunctionMode):
+    """Dropout and noise pass their input on, as in the deterministic twin on Keras' side; `rates` are the active ones.
+
+    Each call is seen once, as the function that torch.nn calls: what that calls in turn is left out with it. A module
+    that a rule knows to be random by its class returns its input, whatever it has computed.
     """
 
-    def __init__(self):
+    def __init__(self, module: torch.nn.Module):
         super().__init__()
         self.rates: list[float] = []
+        for part in module.modules():
+            if rate := torch_reader.passes(part):
+                part.register_forward_hook(partial(self._pass, rate), with_kwargs=True)
+
+    def _pass(self, rate, part, inputs, keywords, _):
+        self.rates += [float(getattr(part, rate))] if getattr(part, rate) else []
+        return [*inputs, *keywords.values()][0]
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -345,6 +399,12 @@ class _NoDropout(torch.overrides.TorchFunctionMode):
         if active and rate > 0:
             self.rates.append(float(rate))
         return args[0] if args else kwargs["input"]
+
+
+def _rates(node: Node) -> list[float]:
+    """How random a node is in training."""
+    names = getattr(rules.for_operator(node.operator), "RANDOM", ())
+    return [node[name] for name in names if isinstance(node.attributes.get(name), float)]
 
 
 @torch.enable_grad()
@@ -369,11 +429,11 @@ def _training(case: Case) -> None:
     keras_side = layout.convert(keras_reader.read(case.model, stepped), "first", case.layouts)
     outputs = list(flatten(keras_side.outputs))
     weights = [w.transpose(v.order) for w, v in zip(weights, outputs, strict=True)]
-    dropout = _NoDropout()
     try:
         network, tensors = case.network()
         network.train()
-        with dropout:
+        dropout = _NoDropout(network)
+        with dropout, _InDouble() if case.dtype == "float64" else nullcontext():
             results = list(flatten(network(*tensors)))
         loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in zip(results, weights, strict=True))
         if loss.requires_grad:  # not where everything is frozen
@@ -387,7 +447,7 @@ def _training(case: Case) -> None:
         )
         if not error <= _looser(case):
             report.fail("training", f"in training mode the output {value.source} differs by {error:.1e} ({case.dtype})")
-    rates = sorted(p.torch["rate"] for p in case.pairs if p.torch.operator == "dropout" and p.torch["rate"] > 0)
+    rates = sorted(rate for p in case.pairs for rate in _rates(p.torch) if rate)
     if len(rates) != len(dropout.rates) or not np.allclose(rates, sorted(dropout.rates)):
         report.fail(
             "training", f"in training mode Dropouts of rates {rates} are due, {sorted(dropout.rates)} are active"
@@ -403,6 +463,69 @@ def _training(case: Case) -> None:
     torch_side = layout.convert(torch_side, "first")
     _gradients(case, keras_side, torch_side)
     _statistics(case, keras_side, torch_side)
+    if report.gradients and not report.failures:  # else the steps would only say it again
+        _steps(case, [np.asarray(w) for w in wanted])
+
+
+@torch.enable_grad()
+def _steps(case: Case, outputs: list[np.ndarray]) -> None:
+    """Train both sides for ten steps, Dropout set to 0, and compare the losses and how the weights have moved."""
+    report, wanted = case.report, lockstep.targets(outputs)
+    try:
+        report.losses["keras"], twin, rate = lockstep.train_keras(case.model, case.arrays, wanted, case.dtype)
+    except Exception as e:  # an operator without a second gradient, say
+        report.fail("training", f"the Keras model cannot be trained for {lockstep.STEPS} steps: {_said(e)}")
+        return
+    report.rate = rate
+
+    def moved(v):
+        return np.asarray(twin.variables[id(v)]).astype("float64") - np.asarray(v).astype("float64")
+
+    keras_side = layout.convert(keras_reader.read(case.model, moved), "first", case.layouts)
+    wanted = [w.transpose(v.order) for w, v in zip(wanted, flatten(keras_side.outputs), strict=True)]
+    try:
+        network, tensors = case.network()
+        network.train()
+        with _NoDropout(network), _InDouble() if case.dtype == "float64" else nullcontext():
+            report.losses["torch"] = lockstep.train_torch(
+                network, lambda: tuple(t.clone() for t in tensors), wanted, rate
+            )
+    except Exception as e:  # in training mode a module may do, and lack, anything
+        report.fail("training", f"the torch module cannot be trained for {lockstep.STEPS} steps: {_said(e)}")
+        return
+    after, before = network.state_dict(), case.module.state_dict()
+
+    def moved_there(name, tensor):
+        if name not in after:
+            return np.zeros(tensor.shape)
+        return torch_reader.array(after[name]).astype("float64") - torch_reader.array(before[name]).astype("float64")
+
+    torch_side = torch_reader.read(case.module, case.tensors, case.dynamic, moved_there, case.program)
+    torch_side = layout.convert(torch_side, "first")
+    mine, theirs = (np.array(report.losses[k]) for k in ("keras", "torch"))
+    limit = max(LOSSES, DECLARED * case.declared) if case.dtype == "float64" else STEPPED
+    report.steps["losses"] = error = float(np.abs(mine - theirs).max() / max(np.abs(mine).max(), 1e-30))
+    if not error <= limit:
+        report.fail("training", f"over {lockstep.STEPS} steps of SGD the losses differ by {error:.1e} ({case.dtype})")
+    wrong, moves = {}, {}
+    for pair in case.pairs:
+        for role, name in pair.keras.parameters.items():
+            here, there = keras_side.parameters[name], torch_side.parameters.get(pair.torch.parameters.get(role))
+            if here.trainable and there is not None and there.trainable and here.value.shape == there.value.shape:
+                moves.setdefault(name, (f"{pair.label}.{role}", here.value, there.value))
+    largest = max((np.abs(m).max(initial=0.0) for _, m, _ in moves.values()), default=0.0)
+    for label, here, there in moves.values():
+        own = max(np.abs(here).max(initial=0.0), SMALL["float32"] * largest)
+        error = float(np.abs(here - there).max(initial=0.0) / own)
+        report.steps["weights"] = max(error, report.steps.get("weights", 0.0))
+        if not error <= max(MOVED if case.dtype == "float64" else STEPPED, limit):
+            wrong[label] = error
+    if wrong:
+        report.fail(
+            "training",
+            f"after {lockstep.STEPS} steps of SGD {len(wrong)} of {len(moves)} weights have moved elsewhere "
+            f"({case.dtype}), most {_worst(wrong)}",
+        )
 
 
 def _gradients(case: Case, keras_side: Graph, torch_side: Graph) -> None:
@@ -452,12 +575,11 @@ def _statistics(case: Case, keras_side: Graph, torch_side: Graph) -> None:
             if not name or not theirs:
                 continue
             start, mine = case.first.parameters[name].value.astype(case.dtype), keras_side.parameters[name].value
-            updates = [n for n in calls[name] if not n["frozen"]] or [pair.keras]
+            updates = [n for n in calls[name] if not n.attributes.get("frozen")] or [pair.keras]
             shapes = [case.values[n.inputs[0].source].shape for n in updates if n.inputs[0].source in case.values]
             shape = min(shapes, key=np.prod, default=None)
-            node = replace(
-                updates[0], attributes={**updates[0].attributes, "momentum": updates[0]["momentum"] ** len(updates)}
-            )
+            momentum = updates[0].attributes.get("momentum", 0.0) ** len(updates)
+            node = replace(updates[0], attributes={**updates[0].attributes, "momentum": momentum})
             expected = rule.torch_statistics(role, start, mine, node, shape)
             have = torch_side.parameters[theirs].value
             if len(updates) > 1 and have.shape == mine.shape:
