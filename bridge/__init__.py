@@ -10,6 +10,7 @@ from bridge.graph import BridgeError
 _HOMES = {
     "to_torch": "convert",
     "to_keras": "convert",
+    "fold_batchnorm": "fold",
     "save_torch": "folder",
     "load_torch": "folder",
     "verify": "verification",

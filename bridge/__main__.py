@@ -35,6 +35,9 @@ def to_torch(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New folder; by default the name of SRC with _torch.")
     ] = None,
+    exact_training: Annotated[
+        bool, typer.Option("--exact-training", help="Train as Keras does where torch's own modules do not.")
+    ] = False,
     no_verify: NoVerify = False,
     imports: Import = [],  # noqa: B006 - typer copies it
 ):
@@ -43,7 +46,7 @@ def to_torch(
     from bridge.folder import save_torch
 
     output = output or Path(f"{_stem(source)}_torch")
-    report = save_torch(_keras(source), output, verify=not no_verify)
+    report = save_torch(_keras(source), output, verify=not no_verify, exact_training=exact_training)
     _finish(report, output)
 
 

@@ -209,11 +209,12 @@ def differences(pairs: list[Pair], first: Graph, second: Graph) -> list[str]:
 
 
 def _sharing(pairs: list[Pair]) -> list[str]:
-    """A sentence for each weight that is one on one side and several, however equal, on the other."""
+    """A sentence for each weight but constants that is one on one side and several, however equal, on the other."""
     theirs: dict[str, set[str]] = {}
     mine: dict[str, set[str]] = {}
     for pair in pairs:
-        for role in pair.keras.parameters.keys() & pair.torch.parameters.keys():
+        constant = getattr(rules.for_operator(pair.keras.operator), "BUFFERS", ())
+        for role in (pair.keras.parameters.keys() & pair.torch.parameters.keys()) - set(constant):
             a, b = pair.keras.parameters[role], pair.torch.parameters[role]
             theirs.setdefault(a, set()).add(b)
             mine.setdefault(b, set()).add(a)

@@ -1,13 +1,17 @@
 """Whole models: keras.Model -> torch.nn.Module and back."""
 
-from bridge import layout
+from dataclasses import replace
+
+from bridge import layout, rules
 
 
-def to_torch(model):
+def to_torch(model, exact_training: bool = False):
     """Convert a Keras model to a torch module with its weights.
 
     Args:
         model: A functional or Sequential `keras.Model`; float tensors of rank 4 and 5 are channels-last.
+        exact_training: Use helper classes where torch's own module trains by another rule than Keras' layer: the
+            running variance of BatchNorm. By default torch's own modules are used; inference is the same.
 
     Returns:
         A `torch.nn.Module` in eval mode: generated source, executed. Its tensors of rank 4 and 5 are
@@ -18,14 +22,22 @@ def to_torch(model):
     """
     from bridge import torch_writer
 
-    return torch_writer.build(source(model))
+    return torch_writer.build(source(model, exact_training))
 
 
-def source(model):
+def source(model, exact_training: bool = False):
     """Write a Keras model as torch source; see `bridge.torch_writer.TorchSource`."""
     from bridge import keras_reader, torch_writer
 
-    return torch_writer.write(layout.convert(keras_reader.read(model), "first"))
+    graph = layout.convert(keras_reader.read(model), "first")
+    if exact_training:
+        graph.nodes = [
+            replace(n, attributes={**n.attributes, "exact": True})
+            if getattr(rules.for_operator(n.operator), "EXACT", False)
+            else n
+            for n in graph.nodes
+        ]
+    return torch_writer.write(graph)
 
 
 def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = None):

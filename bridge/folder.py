@@ -27,13 +27,14 @@ def new_folder(path) -> Iterator[Path]:
         yield side
 
 
-def save_torch(model, folder, verify: bool = True):
+def save_torch(model, folder, verify: bool = True, exact_training: bool = False):
     """Convert a Keras model and write the result as a folder that needs nothing but torch.
 
     Args:
         model: A functional or Sequential `keras.Model`.
         folder: A path that does not exist yet.
         verify: Load what was written, compare it with the model, and write report.json and report.html.
+        exact_training: As for `to_torch`.
 
     Returns:
         The `Report`, or None with `verify=False`. A model that fails the comparison is written too, with its report.
@@ -45,7 +46,7 @@ def save_torch(model, folder, verify: bool = True):
         from bridge import torch_writer
         from bridge.convert import source
 
-        written = source(model)
+        written = source(model, exact_training)
         (side / "model.py").write_text(written.text, encoding="utf-8")
         _save_state(written.state, side / "model.safetensors")
         report = None
@@ -139,22 +140,28 @@ def with_examples(use: Callable, folder, trust: bool = False):
     Raises:
         BridgeError: The folder is not one, or `use` takes its module with no size.
     """
+    program, module = _model_py(folder, trust)
+    try:
+        inputs = {str(name): (tuple(shape), str(dtype)) for name, (shape, dtype) in program.INPUTS.items()}
+    except (AttributeError, TypeError, ValueError) as e:
+        raise BridgeError(f"{folder}/model.py has no INPUTS of the form {{name: (shape, dtype)}}") from e
+    return examples(lambda *given: use(module, *given), inputs), module
+
+
+def examples(use: Callable, inputs: dict):
+    """Call `use(example_inputs, dynamic)` with tensors for a module's INPUTS, at a size that it takes."""
     import torch
 
     from bridge.graph import Graph, Value
     from bridge.verification import SIZES, sample
 
-    program, module = _model_py(folder, trust)
-    try:
-        values = [Value(str(name), tuple(shape), str(dtype)) for name, (shape, dtype) in program.INPUTS.items()]
-    except (AttributeError, TypeError, ValueError) as e:
-        raise BridgeError(f"{folder}/model.py has no INPUTS of the form {{name: (shape, dtype)}}") from e
+    values = [Value(name, shape, dtype) for name, (shape, dtype) in inputs.items()]
     dynamic = [{i for i, d in enumerate(v.shape) if d is None} for v in values]
     error = None
     for size in SIZES if any(d - {0} for d in dynamic) else SIZES[:1]:
         arrays = sample(Graph("", values, None, [], {}, "first"), size)
         try:
-            return use(module, tuple(map(torch.from_numpy, arrays)), dynamic), module
+            return use(tuple(map(torch.from_numpy, arrays)), dynamic)
         except BridgeError as e:
             if e.obstacles:
                 raise

@@ -268,7 +268,9 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
     extra += [f"{k}={v}" for k, v in call.keywords.items() if v is not None and k != "training"]
     if extra and is_layer:
-        raise Unsupported(f"it is called with {', '.join(map(str, extra))}")
+        masked = any(k.endswith("mask") for k in call.keywords if call.keywords[k] is not None)
+        remedy = "masks are not carried: leave Masking and mask_zero out" if masked else ""
+        raise Unsupported(f"it is called with {', '.join(map(str, extra))}", remedy)
     arguments = {k: v for k, v in call.keywords.items() if v is not None}
     if not is_layer:
         arguments = dict(inspect.signature(operation.call).bind(*call.arguments, **call.keywords).arguments)

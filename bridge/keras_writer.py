@@ -1,6 +1,7 @@
 """Graph -> functional keras.Model."""
 
 import inspect
+import operator
 import warnings
 from dataclasses import replace
 from itertools import pairwise
@@ -53,6 +54,7 @@ def write(graph: Graph) -> keras.Model:
         x = [tensors[v.name] for v in node.inputs]
         x = x[0] if len(x) == 1 else x
         for call in calls:
+            call = _with_constants(call, node, graph)
             key = _identity(node, call)
             if key not in layers:
                 base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
@@ -70,9 +72,13 @@ def write(graph: Graph) -> keras.Model:
 
 
 def _identity(node: Node, call: KerasCall) -> tuple:
-    """Two calls are of one layer if they share their parameters, or have none and the same module's name."""
+    """Two calls are of one layer if they share their parameters, or have none and the same module's name.
+
+    A function has nothing to share, and the text of an array does not tell it from every other.
+    """
     shared = _parameters(node) if call.weights else ()
-    return (node.operator, repr(call), shared or node.name or node.outputs[0].name)
+    own = "" if call.layer.startswith("ops.") else node.name
+    return (node.operator, repr(call), shared or own or node.outputs[0].name)
 
 
 def _parameters(node: Node) -> tuple:
@@ -158,18 +164,32 @@ def _name(text: str, taken: set[str]) -> str:
     return unique
 
 
+def _with_constants(call: KerasCall, node: Node, graph: Graph) -> KerasCall:
+    """Put the arrays that a call has in its configuration there."""
+    arrays = {
+        entry: rules.to_torch_axes(graph.parameters[node.parameters[role]].value, pattern)
+        for entry, (role, pattern) in call.constants.items()
+    }
+    return replace(call, config=call.config | arrays) if arrays else call
+
+
 def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str]):
     """Make a layer, or the function of keras.ops with its options."""
     if call.layer.startswith("ops."):
-        function = getattr(keras.ops, call.layer.removeprefix("ops."))
+        function = operator.attrgetter(call.layer.removeprefix("ops."))(keras.ops)
 
         def apply(x):
-            result = function(*x if isinstance(x, list) else [x], **call.config)
+            inputs = x if isinstance(x, list) else [x]
+            result = function(*call.leading, *inputs, *call.trailing, **call.config)
             keras.tree.flatten(result)[0]._keras_history.operation.name = _name(base + call.suffix, taken)
             return result
 
         return apply
-    config = call.config | ({"dtype": dtype} if "float" in dtype else {})
+    config = {
+        k: _layer(base, dtype, replace(v, suffix="_layer"), trainable, set()) if isinstance(v, KerasCall) else v
+        for k, v in call.config.items()
+    }
+    config |= {"dtype": dtype} if "float" in dtype else {}
     kind = getattr(keras.layers, call.layer)
     if "data_format" in inspect.signature(kind).parameters:  # whatever Keras is set to
         config["data_format"] = "channels_last"
@@ -180,11 +200,14 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
 
 def _assign(layer, node: Node, graph: Graph):
     """Give a built layer the graph's arrays, by the layer's own names of its weights."""
-    by_role = {w.name: w for w in layer.weights}
+    idle = getattr(rules.for_operator(node.operator), "IDLE", ())
+    by_role = {w.name: w for w in layer.weights if w.name in node.parameters or w.name not in idle}
     if set(by_role) != set(node.parameters):
         raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")
     for role, name in node.parameters.items():
         by_role[role].assign(np.asarray(graph.parameters[name].value))
+    if hasattr(layer, "finalize_state"):  # it computes with constants that it makes of its weights
+        layer.finalize_state()
 
 
 def _trainable(node: Node, graph: Graph) -> bool:

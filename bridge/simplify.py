@@ -73,7 +73,7 @@ def _fits(padding: Node, reader: Node) -> bool:
     absorbs = getattr(rules.for_operator(reader.operator), "ABSORBS", {}).get(reader.operator)
     return (
         absorbs == padding.attributes.get("value", "")  # none, where it repeats what is inside
-        and reader.attributes["pads"] != "same"
+        and reader.attributes.get("pads", "same") != "same"
         and padding["pads"][0] == padding["pads"][reader["axis"]] == (0, 0)
         and all(a >= 0 and b >= 0 for a, b in padding["pads"])
     )

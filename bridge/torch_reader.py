@@ -56,9 +56,11 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
         shapes = (*shapes[:fixed], shapes[fixed:])
     training = {m: m.training for m in module.modules()}
+    passing = []
     try:
         module.eval()
-        with torch.no_grad(), _DropoutOnItsOwn():
+        passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
+        with torch.no_grad(), _AsRead():
 
             def export_with(tensors):
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
@@ -74,8 +76,25 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             f"{', '.join(str(tuple(x.shape)) for x in examples)}: {type(e).__name__}: {str(e).strip()[:2000]}"
         ) from e
     finally:
+        for hook in passing:
+            hook.remove()
         for m, flag in training.items():
             m.training = flag
+
+
+def passes(module: torch.nn.Module) -> str:
+    """Tell whether a module returns its input itself in eval mode, by the name of its attribute with the rate."""
+    name = known_class(module)
+    return getattr(rules.for_torch(name), "PASSING", {}).get(name, "") if name else ""
+
+
+def _on_its_own(module, inputs, keywords):
+    """Give a module a tensor of its own to return, so that the export shows the module at all."""
+
+    def alias(x):
+        return torch.ops.aten.alias(x) if isinstance(x, torch.Tensor) else x
+
+    return torch.utils._pytree.tree_map(alias, (inputs, keywords))
 
 
 def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
@@ -114,14 +133,26 @@ def _steps(program) -> list[tuple]:
     return [(str(n.target), torch.fx.node.map_arg((n.args, n.kwargs), lambda x: None)) for n in nodes]
 
 
-class _DropoutOnItsOwn(torch.overrides.TorchFunctionMode):
-    """Give Dropout a tensor of its own to return.
+@torch.library.custom_op("bridge::normalize", mutates_args=())
+def _normalize(x: torch.Tensor, p: float, dim: list[int], eps: float) -> torch.Tensor:
+    """F.normalize as one operator."""
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
 
-    In eval mode it returns its input itself, and torch.export then takes every later use of the input for a use of
-    the output: a skip connection around a Dropout would be read as one behind it.
+
+_normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
+
+
+class _AsRead(torch.overrides.TorchFunctionMode):
+    """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
+
+    In eval mode Dropout returns its input itself, and torch.export then takes every later use of the input for a use
+    of the output: a skip connection around a Dropout would be read as one behind it.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
+            dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
+            return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
         if "dropout" in getattr(function, "__name__", "") and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         return function(*args, **(kwargs or {}))
@@ -206,6 +237,7 @@ def read(
             except Unsupported as e:
                 if not any(n.name in derived for n in node.all_input_nodes):  # else that is the reason
                     obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
+    obstacles += _tied_parts(graph.parameters)
     if obstacles and refuse:
         obstacles = list(dict.fromkeys(obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", obstacles)
@@ -222,6 +254,20 @@ def _check_dtypes(name: str, tensors: dict[str, torch.Tensor]) -> None:
     ]
     if obstacles:
         raise BridgeError(f"{name} has {len(obstacles)} weight(s) that cannot be carried:", obstacles)
+
+
+def _tied_parts(parameters) -> list[Obstacle]:
+    """Refuse a weight of which an operator has a part, `name[start:stop]`, and another all of it, or other parts."""
+    cuts: dict[str, set[int]] = {}
+    for name in parameters:
+        whole, _, part = name.partition("[")
+        start, _, stop = part.rstrip("]").partition(":")
+        cuts.setdefault(whole, set()).add(int(stop) - int(start) if stop.isdigit() else 0)
+    return [
+        Obstacle(name, "weight", "it is shared by operators that have other parts of it", "untie them")
+        for name, sizes in cuts.items()
+        if len(sizes) > 1
+    ]
 
 
 def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
@@ -267,10 +313,13 @@ def _origin(node, paths) -> tuple[str, str]:
 
 
 def known_class(module: torch.nn.Module) -> str | None:
-    """The name under which a rule reads a module as a whole: "nn.Softsign", or a helper with our very source."""
+    """The name under which a rule reads a module as a whole: "nn.Softsign", a helper with our very source, ..."""
     kind = type(module)
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return None  # what the user put in would be lost
+    for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}"):  # classes of other packages
+        if rules.for_torch(name):
+            return name
     if kind.__module__.startswith("torch.nn."):
         name = f"nn.{kind.__name__}"
         return name if rules.for_torch(name) else None
@@ -301,13 +350,16 @@ def _group(nodes, modules, paths):
             yield groups[key]
 
 
-def _operation(item, path, values, derived, state, modules, paths, graph) -> TorchOperation:
-    """Describe an ATen call, or the call of a known module, as plain data; `derived` names what weights alone give."""
+def _operation(item, path, values, derived, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:
+    """Describe an ATen call, or the call of a known module, as plain data.
+
+    `derived` names what weights alone give; `wrapper` is the path of a known module whose inner layer is asked for.
+    """
     last = item[-1]
-    whole = next(
-        ((p, known_class(modules[p])) for _, p, _ in _stack(last, paths) if p in modules and known_class(modules[p])),
-        None,
-    )
+    stack = [p for _, p, _ in _stack(last, paths) if p in modules and p != wrapper]
+    whole = next(((p, known_class(modules[p])) for p in stack if known_class(modules[p])), None)
+    if wrapper is not None and whole is None and len(item) > 1:
+        raise Unsupported(f"it wraps {type(modules[path]).__name__}, of several operators", "wrap a single layer")
 
     def plain(x):
         if isinstance(x, torch.fx.Node):
@@ -331,25 +383,32 @@ def _operation(item, path, values, derived, state, modules, paths, graph) -> Tor
         inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
         if all(v.name in derived for v in inputs):
             derived.add(last.name)
+        name = last.target._schema.name.removeprefix("aten::")
+        alone = f"{name} computes something from weights or constants alone"
+        if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
+            raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
         if not inputs:
-            raise Unsupported(
-                f"{last.target._schema.name.removeprefix('aten::')} computes something from weights or constants alone",
-                "store the result as a parameter or buffer",
-            )
+            raise Unsupported(alone, "store the result as a parameter or buffer")
         held = {k: state[x.name] for k, x in given.items() if isinstance(x, torch.fx.Node) and x.name in state}
         arguments = {k: plain(x) for k, x in given.items()}
-        target = last.target._schema.name.removeprefix("aten::").rstrip("_")
+        target = name.rstrip("_")
     else:
-        path, target = whole
+        last_path, (path, target) = path, whole
         inside = set(item)
         read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
         inputs = [values[x.name] for x in read if x.name in values]
+        if all(v.name in derived for v in inputs):
+            derived.add(last.name)
         prefix = f"{path}." if path else ""
         held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
         module = modules[path]
         arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
         arguments |= {"class": target}
-    owner = path if _owns(path, last, modules) else ""
+        if target in getattr(rules.for_torch(target), "WRAPPERS", ()):
+            arguments["layer"] = _operation(item, last_path, values, derived, state, modules, paths, graph, path)
+            held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}
+    wraps = isinstance(arguments.get("layer"), TorchOperation)
+    owner = path if wraps or (_owns(path, last, modules) and (held or not _holds(modules[path]))) else ""
     return TorchOperation(owner, target, arguments, inputs, outputs, held, graph.parameters)
 
 
@@ -394,6 +453,11 @@ def _check_in_place(node) -> None:
 def _owns(path, node, modules) -> bool:
     """A node goes by a module's name where that module has no children: it is a layer."""
     return bool(path) and path in modules and not list(modules[path].children())
+
+
+def _holds(module) -> bool:
+    """Tell whether a layer has weights: what it does without them, such as padding, is not the layer."""
+    return any(True for _ in module.parameters(recurse=False))
 
 
 def _outputs(program, node, values):

@@ -6,6 +6,7 @@ names holds for its twin.
 """
 
 import keras
+import numpy as np
 
 from bridge import rules
 
@@ -34,13 +35,14 @@ class Twin:
         Raises:
             Exception: Whatever a layer raises that cannot be made from its configuration, or has no kernel.
         """
-        if not isinstance(operation, keras.Layer):
-            return operation
-        kind = type(operation)
-        rule = rules.for_keras(kind.__name__)
-        double = getattr(rule, "DOUBLE", {}).get(kind.__name__)
+        kind, is_layer = type(operation), isinstance(operation, keras.Layer)
+        name = kind.__name__ if is_layer else f"ops.{kind.__name__}"
+        rule = rules.for_keras(name)
+        double = getattr(rule, "DOUBLE", {}).get(name)
         if double and self.dtype == "float64":
-            return lambda x, **_: double(operation, x)
+            return lambda *inputs, **_: double(operation, *inputs)
+        if not is_layer:
+            return operation
         if id(operation) not in self.layers:
             config = self._replace(operation.get_config())
             if self.deterministic:
@@ -52,6 +54,10 @@ class Twin:
                 twin.assign(mine)
                 twin.trainable = mine.trainable
                 self.variables[id(mine)] = twin
+            for name in getattr(rule, "FREEZES", ()):  # as exact as the layer has them, not as they were given
+                if np.ndim(held := getattr(operation, name, 0)):
+                    exact = keras.ops.cast(held, operation.compute_dtype)
+                    setattr(other, name, keras.ops.cast(exact, other.compute_dtype))
             self.layers[id(operation)] = other
         return self.layers[id(operation)]
 

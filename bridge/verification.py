@@ -589,7 +589,7 @@ def _statistics(case: Case, keras_side: Graph, torch_side: Graph) -> None:
                 error = min(_error(have, e) for e in (mine, expected))
             if not error <= _looser(case):
                 wrong[f"{pair.label}.{role}"] = error
-            elif _error(expected, mine) > _looser(case):
+            elif _error(have, mine) > _looser(case):
                 case.report.note_once(
                     "in training torch's running variance takes the unbiased variance, n/(n-1) of Keras'"
                 )

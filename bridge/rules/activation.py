@@ -17,7 +17,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported
 from bridge.layout import anything, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, softmax
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, elementwise, literal, softmax
 
 
 @dataclass(frozen=True)
@@ -275,11 +275,10 @@ def read_torch(call: TorchOperation) -> list[Node]:
     function, a = ATEN[call.target], dict(call.arguments)
     if call.target in ("clamp", "clip"):
         if a["max"] is None:
-            function, a = "threshold", {"threshold": a["min"], "value": a["min"]}
-        elif a["min"] is None:
-            raise Unsupported(f"clamp(max={a['max']}) without a minimum", "give both bounds")
-        else:
-            a = {"min_val": a["min"], "max_val": a["max"]}
+            return [elementwise.bound("maximum", a["min"], call.path)]
+        if a["min"] is None:
+            return [elementwise.bound("minimum", a["max"], call.path)]
+        a = {"min_val": a["min"], "max_val": a["max"]}
     if (a.get("scale", 1), a.get("input_scale", 1)) != (1, 1):
         raise Unsupported(f"elu with scale={a['scale']} and input_scale={a['input_scale']}", "leave them at 1")
     if function == "gelu":

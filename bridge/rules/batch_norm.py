@@ -1,8 +1,8 @@
 """Batch normalisation: keras.layers.BatchNormalization <-> torch.nn.BatchNorm{1,2,3}d.
 
 torch's momentum is 1 - Keras'; epsilon is 1e-3 in Keras and 1e-5 in torch. In training torch puts the unbiased
-variance, n/(n-1) of Keras' biased one, into the running variance. A frozen Keras layer works with its moving
-statistics in training too; torch needs a helper for that.
+variance, n/(n-1) of Keras' biased one, into the running variance; a helper does as Keras does where that is asked for.
+A frozen Keras layer works with its moving statistics in training too; torch needs a helper for that.
 """
 
 import numpy as np
@@ -32,7 +32,24 @@ HELPERS = {
                 return super().train(False)
         '''
     for n in (1, 2, 3)
+} | {
+    f"BiasedBatchNorm{n}d": f'''
+        class BiasedBatchNorm{n}d(nn.BatchNorm{n}d):
+            """Batch normalisation whose running variance takes the batch's own, as in Keras, not n/(n-1) of it."""
+
+            def forward(self, x):
+                if not self.training:
+                    return super().forward(x)
+                with torch.no_grad():
+                    variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+                    self.running_mean.lerp_(mean, self.momentum)
+                    self.running_var.lerp_(variance, self.momentum)
+                    self.num_batches_tracked.add_(1)
+                return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        '''
+    for n in (1, 2, 3)
 }
+EXACT = True  # its helper trains as Keras does, which torch's own module does not
 TORCH = ("batch_norm", *HELPERS)
 
 
@@ -99,7 +116,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
                 "axis": 1,
                 "epsilon": call["eps"],
                 "momentum": round(1 - call["momentum"], 12),
-                "frozen": call.target in HELPERS,  # whatever is trained: in training it takes the batch's statistics
+                # whatever is trained: in training any other takes the batch's statistics
+                "frozen": call.target.startswith("Frozen"),
             },
             weights,
             call.path,
@@ -113,8 +131,8 @@ def write_torch(node: Node) -> TorchCall:
     if rank > 3:
         raise Unsupported(f"input of rank {node.inputs[0].rank}", "reshape it to rank 5 or less")
     function, helpers = f"nn.BatchNorm{rank}d", ()
-    if node["frozen"]:
-        function = f"FrozenBatchNorm{rank}d"
+    if node["frozen"] or node.attributes.get("exact"):
+        function = f"{'Frozen' if node['frozen'] else 'Biased'}BatchNorm{rank}d"
         helpers = (function,)
     options = {"eps": node["epsilon"], "momentum": round(1 - node["momentum"], 12)}
     missing = [w for r, (w, _) in WEIGHTS.items() if r not in node.parameters]

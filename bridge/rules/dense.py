@@ -57,6 +57,11 @@ def _table(axis: int, rank: int) -> dict[str, tuple[str, str]]:
     return WEIGHTS | {"kernel": ("weight", f"i o -> o i{cell}")}
 
 
+def scaled(kernel, scale):
+    """The kernel with every unit multiplied."""
+    return kernel * scale
+
+
 def read_torch(call: TorchOperation) -> list[Node]:
     rank = call.inputs[0].rank
     axis = 1 if call.target in HELPERS else rank - 1

@@ -2,7 +2,7 @@
 
 An operator of arithmetic joins two tensors, or a tensor and a number (attribute `number`); more than two are joined
 from the left to the right, as Keras' layers do. Average is a sum divided by a number, and `1 - x` is `-x + 1`,
-which is the same to the last bit.
+which is the same to the last bit. What has an array for its other operand is in `bridge.rules.rescaling`.
 
 Tensors of different ranks are refused: torch and keras.ops put new axes first, where the batch is, and Keras'
 layers put them after it.
@@ -14,7 +14,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import axes, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, elementwise, literal, rescaling
 
 # operator -> (layer of Keras, function of keras.ops, torch expression)
 ARITHMETIC = {
@@ -60,6 +60,25 @@ def _broadcast(inputs: list[Value]):
     return tuple(next((n for n in sizes if n != 1), 1) for sizes in zip(*(v.shape for v in inputs), strict=True))
 
 
+def _operands(operator: str, left, right, source: KerasLayer | TorchOperation) -> list[Node]:
+    """Nodes for two operands, one of which may be an array or a number."""
+    left, right = (rescaling.operand(x, source) for x in (left, right))
+    given, made = [x.dtype for x in (left, right) if isinstance(x, Value)], source.outputs[0].dtype
+    if "float" in made and not any("float" in d for d in given):
+        raise Unsupported(f"it makes {made} of {given[0]}", "cast it first: keras.ops.cast(x, 'float32'), x.float()")
+    if not any(isinstance(x, rescaling.Array) for x in (left, right)):
+        return _arithmetic(operator, left, right, source.path, source.outputs)
+    if isinstance(left, Value):
+        return [rescaling.node(operator, left, right, source)]
+    if operator == "divide":
+        raise Unsupported("it divides an array by a tensor", "divide a tensor by an array, or by a tensor")
+    if operator == "subtract":
+        negative = replace(right, name=f"{source.outputs[0].name}:0")
+        minus = Node("multiply", {"number": -1}, inputs=[right], outputs=[negative])
+        return [minus, rescaling.node("add", negative, left, source)]
+    return [rescaling.node(operator, right, left, source)]
+
+
 def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> list[Node]:
     """Nodes for two operands, one of which may be a number."""
     left, right = (x.item() if isinstance(x, np.generic) else x for x in (left, right))
@@ -71,19 +90,24 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
             )
     if isinstance(left, Value) and isinstance(right, Value):
         return _join(operator, [left, right], name, outputs)
+    tensor, number = (left, right) if isinstance(left, Value) else (right, left)
     if operator in ("maximum", "minimum"):
-        raise Unsupported(f"{operator} of a tensor and a number", "use a ReLU with its threshold and max_value")
+        return [replace(elementwise.bound(operator, number, name), inputs=[tensor])]
+    if operator == "multiply" and number == 1 and tensor.dtype == outputs[0].dtype:
+        return _same(tensor, name)
     if operator == "subtract" and isinstance(right, Value):
         negative = replace(right, name=f"{outputs[0].name}:0", shape=right.shape)
         return [
             Node("multiply", {"number": -1}, inputs=[right], outputs=[negative]),
             *_join("add", [negative, left], name, outputs),
         ]
-    if operator == "divide" and isinstance(right, Value):
-        raise Unsupported("it divides a number by a tensor", "divide a tensor by a number, or by a tensor")
-    if isinstance(right, Value):
-        left, right = right, left
-    return _join(*(("add", [left, -right]) if operator == "subtract" else (operator, [left, right])), name, outputs)
+    if operator == "divide" and isinstance(right, Value):  # as torch.export has it
+        inverse = replace(outputs[0], name=f"{outputs[0].name}:0")
+        reciprocal = Node("elementwise", {"function": "reciprocal"}, inputs=[right], outputs=[inverse])
+        return [reciprocal, *_arithmetic("multiply", inverse, left, name, outputs)]
+    return _join(
+        *(("add", [tensor, -number]) if operator == "subtract" else (operator, [tensor, number])), name, outputs
+    )
 
 
 def _concatenate(inputs: list, axis: int, name: str) -> list[Node]:
@@ -101,7 +125,7 @@ def _same(x: Value, name: str) -> list[Node]:
 def read_keras(layer: KerasLayer) -> list[Node]:
     kind, a = layer.class_name, layer.arguments
     if kind in FUNCTIONS:
-        return _arithmetic(FUNCTIONS[kind], a["x1"], a["x2"], layer.path, layer.outputs)
+        return _operands(FUNCTIONS[kind], a["x1"], a["x2"], layer)
     if kind == "ops.Negative":
         return _arithmetic("multiply", layer.inputs[0], -1, layer.path, layer.outputs)
     if kind in ("Concatenate", "ops.Concatenate"):
@@ -135,8 +159,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if a.get("rounding_mode"):
         raise Unsupported(f"rounding_mode={a['rounding_mode']!r}", "divide without rounding")
     if call.target == "rsub":
-        return _arithmetic("subtract", a["other"], a["self"], call.path, call.outputs)
-    return _arithmetic(ATEN[call.target], a["self"], a["other"], call.path, call.outputs)
+        return _operands("subtract", a["other"], a["self"], call)
+    return _operands(ATEN[call.target], a["self"], a["other"], call)
 
 
 def write_torch(node: Node) -> TorchCall:

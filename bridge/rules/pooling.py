@@ -1,13 +1,17 @@
-"""Pooling: keras.layers.{Max,Average}Pooling{1,2,3}D, Global..., Adaptive... <-> torch.nn.MaxPool, AvgPool, Adaptive...
+"""Pooling: keras.layers.{Max,Average}Pooling{1,2,3}D, Adaptive..., keras.ops <-> torch.nn.MaxPool, AvgPool, Adaptive...
 
 The padding of a maximum is -inf. An average is of two kinds: "average_pooling" counts its padding, as zeros;
 "inside_average_pooling" divides by the number of cells inside the image, as TensorFlow's SAME and torch's
 `count_include_pad=False` do, and as torch's `ceil_mode` does for what it adds. Padding is explicit where it does not
 depend on an open size. `ceil_mode` adds padding after the image, which is often just what SAME is.
+
+Keras has the second kind for SAME alone. Other padding, up to half a window, is what is left of SAME with stride 1 when
+the windows that torch has not are cut off and every n-th of the others is taken. Global pooling is a reduction
+(`bridge.rules.reduction`).
 """
 
 from dataclasses import replace
-from math import inf
+from math import inf, prod
 
 from einops import rearrange
 
@@ -15,17 +19,24 @@ from bridge.graph import Node, Unsupported
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
 from bridge.rules.convolution import resolve_same
+from bridge.rules.padding import border
+from bridge.rules.reduction import reduction
 
-OPERATORS = ("max_pooling", "average_pooling", "inside_average_pooling", "adaptive_pooling", "global_pooling")
-KERAS = tuple(
-    f"{kind}{function}Pooling{n}D"
-    for kind in ("", "Global", "Adaptive")
-    for function in ("Max", "Average")
-    for n in (1, 2, 3)
+WINDOWS = ("max_pooling", "average_pooling", "inside_average_pooling")
+OPERATORS = (*WINDOWS, "adaptive_pooling")
+KERAS = (
+    *(
+        f"{kind}{function}Pooling{n}D"
+        for kind in ("", "Adaptive")
+        for function in ("Max", "Average")
+        for n in (1, 2, 3)
+    ),
+    *(f"ops.{kind}{function}Pool" for kind in ("", "Adaptive") for function in ("Max", "Average")),
 )
 LAYOUT = channels
 ABSORBS = {"max_pooling": -inf, "average_pooling": 0.0}  # operator -> the value that its own padding has
 NAMES = {"max": ("Max", "Max"), "average": ("Average", "Avg")}  # in Keras, in torch
+GLOBAL = {"max": "max", "average": "mean"}  # the reduction that pools everything
 
 PADS = """
         pads = []
@@ -33,24 +44,42 @@ PADS = """
             total = torch.sym_max(((n + s - 1) // s - 1) * s + k - n, 0)
             pads = [total // 2, total - total // 2] + pads
 """
-HELPERS = {
-    f"MaxPool{n}dSame": f'''
+HELPERS = (
+    {
+        f"MaxPool{n}dSame": f'''
 class MaxPool{n}dSame(nn.MaxPool{n}d):
     """Max pooling padded to an output of ceil(size / stride) at any size, the odd pixel after the image."""
 
     def forward(self, x):{PADS}        return super().forward(F.pad(x, pads, value=float("-inf")))
 '''
-    for n in (1, 2, 3)
-} | {
-    f"AvgPool{n}dSame": f'''
+        for n in (1, 2, 3)
+    }
+    | {
+        f"AvgPool{n}dSame": f'''
 class AvgPool{n}dSame(nn.AvgPool{n}d):
     """Average of the cells inside the image, with an output of ceil(size / stride) at any size."""
 
     def forward(self, x):{PADS}        inside = super().forward(F.pad(torch.ones_like(x[:1, :1]), pads))
         return super().forward(F.pad(x, pads)) / inside
 '''
-    for n in (1, 2, 3)
-}
+        for n in (1, 2, 3)
+    }
+    | {
+        f"AvgPool{n}dInside": f'''
+class AvgPool{n}dInside(nn.AvgPool{n}d):
+    """Average of the cells inside the image, which is padded by `pads`, as F.pad has them."""
+
+    def __init__(self, kernel_size, stride, pads):
+        super().__init__(kernel_size, stride)
+        self.pads = pads
+
+    def forward(self, x):
+        inside = super().forward(F.pad(torch.ones_like(x[:1, :1]), self.pads))
+        return super().forward(F.pad(x, self.pads)) / inside
+'''
+        for n in (1, 2, 3)
+    }
+)
 TORCH = (
     *(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)),
     *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
@@ -59,10 +88,28 @@ TORCH = (
 
 
 def merge(node: Node, reader: Node) -> Node | None:
-    """Take a Flatten into the global pooling before it: what it drops are axes of one cell."""
-    if node.operator == "global_pooling" and node["keepdims"] and reader.operator == "flatten":
-        return replace(node, attributes={**node.attributes, "keepdims": False}, outputs=reader.outputs)
-    return None
+    """Take into a pooling what only selects from what it makes.
+
+    A window of one cell takes every n-th window. A crop leaves out windows at the edges of an average over the cells
+    inside, which is less padding.
+    """
+    if node.operator not in WINDOWS or node["pads"] == "same":
+        return None
+    pads, strides = node["pads"], node["strides"]
+    if reader.operator in WINDOWS and set(reader["pool_size"]) == {1} and _unpadded(reader["pads"]):
+        strides = tuple(s * t for s, t in zip(strides, reader["strides"], strict=True))
+    elif node.operator == "inside_average_pooling" and set(strides) == {1} and reader.operator == "padding":
+        cut = reader["pads"]
+        more = [p for i, p in enumerate(cut) if i not in (0, node["axis"])]
+        pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(pads, more, strict=True))
+        if any(cut[0]) or any(cut[node["axis"]]) or max(map(max, cut)) > 0 or min(map(min, pads)) < 0:
+            return None
+    else:
+        return None
+    function = "max" if node.operator == "max_pooling" else "average"
+    counted = node.operator == "average_pooling"
+    merged = _pooling(function, node["pool_size"], strides, pads, node["axis"], node.name, counted)
+    return replace(merged, inputs=node.inputs, outputs=reader.outputs)
 
 
 def _max_in_double(layer, x):
@@ -82,20 +129,55 @@ def _max_in_double(layer, x):
 DOUBLE = {"MaxPooling3D": _max_in_double}
 
 
+def _unpadded(pads) -> bool:
+    return pads != "same" and not any(map(any, pads))
+
+
 def _pooling(function: str, pool, strides, pads, axis: int, name: str, counted: bool = False) -> Node:
-    padded = pads == "same" or any(map(any, pads))
-    operator = "inside_average_pooling" if function == "average" and padded and not counted else f"{function}_pooling"
+    inside = function == "average" and not counted and not _unpadded(pads)
+    operator = "inside_average_pooling" if inside else f"{function}_pooling"
     return Node(operator, {"pool_size": pool, "strides": strides, "pads": pads, "axis": axis}, name=name)
 
 
-def _adaptive(function: str, sizes, output_size, axis: int, name: str) -> Node:
-    """Pooling to a given size; a plain one where TensorFlow has nothing else (see `_holds`)."""
+def _adaptive(function: str, shape, output_size, axis: int, name: str) -> list[Node]:
+    """Pooling to a given size; by other means where TensorFlow cannot do it (see `_holds`)."""
+    sizes = _spatial(shape, axis)
     if set(output_size) == {1}:
-        return Node("global_pooling", {"function": function, "keepdims": True, "axis": axis}, name=name)
-    if not _holds(sizes, output_size) and not any(n is None or n % o for n, o in zip(sizes, output_size, strict=True)):
+        axes = [a for a in range(1, len(shape)) if a != axis]
+        return [reduction(GLOBAL[function], axes, len(shape), True, name)]
+    if None in sizes or _holds(sizes, output_size):
+        return [Node("adaptive_pooling", {"function": function, "output_size": output_size, "axis": axis}, name=name)]
+    if not any(n % o for n, o in zip(sizes, output_size, strict=True)):
         pool = tuple(n // o for n, o in zip(sizes, output_size, strict=True))
-        return _pooling(function, pool, pool, ((0, 0),) * len(pool), axis, name)
-    return Node("adaptive_pooling", {"function": function, "output_size": output_size, "axis": axis}, name=name)
+        return [_pooling(function, pool, pool, ((0, 0),) * len(pool), axis, name)]
+    # an axis of one cell is repeated before, and one that becomes one cell is pooled as a whole afterwards
+    grown = tuple(max(o, 2) if n == 1 else n for n, o in zip(sizes, output_size, strict=True))
+    middle = tuple(g if o == 1 else o for g, o in zip(grown, output_size, strict=True))
+    whole = tuple(m // o for m, o in zip(middle, output_size, strict=True))
+    nodes = []
+    if grown != tuple(sizes):
+        pads = _around(tuple((0, g - n) for g, n in zip(grown, sizes, strict=True)), axis)
+        nodes += border("edge", pads, shape, "")
+        nodes[-1].shape = _resized(shape, grown, axis)
+    if middle != grown:
+        nodes += _adaptive(function, _resized(shape, grown, axis), middle, axis, "")
+        nodes[-1].shape = _resized(shape, middle, axis)
+    if set(whole) != {1}:
+        nodes.append(_pooling(function, whole, whole, ((0, 0),) * len(whole), axis, ""))
+    return [*nodes[:-1], replace(nodes[-1], name=name, shape=None)]
+
+
+def _around(pads, axis: int) -> tuple:
+    """Pads of the spatial axes as those of all."""
+    pads = [(0, 0), *pads]
+    pads.insert(axis, (0, 0))
+    return tuple(pads)
+
+
+def _resized(shape, sizes, axis: int) -> tuple:
+    resized = [shape[0], *sizes]
+    resized.insert(axis, shape[axis])
+    return tuple(resized)
 
 
 def _holds(sizes, output_size) -> bool:
@@ -103,8 +185,8 @@ def _holds(sizes, output_size) -> bool:
     return not any(n is None or -(-n // o) + 1 > n for n, o in zip(sizes, output_size, strict=True))
 
 
-def _spatial(node: Node) -> list[int | None]:
-    return [n for i, n in enumerate(node.inputs[0].shape) if i not in (0, node["axis"])]
+def _spatial(shape, axis: int) -> list[int | None]:
+    return [n for i, n in enumerate(shape) if i not in (0, axis)]
 
 
 def _same(shape, axis: int, pool, strides):
@@ -136,28 +218,32 @@ def _ceils(pads, sizes, pool, strides) -> bool:
 def read_keras(layer: KerasLayer) -> list[Node]:
     c, axis, shape = layer.config, layer.axis, layer.inputs[0].shape
     function = "max" if "Max" in layer.class_name else "average"
-    if layer.class_name.startswith("Global"):
-        attributes = {"function": function, "keepdims": c["keepdims"], "axis": axis}
-        return [Node("global_pooling", attributes, name=layer.path)]
-    if layer.class_name.startswith("Adaptive"):
-        sizes = [n for i, n in enumerate(shape) if i not in (0, axis)]
-        return [_adaptive(function, sizes, tuple(c["output_size"]), axis, layer.path)]
-    pool, strides = tuple(c["pool_size"]), tuple(c["strides"])
+    if "Adaptive" in layer.class_name:
+        if layer.outputs[0].rank != layer.rank:
+            raise Unsupported(
+                f"Keras takes its output to be of shape {layer.outputs[0].shape}",
+                f"use the layer, Adaptive{NAMES[function][0]}Pooling{layer.rank - 2}D",
+            )
+        return _adaptive(function, shape, _numbers(c["output_size"], layer.rank - 2), axis, layer.path)
+    pool = _numbers(c["pool_size"], layer.rank - 2)
+    strides = _numbers(pool if c["strides"] is None else c["strides"], layer.rank - 2)
     pads = _same(shape, axis, pool, strides) if c["padding"] == "same" else ((0, 0),) * len(pool)
     return [_pooling(function, pool, strides, pads, axis, layer.path)]
 
 
+def _numbers(value, length: int) -> tuple[int, ...]:
+    """A size that Keras takes as one number or several, as several."""
+    return (value,) * length if isinstance(value, int) else tuple(value)
+
+
 def write_keras(node: Node) -> list[KerasCall]:
     rank = node.inputs[0].rank - 2
-    if node.operator == "global_pooling":
-        options = {"keepdims": True} if node["keepdims"] else {}
-        return [KerasCall(f"Global{NAMES[node['function']][0]}Pooling{rank}D", options)]
     if node.operator == "adaptive_pooling":
-        if not _holds(_spatial(node), node["output_size"]):
+        sizes = tuple(_spatial(node.inputs[0].shape, node["axis"]))
+        if None in sizes:
             raise Unsupported(
-                f"adaptive pooling from {tuple(_spatial(node))} to {node['output_size']}",
-                "Keras' needs sizes that are known and more than one cell for a window to grow: "
-                "choose sizes that divide, or pool with a fixed window",
+                f"adaptive pooling from {sizes} to {node['output_size']}",
+                "Keras' needs sizes that are known: export with fixed ones, or pool with a fixed window",
             )
         return [KerasCall(f"Adaptive{NAMES[node['function']][0]}Pooling{rank}D", {"output_size": node["output_size"]})]
     pool, strides, pads, before, padding = node["pool_size"], node["strides"], node["pads"], [], "valid"
@@ -166,10 +252,7 @@ def write_keras(node: Node) -> list[KerasCall]:
     if same and not counted:
         padding = "same"
     elif node.operator == "inside_average_pooling":
-        raise Unsupported(
-            f"an average over the cells inside the image, padded by {pads}",
-            "Keras has it for padding='same' alone: use count_include_pad=True, or other padding",
-        )
+        return _write_inside(rank, pool, strides, pads)
     elif any(map(any, pads)) and counted:
         before = [KerasCall(f"ZeroPadding{rank}D", {"padding": pads if rank > 1 else pads[0]}, "_pad")]
     elif any(map(any, pads)):
@@ -177,6 +260,23 @@ def write_keras(node: Node) -> list[KerasCall]:
     kind = "Max" if node.operator == "max_pooling" else "Average"
     config = {"pool_size": pool, "strides": strides, "padding": padding}
     return [*before, KerasCall(f"{kind}Pooling{rank}D", config)]
+
+
+def _write_inside(rank: int, pool, strides, pads) -> list[KerasCall]:
+    """SAME with stride 1, less the windows that these pads do not have."""
+    crop = tuple(((k - 1) // 2 - a, k // 2 - b) for k, (a, b) in zip(pool, pads, strict=True))
+    if min(map(min, crop)) < 0:
+        raise Unsupported(
+            f"an average over the cells inside the image, padded by {pads}, with windows of {pool}",
+            "Keras has it for less than half a window before the image and half a window after it: use other padding, "
+            "or count_include_pad=True",
+        )
+    calls = [KerasCall(f"AveragePooling{rank}D", {"pool_size": pool, "strides": (1,) * rank, "padding": "same"})]
+    if any(map(any, crop)):
+        calls.append(KerasCall(f"Cropping{rank}D", {"cropping": crop if rank > 1 else crop[0]}, "_crop"))
+    if max(strides) > 1:
+        calls.append(KerasCall(f"AveragePooling{rank}D", {"pool_size": (1,) * rank, "strides": strides}, "_stride"))
+    return calls
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -191,14 +291,16 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if not all(isinstance(n, int) for n in size):
         raise Unsupported("its size is computed from an open size of the input", "export with that size fixed")
     if "adaptive" in call.target:
-        return [replace(_adaptive(function, x.shape[2:], size, 1, name), outputs=call.outputs[:1])]
+        *before, last = _adaptive(function, x.shape, size, 1, name)
+        return [*before, replace(last, outputs=call.outputs[:1])]
     strides = call.numbers("stride", rank) or size
+    if call.target.endswith("Inside"):
+        pads = tuple(zip(call["pads"][-2::-2], call["pads"][::-2], strict=True))
+        return [_pooling(function, size, strides, pads, 1, name)]
     if call.target in HELPERS:
         return [_pooling(function, size, strides, _same(x.shape, 1, size, strides), 1, name)]
     if function == "max" and set(call.numbers("dilation", rank)) != {1}:
         raise Unsupported(f"dilation={call['dilation']}", "Keras' pooling has no dilation: use dilation=1")
-    if call.arguments.get("divisor_override"):
-        raise Unsupported(f"divisor_override={call['divisor_override']}", "leave it out and multiply the result")
     padding, added = call.numbers("padding", rank), (0,) * rank
     if call["ceil_mode"]:
         if not any(padding) and _ceil_is_same(size, strides):
@@ -208,22 +310,24 @@ def read_torch(call: TorchOperation) -> list[Node]:
         added = tuple(_ceil(*args) for args in zip(x.shape[2:], size, strides, padding, strict=True))
     pads = tuple((p, p + more) for p, more in zip(padding, added, strict=True))
     counted = function == "average" and call["count_include_pad"]
+    if divisor := call.arguments.get("divisor_override"):  # of the sum: all cells count, as zeros
+        whole = Node("multiply", {"number": prod(size) / divisor})
+        return [_pooling(function, size, strides, pads, 1, name, True), *([whole] if divisor != prod(size) else [])]
     if not (counted and any(padding) and any(added)):
         return [_pooling(function, size, strides, pads, 1, name, counted and not any(added))]
     # the zeros of `padding` count, what ceil_mode adds does not
-    grown = (*x.shape[:2], *(n and n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)))
-    zeros = Node("padding", {"pads": ((0, 0), (0, 0), *((p, p) for p in padding)), "value": 0.0}, shape=grown)
+    grown = _resized(x.shape, [n and n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)], 1)
+    zeros = Node("padding", {"pads": _around([(p, p) for p in padding], 1), "value": 0.0}, shape=grown)
     return [zeros, _pooling(function, size, strides, tuple((0, more) for more in added), 1, name)]
 
 
 def write_torch(node: Node) -> TorchCall:
     rank = node.inputs[0].rank - 2
-    if node.operator in ("global_pooling", "adaptive_pooling"):
-        size = node.attributes.get("output_size", (1,))
-        constructor = call_source(f"nn.Adaptive{NAMES[node['function']][1]}Pool{rank}d", single(size))
-        keeps = node.attributes.get("keepdims", True)
-        return TorchCall("{self}({0})" if keeps else "torch.flatten({self}({0}), 1)", constructor)
-    pool, strides, pads, sizes = node["pool_size"], node["strides"], node["pads"], _spatial(node)
+    if node.operator == "adaptive_pooling":
+        constructor = call_source(f"nn.Adaptive{NAMES[node['function']][1]}Pool{rank}d", single(node["output_size"]))
+        return TorchCall("{self}({0})", constructor)
+    pool, strides, pads = (node[k] for k in ("pool_size", "strides", "pads"))
+    sizes = _spatial(node.inputs[0].shape, node["axis"])
     counted, inside = (node.operator == f"{kind}average_pooling" for kind in ("", "inside_"))
     name = f"{'Avg' if counted or inside else 'Max'}Pool{rank}d"
     options = {} if strides == pool else {"stride": single(strides)}
@@ -237,7 +341,9 @@ def write_torch(node: Node) -> TorchCall:
     elif pads == "same" or (inside and pads == _same(node.inputs[0].shape, node["axis"], pool, strides)):
         return TorchCall(expression, call_source(f"{name}Same", pool, stride=strides), helpers=(f"{name}Same",))
     elif inside:
-        raise Unsupported(f"an average over the cells inside the image, padded by {pads}", "use padding='same'")
+        flat = tuple(p for pair in reversed(pads) for p in pair)
+        constructor = call_source(f"{name}Inside", pool, stride=strides, pads=flat)
+        return TorchCall(expression, constructor, helpers=(f"{name}Inside",))
     else:
         flat = tuple(p for pair in reversed(pads) for p in pair)
         value = "" if counted else ', value=float("-inf")'

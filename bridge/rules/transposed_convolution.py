@@ -6,13 +6,18 @@ number after it adds zeros, and the bias. torch's `padding` cuts the same on bot
 back less than a stride after; Keras' "same" cuts the odd pixel after, which torch can only crop from the result.
 
 TensorFlow's kernel for dilated transposed convolution on the CPU is for float32 alone.
+
+Keras has no groups here. A module with groups is read as what Keras can hold: slices of the channels, a transposed
+convolution of each, with its part of the weights, and their concatenation. One kernel with zeros between the groups
+would give the same numbers until the first training step.
 """
 
 from dataclasses import replace
 
-from bridge.graph import Node, Unsupported
+from bridge.graph import Node, Unsupported, chain
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, literal, single
+from bridge.rules import slice as slices
 
 OPERATORS = ("transposed_convolution",)
 KERAS = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -114,16 +119,17 @@ def write_keras(node: Node) -> list[KerasCall]:
     return calls
 
 
+def scaled(kernel, scale):
+    """The kernel with every output channel multiplied."""
+    return kernel * scale[:, None]
+
+
 def read_torch(call: TorchOperation) -> list[Node]:
     x, rank = call.inputs[0], int(call.target[-2])
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")
-    if call["groups"] != 1:
-        raise Unsupported(
-            f"groups={call['groups']}",
-            "Keras' transposed convolutions have no groups: call one "
-            "without groups for each part of the channels and concatenate the results",
-        )
+    if call["groups"] > 1:
+        return _read_groups(call)
     weights = call.weights(WEIGHTS)
     *kernel, filters, channels = call.parameters[weights["kernel"]].value.shape
     padding, output_padding = call.numbers("padding", rank), call.numbers("output_padding", rank)
@@ -144,6 +150,33 @@ def read_torch(call: TorchOperation) -> list[Node]:
             call.path,
         )
     ]
+
+
+def _read_groups(call: TorchOperation) -> list[Node]:
+    """Nodes for each group, which has its part of the weights, and one that concatenates what they make."""
+    groups, x, made, name = call["groups"], call.inputs[0], call.outputs[0], call.path
+    size = x.shape[1] // groups
+    nodes, parts = [], []
+    for i in range(groups):
+        shape = (made.shape[0], made.shape[1] // groups, *made.shape[2:])
+        part = replace(x, name=f"{made.name}:{2 * i}", shape=(x.shape[0], size, *x.shape[2:]))
+        parts.append(replace(made, name=f"{made.name}:{2 * i + 1}", shape=shape))
+        nodes += slices.index(x, (slice(None), slice(i * size, (i + 1) * size)), part, f"{name}_slice{i}")
+        state = {argument: _part(held, i, groups) for argument, held in call.state.items()}
+        options = {**call.arguments, "groups": 1}
+        group = replace(
+            call, path=f"{name}_group{i}", arguments=options, inputs=[part], outputs=parts[-1:], state=state
+        )
+        nodes += chain(read_torch(group), [part], parts[-1:])
+    return [*nodes, Node("concatenate", {"axis": 1}, name=name, inputs=parts, outputs=[made])]
+
+
+def _part(held: tuple, i: int, groups: int) -> tuple:
+    """A group's part of a weight, the first axis of which runs over the groups; it goes by `name[start:stop]`."""
+    name, array, trainable = held
+    size = len(array) // groups
+    rows = slice(i * size, (i + 1) * size)
+    return f"{name}[{rows.start}:{rows.stop}]", array[rows], trainable
 
 
 def write_torch(node: Node) -> TorchCall:

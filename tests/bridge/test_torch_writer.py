@@ -133,7 +133,9 @@ def test_it_runs_without_keras_and_bridge(tmp_path):
 def test_a_hostile_name(name):
     text, taken = torch_classes.identifier(name, set()), {"taken"}
     assert text.isidentifier() and text.isascii() and len(text) < 80 and not hasattr(torch.nn.Module(), text)
-    assert torch_classes.identifier("taken", taken) == "taken_2" and torch_classes.identifier("taken", taken) == "taken_3"
+    assert (
+        torch_classes.identifier("taken", taken) == "taken_2" and torch_classes.identifier("taken", taken) == "taken_3"
+    )
     assert torch_classes.class_name(name).isidentifier()
 
 

@@ -193,3 +193,28 @@ def test_refusals_from_torch(make, text):
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(torch.nn.Sequential(make()), (torch.randn(2, 4, 5, 5),))
     assert text in str(e.value)
+
+
+@pytest.mark.parametrize("shape", [(6,), (5, 3), (5, 4, 3), (5, 4, 2, 3)])
+@pytest.mark.parametrize("scale", [True, False])
+def test_exact_training(check, shape, scale):
+    """With the helper the running variance takes Keras' biased one; verify sees no difference, and says so."""
+    x = keras.Input(shape, name="x")
+    model = check.randomise(keras.Model(x, layers.BatchNormalization(name="norm", scale=scale, momentum=0.9)(x)))
+    module = bridge.to_torch(model, exact_training=True)
+    plain = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed and not any("unbiased" in note for note in report.notes)
+    assert any("unbiased" in note for note in bridge.verify(model, plain).notes)
+    z = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    tensor = torch.from_numpy(check.to_first(z) if len(shape) > 2 else z)
+    want = model(z, training=True)
+    have = module.train()(tensor).detach().numpy()
+    assert check.relative(check.to_last(have), want) < 1e-5
+    layer = model.get_layer("norm")
+    np.testing.assert_allclose(module.norm.running_var.numpy(), np.asarray(layer.moving_variance), rtol=1e-5)
+    np.testing.assert_allclose(module.norm.running_mean.numpy(), np.asarray(layer.moving_mean), rtol=1e-4, atol=1e-6)
+    assert module.norm.num_batches_tracked == 1
+    again = bridge.to_keras(bridge.to_torch(model, exact_training=True), (tensor,))
+    assert isinstance(again.get_layer("norm"), layers.BatchNormalization)
+    torch.compile(module, backend="eager", fullgraph=True)(tensor)

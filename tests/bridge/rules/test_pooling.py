@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import convert
+from bridge import convert, keras_reader
 from bridge.rules import pooling
 
-layers = keras.layers
+layers, ops = keras.layers, keras.ops
 
 
 class Function(nn.Module):
@@ -146,18 +146,6 @@ def test_a_maximum_over_a_volume_in_double(shape, pool, strides, padding, data_f
     np.testing.assert_array_equal(*slopes)
 
 
-@pytest.mark.parametrize("keepdims", [False, True])
-@pytest.mark.parametrize("kind", ["Max", "Average"])
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_global(check, rank, kind, keepdims):
-    layer = getattr(layers, f"Global{kind}Pooling{rank}D")(keepdims=keepdims, name="all")
-    back, text = both_ways(check, layer, *[5, None, 4][:rank])
-    assert isinstance(back, type(layer))
-    assert back.keepdims == keepdims
-    assert f"self.all = nn.Adaptive{kind[:3].replace('Ave', 'Avg')}Pool{rank}d(1)" in text
-    assert ("torch.flatten(self.all(" in text) != keepdims
-
-
 @pytest.mark.parametrize(
     "sizes, output", [((8, 9), 2), ((7, 5), (3, 5)), ((3, 4), 6), ((8, 6), (1, 3)), ((1, 6), (1, 2))]
 )
@@ -258,6 +246,111 @@ def test_average_of_the_cells_inside(check, size, options):
     assert model.layers[1].padding == "same"
 
 
+@pytest.mark.parametrize("dynamic", [None, [{0, 2, 3}]])
+@pytest.mark.parametrize(
+    "pool, stride, padding",
+    [(3, 2, 1), (5, 3, 2), (5, 2, 1), ((3, 1), (2, 3), (1, 0)), (4, 2, 1), (4, 3, 1), (6, 1, 2)],
+)
+def test_average_of_the_cells_inside_that_is_not_same(check, pool, stride, padding, dynamic):
+    """At even sizes it is SAME with stride 1, cropped, of which every n-th window is taken; and one node."""
+    module = nn.AvgPool2d(pool, stride, padding, count_include_pad=False)
+    model = from_torch(check, module, 3, 8, 10, dynamic=dynamic)
+    assert [n.operator for n in keras_reader.read(model).nodes] == ["inside_average_pooling"]
+    assert str(next(bridge.to_torch(model).children())) == str(module)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_average_of_the_cells_inside_in_other_ranks(check, rank):
+    module = getattr(nn, f"AvgPool{rank}d")(3, 2, 1, count_include_pad=False)
+    from_torch(check, module, 3, *[8, 6, 4][:rank])
+
+
+@pytest.mark.parametrize("dynamic", [None, [{0, 2, 3}]])
+@pytest.mark.parametrize("crop", [(1, 0), (0, 2), (1, 2), (2, 2)])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_crop_of_an_average_is_less_padding(check, strides, crop, dynamic):
+    """The first crops stay within the padding of a window of 4, (1, 2); the last does not."""
+    x = keras.Input((9, 8, 3) if dynamic is None else (None, None, 3), name="image")
+    y = layers.Cropping2D((crop, crop))(layers.AveragePooling2D(4, 1, "same", name="pool")(x))
+    model = keras.Model(x, layers.MaxPooling2D(1, strides)(y))
+    module, _ = check.both_ways(model, size=9)
+    check.same_graph(model, module, (torch.randn(2, 3, 9, 8),), dynamic)
+    read = [n.operator for n in keras_reader.read(model).nodes]
+    assert read[0] == "average_pooling" if crop == (1, 2) else "inside_average_pooling"
+    assert len(read) == (1 if crop != (2, 2) else 3)
+    if crop == (0, 2):
+        assert (
+            f"AvgPool2dInside((4, 4), stride=({strides}, {strides}), pads=(1, 0, 1, 0))" in convert.source(model).text
+        )
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 1}, {"padding": 1, "ceil_mode": True}, {"count_include_pad": False}]
+)
+def test_divisor_override(check, options):
+    from_torch(check, nn.AvgPool2d(3, 2, divisor_override=4, **options), 3, 8, 6)
+    model = from_torch(check, nn.AvgPool2d((2, 3), divisor_override=6), 3, 8, 9)
+    assert [type(v).__name__ for v in model.operations[1:]] == ["AveragePooling2D"]
+
+
+@pytest.mark.parametrize(
+    "sizes, output",
+    [((1, 1), 7), ((3, 3), 7), ((6, 6), 6), ((8, 8), (1, 3)), ((5, 1), (2, 3)), ((1, 8), (1, 3)), ((1, 5), (4, 1))],
+)
+@pytest.mark.parametrize("kind", ["Max", "Avg"])
+def test_adaptive_that_keras_cannot_hold(check, kind, sizes, output):
+    """VGG and AlexNet at small images: an axis of one cell, or one that becomes one cell."""
+    from_torch(check, getattr(nn, f"Adaptive{kind}Pool2d")(output), 3, *sizes)
+
+
+@pytest.mark.parametrize("sizes, output", [((1,), 4), ((1, 5, 4), (2, 1, 3))])
+def test_adaptive_that_keras_cannot_hold_in_other_ranks(check, sizes, output):
+    from_torch(check, getattr(nn, f"AdaptiveAvgPool{len(sizes)}d")(output), 3, *sizes)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("function", ["max_pool", "average_pool"])
+@pytest.mark.parametrize("shape", [(7,), (7, None), (5, 6, 4)])
+def test_functions_of_keras(check, shape, function, padding):
+    """What they do is a layer when it comes back."""
+    function = getattr(ops, function)
+    for options in ({"pool_size": 2}, {"pool_size": (3, 2, 2)[: len(shape)], "strides": 2}):
+        back, _ = both_ways(check, lambda x, o=options: function(x, padding=padding, **o), *shape)
+        assert type(back).__name__.endswith(f"Pooling{len(shape)}D")
+
+
+@pytest.mark.parametrize("function", ["adaptive_max_pool", "adaptive_average_pool"])
+def test_adaptive_functions_of_keras(check, function):
+    function = getattr(ops, function)
+    x = keras.Input((7, 5, 3), name="image")
+    y = function(ops.transpose(x, (0, 3, 1, 2)), (3, 2), data_format="channels_first")
+    _, again = in_float32(check, keras.Model(x, ops.transpose(y, (0, 2, 3, 1))), 7)
+    assert again.layers[-1].output_size == (3, 2) and len(again.layers) == 2
+    with pytest.raises(
+        bridge.BridgeError, match=r"Keras takes its output to be of shape .*; use the layer, Adaptive\w+2D"
+    ):
+        bridge.to_torch(keras.Model(x, function(x, 2)))
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2, "ceil_mode": True}])
+@pytest.mark.parametrize("norm", [2, 3.5, 1])
+def test_a_power_average(check, norm, options):
+    """nn.LPPool is exported as powers and an average."""
+    model = bridge.to_keras(nn.Sequential(nn.ReLU(), nn.LPPool2d(norm, 3, **options)), (torch.randn(2, 3, 7, 8),))
+    module = nn.Sequential(nn.ReLU(), nn.LPPool2d(norm, 3, **options))
+    x = torch.randn(2, 3, 7, 8)
+    assert check.relative(model(check.to_last(x.numpy())), check.to_last(module(x).numpy())) < 2e-6
+    check.same_graph(model, module, (x,))
+
+
+def test_verified(check):
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AdaptiveAvgPool2d((1, 3))
+    )
+    model = bridge.to_keras(module, (torch.randn(2, 3, 12, 16),))
+    assert bridge.verify(model, module).passed and bridge.verify(model, bridge.to_torch(model)).passed
+
+
 def test_padding_that_is_not_same(check):
     model = from_torch(check, nn.MaxPool2d(3, 2, 1), 3, 8, 8)
     assert [type(v).__name__ for v in model.operations[1:]] == ["Pad", "MaxPooling2D"]
@@ -350,11 +443,10 @@ def test_channels_first(check, name):
             (9, 9),
             r"0 \(MaxPool2d\): dilation=\[?2.*; Keras' pooling has no dilation: use dilation=1",
         ),
-        (nn.AvgPool2d(2, divisor_override=3), (9, 9), "divisor_override=3; leave it out"),
         (
-            nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+            nn.AvgPool2d(4, 2, 2, count_include_pad=False),
             (8, 8),
-            "over the cells inside the image, padded by .* use count_include_pad=True",
+            r"inside the image, padded by \(\(2, 2\), .*, with windows of \(4, 4\); .* use other padding, or ",
         ),
         (
             nn.AvgPool2d(5, 4, 1, ceil_mode=True),
@@ -362,9 +454,9 @@ def test_channels_first(check, name):
             r"over the cells inside the image, padded by \(\(0, 3\), \(0, 3\)\)",
         ),
         (
-            nn.AdaptiveAvgPool2d((1, 3)),
+            nn.FractionalMaxPool2d(3, output_size=4),
             (8, 8),
-            r"adaptive pooling from \(8, 8\) to \(1, 3\); .* choose sizes that divide",
+            "rand is random, in inference too; leave it out in eval mode",
         ),
         (nn.MaxPool2d(2, return_indices=True), (8, 8), "return_indices=True; .* leave them out"),
         (Function(lambda x: F.adaptive_max_pool2d(x, 2, return_indices=True)), (8, 8), "its output 1 is used"),
@@ -380,7 +472,10 @@ def test_refused(module, shape, text):
     [
         (nn.MaxPool2d(3, 2, ceil_mode=True), "ceil_mode=True with an open size; export with that size fixed"),
         (nn.AdaptiveAvgPool2d((None, 2)), "computed from an open size of the input; export with that size fixed"),
-        (nn.AdaptiveAvgPool2d(2), r"adaptive pooling from \(None, None\) to \(2, 2\)"),
+        (
+            nn.AdaptiveAvgPool2d(2),
+            r"adaptive pooling from \(None, None\) to \(2, 2\); Keras' needs sizes that are known",
+        ),
     ],
 )
 def test_refused_at_open_sizes(module, text):

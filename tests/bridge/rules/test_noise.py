@@ -1,0 +1,110 @@
+"""Noise in training by its strength, both ways; images changed at random are refused."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import torch_reader
+from bridge.rules import noise
+
+layers = keras.layers
+
+
+def network(*noisy):
+    x = y = keras.Input((5, 7, 3), name="image")
+    for i, layer in enumerate(noisy):
+        y = layer(layers.Conv2D(3, 3, padding="same", name=f"c{i}")(y))
+    return keras.Model(x, layers.Conv2D(2, 1, name="last")(y))
+
+
+@pytest.mark.parametrize(
+    "make, option",
+    [
+        (lambda v: layers.GaussianNoise(v, name="n"), "stddev"),
+        (lambda v: layers.GaussianDropout(v, seed=3, name="n"), "rate"),
+    ],
+)
+@pytest.mark.parametrize("strength", [0, 0.3])
+def test_both_ways(check, make, option, strength):
+    layer = make(strength)
+    model = network(layer)
+    module, again = check.both_ways(model)
+    assert type(module.n).__name__ == type(layer).__name__ == type(again.get_layer("n")).__name__
+    assert getattr(module.n, option) == getattr(again.get_layer("n"), option) == strength
+    assert "permute" not in inspect.getsource(type(module))
+    assert bridge.verify(model, module).passed and bridge.verify(again, module).passed
+
+
+@pytest.mark.parametrize("make", [lambda: layers.GaussianNoise(0.3), lambda: layers.GaussianDropout(0.3)])
+def test_the_same_noise(make):
+    """In training both have the same mean and spread, and in eval mode none."""
+    x = keras.Input((1000,), name="x")
+    module = bridge.to_torch(keras.Model(x, make()(x)))
+    values = np.full((64, 1000), 2.0, "float32")
+    want = np.asarray(make()(values, training=True))
+    have = module.train()(torch.from_numpy(values)).numpy()
+    assert want.std() > 0.2
+    np.testing.assert_allclose([have.mean(), have.std()], [want.mean(), want.std()], rtol=0.02)
+    assert (module.eval()(torch.from_numpy(values)).numpy() == values).all()
+
+
+def test_on_a_branch_and_at_the_ends():
+    """The module returns its input itself in eval mode, and is still seen where it stands."""
+    x = keras.Input((6,), name="x")
+    y = layers.GaussianNoise(0.1, name="first")(x)
+    z = layers.GaussianDropout(0.2, name="branch")(y)
+    model = keras.Model(x, [layers.Add()([x, y, z]), layers.GaussianNoise(0.3, name="last")(z)])
+    module = bridge.to_torch(model)
+    names = [n.name for n in torch_reader.read(module, (torch.randn(2, 6),)).nodes if n.name]
+    assert names == ["first", "branch", "last"]
+    assert bridge.verify(model, module).passed
+
+
+def test_noise_that_differs_is_told():
+    model = network(layers.GaussianNoise(0.3, name="n"))
+    module = bridge.to_torch(model)
+    module.n.stddev = 0.4
+    assert "n: stddev is 0.3 in Keras and 0.4 in torch" in str(bridge.verify(model, module))
+    module.n = torch.nn.Identity()
+    assert "n (gaussian_noise) has no counterpart in the torch module" in str(bridge.verify(model, module))
+
+
+def test_noise_between_dropouts():
+    """Each kind is counted: a Dropout that is active in the place of noise of the same strength is none."""
+    model = network(layers.GaussianDropout(0.3, name="n"), layers.Dropout(0.3, name="d"))
+    module = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed
+    module.d.forward = lambda x: x
+    assert not bridge.verify(model, module).passed
+
+
+def test_the_helpers_compile():
+    module = bridge.to_torch(network(layers.GaussianNoise(0.3), layers.GaussianDropout(0.3))).train()
+    x = torch.randn(2, 3, 5, 7)
+    assert torch.compile(module, backend="eager", fullgraph=True)(x).shape == (2, 2, 5, 7)
+    assert module.half()(x.half()).dtype == torch.float16
+
+
+def test_every_random_layer_of_keras_is_known():
+    base = keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer.BaseImagePreprocessingLayer
+    random = {n for n in dir(layers) if n.startswith("Random") and issubclass(getattr(layers, n), base)}
+    assert random | {"AugMix", "CutMix", "MixUp", "RandAugment"} == set(noise.AUGMENTATIONS)
+
+
+def test_refusals():
+    x = keras.Input((8, 8, 3), name="x")
+    y = layers.RandomFlip(name="flip")(x)
+    y = layers.GaussianNoise(0.5, name="always")(y, training=True)
+    y = layers.GaussianDropout(1.0, name="endless")(y)
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_torch(keras.Model(x, y))
+    assert (
+        "flip (RandomFlip): it changes images at random in training; put it into the data pipeline, as by dataset.map, "
+        "and leave it out" in str(e.value)
+    )
+    assert "always (GaussianNoise): it is called with training=True" in str(e.value)
+    assert "endless (GaussianDropout): rate=1 is noise without bounds; give a rate below 1" in str(e.value)
