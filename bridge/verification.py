@@ -336,7 +336,8 @@ def _forward(case: Case, graph: Graph) -> None:
                 layer.float64 = _error(_seen(torch64, theirs), _seen(keras64, mine), least)
                 layer.rounding = rounding[mine.name] = max(before, layer.own)
             report.layers.append(layer)
-    endless = next((n for n, x in case.values.items() if not np.isfinite(x).all()), None)
+    seen = [v.source for p in case.pairs for v in p.keras.outputs]  # not what is inside: a maximum is padded with -inf
+    endless = next((n for n in seen if n in case.values and not np.isfinite(case.values[n]).all()), None)
     if endless:
         report.fail(
             "forward", f"Keras' own values are not finite at {endless}: weights or inputs are not, or too large"

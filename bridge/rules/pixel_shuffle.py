@@ -77,7 +77,7 @@ def merge(node: Node, reader: Node) -> Node | None:
 
 def _indices(operator: str, block_size: int, size: int) -> tuple[int, ...]:
     """The channels that make TensorFlow's order, before a depth_to_space, or torch's, after a space_to_depth."""
-    pattern = "(r c) -> (c r)" if operator == "depth_to_space" else "(c r) -> (r c)"
+    pattern = "(c r) -> (r c)" if operator == "depth_to_space" else "(r c) -> (c r)"
     return tuple(rearrange(np.arange(size), pattern, r=block_size**2).tolist())
 
 

@@ -612,3 +612,11 @@ def test_an_operation_too_many_is_named_where_it_stands(check):
         "b (dense) has no counterpart in the torch module, which has b (add) there"
     ]
     assert not [s for k, s in failures if k == "settings"]
+
+
+def test_the_padding_of_a_maximum_is_no_fault(check):
+    """torch's MaxPool2d pads with -inf, and so does Keras before its own."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.MaxPool2d(3, 2, 1), torch.nn.Conv2d(4, 2, 1))
+    model = bridge.to_keras(module, (torch.randn(2, 3, 9, 8),))
+    assert any("pad" in layer.name for layer in model.layers)
+    assert bridge.verify(model, module).passed
