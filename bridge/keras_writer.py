@@ -72,13 +72,9 @@ def write(graph: Graph) -> keras.Model:
 
 
 def _identity(node: Node, call: KerasCall) -> tuple:
-    """Two calls are of one layer if they share their parameters, or have none and the same module's name.
-
-    A function has nothing to share, and the text of an array does not tell it from every other.
-    """
+    """Two calls are of one layer if they share their parameters, or have none and the same module's name."""
     shared = _parameters(node) if call.weights else ()
-    own = "" if call.layer.startswith("ops.") else node.name
-    return (node.operator, repr(call), shared or own or node.outputs[0].name)
+    return (node.operator, repr(call), shared or node.name or node.outputs[0].name)
 
 
 def _parameters(node: Node) -> tuple:

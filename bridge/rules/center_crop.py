@@ -25,7 +25,7 @@ HELPERS = {
                 self.height, self.width = height, width
 
             def forward(self, x):
-                top, left = (x.shape[2] - self.height + 1) // 2, (x.shape[3] - self.width) // 2
+                top, left = (x.shape[2] - self.height) // 2, (x.shape[3] - self.width) // 2
                 if top < 0 or left < 0:
                     raise ValueError(f"an image of {x.shape[2]} x {x.shape[3]} is too small to be cropped")
                 return x[:, :, top : top + self.height, left : left + self.width]

@@ -1,7 +1,8 @@
 """Group normalisation: keras.layers.GroupNormalization <-> torch.nn.GroupNorm, torch.nn.InstanceNorm{1,2,3}d.
 
-Instance normalisation is a group for each channel, in Keras as in the graph (groups=-1 is their number once the layer is
-built); torch has modules of its own for it, which by default have no weights. Epsilon is 1e-3 in Keras and 1e-5 in torch. Both sides compute in float32 at least.
+Instance normalisation is a group for each channel, in Keras (whose groups=-1 becomes their number) as in the graph;
+torch has modules of its own for it, which by default have no weights. Epsilon is 1e-3 in Keras and 1e-5 in torch. Both
+sides compute in float32 at least.
 """
 
 from math import prod

@@ -9,6 +9,7 @@ it. Rescaling works with its numbers and arrays in the layer's dtype, and rounds
 """
 
 import re
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -173,6 +174,8 @@ def _rescaling(layer: KerasLayer) -> list[Node]:
         x = Value(f"{layer.outputs[0].name}:float", x.shape, dtype)
         nodes.append(Node("cast", {"dtype": "float"}, outputs=[x]))
     held = {k: np.asarray(operation.backend.cast(getattr(operation, k), dtype)) for k in ("scale", "offset")}
+    if held["scale"].ndim and sys.modules["keras"].config.image_data_format() == "channels_first":
+        held["scale"] = held["scale"].reshape(held["scale"].shape + (1,) * (3 - held["scale"].ndim))  # as Keras does
     steps = [("multiply", held["scale"]), ("add", held["offset"])]
     steps = [(f, a) for f, a in steps if a.ndim or a != (1 if f == "multiply" else 0)]
     for i, (function, array) in enumerate(steps):

@@ -618,5 +618,5 @@ def test_the_padding_of_a_maximum_is_no_fault(check):
     """torch's MaxPool2d pads with -inf, and so does Keras before its own."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.MaxPool2d(3, 2, 1), torch.nn.Conv2d(4, 2, 1))
     model = bridge.to_keras(module, (torch.randn(2, 3, 9, 8),))
-    assert any("pad" in layer.name for layer in model.layers)
+    assert any("pad" in operation.name for operation in model.operations)
     assert bridge.verify(model, module).passed

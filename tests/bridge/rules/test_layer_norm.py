@@ -82,7 +82,7 @@ def test_open_sizes_have_no_weights(check):
 def convnext():
     x = keras.Input((9, 7, 3), name="x")
     y = stem = layers.Conv2D(8, 4, strides=2, name="stem")(x)
-    y = layers.Conv2D(8, 3, padding="same", groups=8, name="depthwise")(y)
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
     y = layers.LayerNormalization(epsilon=1e-6, name="norm")(y)
     y = layers.Conv2D(32, 1, activation="silu", name="expand")(y)
     y = layers.Add(name="add")([stem, layers.Conv2D(8, 1, name="project")(y)])

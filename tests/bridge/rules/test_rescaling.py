@@ -239,6 +239,19 @@ def test_rescaling(check, scale, offset):
     np.testing.assert_array_equal(check.to_last(have), np.asarray(alone(x)))
 
 
+def test_rescaling_where_keras_is_set_to_channels_first(check):
+    """Keras then takes a scale for each channel for one along axis 1, and leaves the offset along the last."""
+    x = keras.Input((3, 5, 3), name="x")
+    model = keras.Model(x, layers.Rescaling([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])(x))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        values = numbers(2, 3, 5, 3)
+        have = bridge.to_torch(model)(torch.from_numpy(check.to_first(values)))
+        np.testing.assert_array_equal(check.to_last(have.numpy()), model(values))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])
 def test_whole_numbers(check, dtype):
     """An image of whole numbers becomes floats of the network's dtype first."""
