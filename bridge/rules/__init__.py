@@ -11,6 +11,7 @@ A rule file imports no framework. It has
 and, where they apply,
 
     HELPERS       class name -> source of what torch lacks, written into model.py once
+    WRAPPERS      those of its HELPERS that hold one layer: `arguments["layer"]` is what that layer does
     WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains
     BUFFERS       other weights that no one trains, which torch holds in buffers
