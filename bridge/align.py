@@ -197,7 +197,7 @@ def differences(pairs: list[Pair], first: Graph, second: Graph) -> list[str]:
                 found.append(
                     f"{pair.label}.{role}: shape {mine.value.shape} in Keras and {theirs.value.shape} in torch"
                 )
-            elif not np.array_equal(mine.value, theirs.value, equal_nan=mine.value.dtype.kind == "f"):
+            elif not np.array_equal(mine.value, theirs.value, equal_nan="float" in mine.value.dtype.name):
                 worst = np.abs(mine.value.astype("float64") - theirs.value.astype("float64")).max()
                 found.append(f"{pair.label}.{role}: the weights differ by up to {worst:.1e}")
             if mine.trainable != theirs.trainable:

@@ -62,10 +62,12 @@ def save_torch(model, folder, verify: bool = True, exact_training: bool = False)
 
 def _save_state(state, path: Path) -> None:
     from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.torch import save_file
+
+    from bridge.tensors import tensor
 
     try:
-        save_file(state, path, metadata={"format": "pt"})
+        save_file({k: tensor(v) for k, v in state.items()}, path, metadata={"format": "pt"})
     except SafetensorError as e:
         number = re.search(r"os error (\d+)", str(e))  # an OSError, which safetensors gives as text
         if not number:

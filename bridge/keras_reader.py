@@ -14,9 +14,11 @@ import keras
 import numpy as np
 
 from bridge import rules
-from bridge.graph import BridgeError, Graph, Obstacle, Parameter, Unsupported, Value, chain
+from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.rules import KerasLayer
 from bridge.simplify import simplify
+
+FLOATS = {"bfloat16", "float16", "float32", "float64"}
 
 
 def functional(model):
@@ -209,13 +211,15 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
             rule = rules.for_keras(layer.class_name)
             if rule is None:
                 raise Unsupported("there is no rule for this class", _remedy(call.operation))
+            casts = _casts(layer)
             nodes = rule.read_keras(layer)
-            held = {*getattr(rule, "WEIGHTS", ()), *getattr(rule, "IDLE", ())}
             read = {name for node in nodes for name in node.parameters.values()}
-            lost = {role for role, name in layer.weights.items() if role not in held and name not in read}
+            held = getattr(rule, "WEIGHTS", {role for role, name in layer.weights.items() if name in read})
+            lost = set(layer.weights) - {*held, *getattr(rule, "IDLE", ())}
             if lost:
                 raise Unsupported(f"its weights {', '.join(sorted(lost))} have no place in the other framework")
-            graph.nodes += chain([replace(n, scope=call.scope) for n in nodes], layer.inputs, outputs)
+            nodes = [*casts, *chain(nodes, layer.inputs, outputs)]
+            graph.nodes += [replace(n, scope=call.scope) for n in nodes]
             graph.notes += _unseen(call.path, layer.config)
         except Unsupported as e:
             obstacles.append(Obstacle(call.path, type(call.operation).__name__, e.reason, e.remedy))
@@ -287,23 +291,37 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
 
 
 def _check_dtypes(call: Call, outputs: list[Value]) -> None:
-    """Refuse a layer that computes in another dtype than its weights and inputs have: torch does not convert."""
+    """Refuse a layer whose dtypes torch does not have, or that makes floats of whole numbers unasked."""
     policy = call.operation.dtype_policy
     given = [a.dtype for a in keras.tree.flatten(call.arguments) if isinstance(a, Value)]
-    real = {d for d in given if "float" in d}
-    used = real | {policy.compute_dtype, policy.variable_dtype}
-    if len(used) > 1 or not used <= {"float16", "float32", "float64"}:
+    used = {d for d in given if "float" in d} | {policy.compute_dtype, policy.variable_dtype}
+    if getattr(policy, "quantization_mode", None) or not used <= FLOATS:
         raise Unsupported(
-            f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(real)) or 'no float dtype'}",
-            "rebuild the model with one of float32, float64 and float16 throughout",
+            f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(set(given)))}",
+            f"rebuild the model with one of {', '.join(sorted(FLOATS))}, mixed_float16 and mixed_bfloat16",
         )
     kind = type(call.operation).__name__
     casts = kind in getattr(rules.for_keras(kind), "CASTS", ())
+    real = any("float" in d for d in given)
     if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation) and not casts:
         raise Unsupported(
             f"it makes {outputs[0].dtype} of {', '.join(sorted(set(given)))}",
             "give the model an Input of a float dtype",
         )
+
+
+def _casts(layer: KerasLayer) -> list[Node]:
+    """The conversions that a layer does on its own, of floats to the dtype that it computes in; they become nodes."""
+    policy = getattr(layer.operation, "dtype_policy", None)
+    if policy is None or not layer.operation.autocast:
+        return []
+    nodes = []
+    for i, x in enumerate(layer.inputs):
+        if "float" in x.dtype and x.dtype != policy.compute_dtype:
+            made = replace(x, name=f"{layer.outputs[0].name}:cast{i}", dtype=policy.compute_dtype)
+            nodes.append(Node("cast", {"dtype": policy.compute_dtype}, inputs=[x], outputs=[made]))
+            layer.inputs[i] = made
+    return nodes
 
 
 def _unseen(path: str, config: dict) -> list[str]:

@@ -30,6 +30,7 @@ def write(graph: Graph) -> keras.Model:
     plans, obstacles = [], []
     for node in graph.nodes:
         try:
+            _policy(node, graph)
             plans.append((node, rules.for_operator(node.operator).write_keras(node), _trainable(node, graph)))
         except Unsupported as e:
             obstacles.append(Obstacle(node.name or "model", node.operator, e.reason, e.remedy))
@@ -58,7 +59,7 @@ def write(graph: Graph) -> keras.Model:
             key = _identity(node, call)
             if key not in layers:
                 base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
-                layers[key] = _layer(base, node.outputs[0].dtype, call, trainable, taken)
+                layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
             x = layers[key](x)
             if call.weights:
                 _assign(layers[key], node, graph)
@@ -167,6 +168,21 @@ def _with_constants(call: KerasCall, node: Node, graph: Graph) -> KerasCall:
         for entry, (role, pattern) in call.constants.items()
     }
     return replace(call, config=call.config | arrays) if arrays else call
+
+
+def _policy(node: Node, graph: Graph) -> str:
+    """The dtype policy of a node's layers: the dtype that they make, or the mixed policy of it."""
+    made = node.outputs[0].dtype
+    held = {graph.parameters[p].value.dtype.name for p in node.parameters.values()}
+    held = {d for d in held if "float" in d} - {made}
+    if not held or "float" not in made:
+        return made
+    if held == {"float32"} and made in ("bfloat16", "float16"):
+        return f"mixed_{made}"
+    raise Unsupported(
+        f"it computes in {made} with weights of {', '.join(sorted(held))}",
+        "keep its weights in the dtype that it computes in; Keras converts float32 to bfloat16 or float16 alone",
+    )
 
 
 def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str]):

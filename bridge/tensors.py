@@ -150,3 +150,24 @@ def _describe(x) -> str:
         return kind
     shape = "unknown" if getattr(x.shape, "rank", 0) is None else tuple(x.shape)
     return f"{kind} of shape {shape}, {getattr(x, 'dtype', '?')}"
+
+
+def array(tensor) -> np.ndarray:
+    """The values of a torch tensor, in memory that it shares where it can; bfloat16 as TensorFlow's NumPy has it."""
+    import torch
+
+    tensor = tensor.detach().cpu()
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    import ml_dtypes
+
+    return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def tensor(values: np.ndarray):
+    """A torch tensor of an array, in its memory; bfloat16 as TensorFlow's NumPy has it."""
+    import torch
+
+    if values.dtype.name != "bfloat16":
+        return torch.from_numpy(values)
+    return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)

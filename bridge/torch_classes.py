@@ -118,6 +118,7 @@ class Network:
         self.origin: dict[str, str] = {}  # key of the state dict -> name in Graph.parameters
         self.tied: dict[str, str] = {}  # key of the state dict -> the earlier key that is the same tensor
         self.obstacles: list[Obstacle] = []
+        self.dtypes: list[tuple[TorchClass, str, str]] = []  # class, attribute and dtype of each module with weights
         self.free = _overwritable(graph)
         self.readers = graph.consumers()
         self.leaving = {v.name for v in flatten(graph.outputs)}
@@ -141,9 +142,29 @@ class Network:
         expression = call.expression
         if call.constructor:
             key = _identity(node, call.constructor)
-            way = owner.find(key) or self._module(node, call, owner, key)
-            expression = expression.replace("{self}", f"{access}{way}")
+            way = f"{access}{owner.find(key) or self._module(node, call, owner, key)}"
+            if self._mixed(node, call):
+                self.helpers["in_dtype"] = None
+                expression = expression.replace("{self}(", f"in_dtype({way}, torch.{node.outputs[0].dtype}, ")
+            expression = expression.replace("{self}", way)
         return [Step(owner.local(node.name), node.inputs, node.outputs, expression)]
+
+    def cast(self, dtype: str) -> None:
+        """Let the constructors make every module whose weights are of another dtype than this one be of its own."""
+        for owner, module, own in self.dtypes:
+            if own != dtype:
+                owner.statements.append(f"self.{module}.to(torch.{own})")
+
+    def _mixed(self, node: Node, call) -> bool:
+        """Tell whether a node computes in another dtype than its weights have, and torch's module would not."""
+        held = {self.graph.parameters[node.parameters[role]].value.dtype.name for role in call.weights}
+        made = node.outputs[0].dtype
+        return (
+            bool(held)
+            and "float" in made
+            and held != {made}
+            and not hasattr(rules.for_operator(node.operator), "MIXED")
+        )
 
     def _module(self, node: Node, call, owner: TorchClass, key: tuple) -> str:
         """Make a submodule and record its weights."""
@@ -165,6 +186,8 @@ class Network:
                 self.tied[place] = twin
             self.origin[place] = parameter
         self.state |= {f"{owner.place}{module}.{k}": v for k, v in call.state.items()}
+        floats = [v.dtype.name for k, v in self.state.items() if k.startswith(f"{owner.place}{module}.")]
+        self.dtypes += [(owner, module, d) for d in dict.fromkeys(floats) if "float" in d][:1]
         return module
 
     def _call(self, call: Calls, owner: TorchClass, access: str) -> list[Step]:

@@ -18,11 +18,9 @@ from bridge import rules
 from bridge.graph import BridgeError, Graph, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import TorchOperation
 from bridge.simplify import simplify
+from bridge.tensors import array
 
-
-def array(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor's values, without a copy where the two can share memory."""
-    return tensor.detach().cpu().numpy()
+CASTS = ("to", "_to_copy")  # ATen's
 
 
 def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
@@ -224,6 +222,8 @@ def read(
                 path, kind = _origin(node, paths)
                 reason = f"its output {node.args[1]} is used, which no rule can carry"
                 obstacles.append(Obstacle(path or "forward", kind, reason, "use the first output alone"))
+        elif _casts_weight(node, state):  # it is the same weight, of which a layer computes with a copy
+            state[node.name] = state[node.args[0].name]
         elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
             path, kind = _origin(node, paths)
             try:
@@ -244,9 +244,17 @@ def read(
     return simplify(graph)
 
 
+def _casts_weight(node, state) -> bool:
+    """Tell whether a node makes a floating weight a float of another size."""
+    casts = node.op == "call_function" and "aten" in str(node.target) and node.target.__name__.split(".")[0] in CASTS
+    if not casts or not isinstance(node.args[0], torch.fx.Node) or node.args[0].name not in state:
+        return False
+    return node.meta["val"].is_floating_point() and node.args[0].meta["val"].is_floating_point()
+
+
 def _check_dtypes(name: str, tensors: dict[str, torch.Tensor]) -> None:
     """Refuse weights that NumPy cannot hold."""
-    known = (torch.float16, torch.float32, torch.float64)
+    known = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
     obstacles = [
         Obstacle(path, "weight", f"its dtype is {t.dtype}", "convert the module, as by .float()")
         for path, t in tensors.items()

@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge import rules
 from bridge.graph import BridgeError, Graph
+from bridge.tensors import tensor
 from bridge.torch_classes import Network, calls, forward, method
 
 HEADER = '''"""{title}
@@ -75,13 +76,9 @@ def write(graph: Graph) -> TorchSource:
         obstacles = list(dict.fromkeys(network.obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} node(s) that torch cannot hold:", obstacles)
     state, origin, tied = network.state, network.origin, network.tied
-    dtypes = {str(a.dtype): k for k, a in state.items() if a.dtype.kind == "f"}
-    if len(dtypes) > 1:
-        raise BridgeError(
-            f"{graph.name} has weights of {len(dtypes)} dtypes: "
-            f"{', '.join(f'{d} ({k})' for d, k in sorted(dtypes.items()))}. "
-            "A torch module is of one: build the model with one dtype policy"
-        )
+    dtypes = {a.dtype.name for a in state.values() if "float" in a.dtype.name}
+    one = dtypes.pop() if len(dtypes) == 1 else "float32"
+    network.cast(one)
     arguments, body, result = forward(steps, graph.inputs, graph.outputs)
     root.forward = method(arguments, body, result)
     root.statements += [f"self.{place} = self.{twin}" for place, twin in tied.items()]
@@ -97,7 +94,7 @@ def write(graph: Graph) -> TorchSource:
     )
     text += "".join(f"\n\n{rules.helper_source(h)}" for h in network.helpers)
     text += "".join(c.source() for c in [*network.classes, root])
-    text += LOAD.format(class_name=root.name, cast="".join(f".to(torch.{d})" for d in dtypes if d != "float32"))
+    text += LOAD.format(class_name=root.name, cast="" if one == "float32" else f".to(torch.{one})")
     used = re.compile(r"\bF\.")
     if not used.search(text):
         text = text.replace("import torch.nn.functional as F\n", "")
@@ -128,7 +125,7 @@ def build(source: TorchSource):
     module = getattr(execute(source.text), source.class_name)
     with torch.device("meta"):
         network = module()
-    network.load_state_dict({k: torch.from_numpy(v) for k, v in source.state.items()}, assign=True)
+    network.load_state_dict({k: tensor(v) for k, v in source.state.items()}, assign=True)
     for place, twin in source.tied.items():
         holder, _, name = place.rpartition(".")
         setattr(network.get_submodule(holder), name, operator.attrgetter(twin)(network))

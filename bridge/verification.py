@@ -24,6 +24,7 @@ from bridge.align import Pair, align, differences
 from bridge.explain import explain
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.report import Layer, Report
+from bridge.tensors import tensor
 from bridge.twin import Twin
 
 FORWARD = 1e-9  # float64: of the largest value of the tensor
@@ -213,7 +214,7 @@ def _unused(module: torch.nn.Module, pairs: list[Pair]) -> list[str]:
 
 
 def _tensor(x: np.ndarray, value: Value) -> torch.Tensor:
-    return torch.from_numpy(np.array(x.transpose(value.order), order="C"))
+    return tensor(np.array(x.transpose(value.order), order="C"))
 
 
 def _hash(graph: Graph, nodes: list[Node]) -> str:
@@ -361,13 +362,13 @@ def _why(case: Case, name: str, there: dict[str, np.ndarray]) -> str:
 
 
 class _InDouble(torch.overrides.TorchFunctionMode):
-    """What a module makes float32 itself is made float64, as the whole module is for the comparison."""
+    """Floats that a module makes itself are made float64, as the whole module is for the comparison."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.Tensor.float:
+        if function in (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16):
             function = torch.Tensor.double
         elif function in (torch.Tensor.to, torch.Tensor.type):
-            wider = {torch.float32: torch.float64}
+            wider = dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), torch.float64)
             args = [wider.get(x, x) if isinstance(x, torch.dtype) else x for x in args]
             kwargs = {k: wider.get(x, x) if isinstance(x, torch.dtype) else x for k, x in (kwargs or {}).items()}
         return function(*args, **(kwargs or {}))

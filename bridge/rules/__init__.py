@@ -19,6 +19,7 @@ and, where they apply,
     RANDOM        entries of the Keras configuration that make two calls on the same input differ, unless they are 0
     COMMUTATIVE   operators whose inputs may change places without changing a bit of the result
     EXACT         True: with the attribute `exact`, torch's side is a helper that trains as Keras does (`exact_training`)
+    MIXED         True: in torch its weights may be of another dtype than its input, as under a mixed policy
     FUSES         True: its Keras layer has an `activation`
     OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
@@ -31,7 +32,7 @@ and, where they apply,
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
 
-and always
+and, for the names that it has,
 
     read_keras(layer: KerasLayer) -> list[Node]       write_keras(node: Node) -> list[KerasCall]
     read_torch(call: TorchOperation) -> list[Node]    write_torch(node: Node) -> TorchCall

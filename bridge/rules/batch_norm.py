@@ -13,6 +13,7 @@ from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_
 
 OPERATORS = ("batch_norm",)
 KERAS = ("BatchNormalization",)
+MIXED = True  # its weights may be of another dtype than its input
 LAYOUT = channels
 OVERWRITABLE = True
 STATISTICS = ("moving_mean", "moving_variance")

@@ -14,6 +14,7 @@ from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_
 OPERATORS = ("group_norm",)
 KERAS = ("GroupNormalization",)
 TORCH = ("group_norm", "instance_norm")
+MIXED = True  # its weights may be of another dtype than its input
 LAYOUT = channels
 OVERWRITABLE = True
 WEIGHTS = {"gamma": ("weight", "c -> c"), "beta": ("bias", "c -> c")}

@@ -1,7 +1,7 @@
 """What changes no number: keras.layers.Identity, keras.ops.stop_gradient <-> detach, keras.ops.cast <-> x.to(dtype).
 
-Identity is no node. A cast between floats of two sizes is refused: both frameworks would compute in two dtypes. Whole
-numbers become floats of the network's own dtype, whichever it is converted to; torch says a dtype, or needs a helper.
+Identity is no node. Whole numbers become floats of the network's own dtype, whichever it is converted to; torch says a
+dtype, or needs a helper. Floats become floats of another size by name, as a layer of a mixed dtype policy makes them.
 """
 
 import numpy as np
@@ -15,6 +15,13 @@ KERAS = ("Identity", "ActivityRegularization", "ops.StopGradient", "ops.Cast")
 LAYOUT = anything
 
 HELPERS = {
+    "in_dtype": '''
+        def in_dtype(module, dtype, *inputs):
+            """Call a module with its floating weights in another dtype, as a layer of a mixed dtype policy does."""
+            state = [*module.named_parameters(), *module.named_buffers()]
+            state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state}
+            return torch.func.functional_call(module, state, inputs)
+        ''',
     "ToFloat": '''
         class ToFloat(nn.Module):
             """Numbers of the dtype that the network has."""
@@ -25,7 +32,7 @@ HELPERS = {
 
             def forward(self, x):
                 return x.to(self.like.dtype)
-        '''
+        ''',
 }
 CASTS = ("to", "_to_copy", "type_as", "to_copy")  # ATen's names for it
 TORCH = ("detach", "detach_copy", *CASTS, *HELPERS)
@@ -36,7 +43,7 @@ def _cast(x: Value, dtype: str, name: str) -> list[Node]:
     if dtype == x.dtype:
         return [Node("permute", {"permutation": identity(x.rank)}, name=name, inputs=[x])]
     if "float" in dtype and "float" in x.dtype:
-        raise Unsupported(f"it makes {dtype} of {x.dtype}", "compute in one dtype throughout")
+        return [Node("cast", {"dtype": dtype}, name=name, inputs=[x])]
     if "complex" in dtype or "complex" in x.dtype:
         raise Unsupported(f"it makes {dtype} of {x.dtype}", "compute with real numbers")
     return [Node("cast", {"dtype": "float" if "float" in dtype else dtype}, name=name, inputs=[x])]

@@ -45,6 +45,9 @@ HELPERS = {
 TORCH = ("layer_norm", *HELPERS)
 
 
+MIXED = True  # its weights may be of another dtype than its input
+
+
 def LAYOUT(node: Node, context: Context) -> Placement:
     """The axes follow the layout, and the weights' axes follow them."""
     placement = fixed(node, context) if node.attributes.get("pinned") else axes(node, context)

@@ -48,6 +48,9 @@ def _epsilon_of(dtype: str) -> float:
     return float(np.finfo("float64" if dtype == "float64" else "float32").eps)
 
 
+MIXED = True  # its weights may be of another dtype than its input
+
+
 def LAYOUT(node: Node, context: Context) -> Placement:
     """As of `layer_norm`, but Keras' layer has its axes last."""
     placement = layer_norm.LAYOUT(node, context)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import anything
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
+from bridge.rules import KerasLayer, TorchOperation
 from bridge.rules.reshape import KEEP, NEW, plain
 
 OPERATORS = ()  # a reshape for each tensor, and a concatenation

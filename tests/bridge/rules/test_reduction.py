@@ -83,9 +83,8 @@ def test_global_pooling_of_keras(check, rank, name, keepdims):
     for function in (*([lambda x: getattr(ops, name)(x, axis=axes, keepdims=keepdims)] if rank == 2 else []), pool):
         node, module = both_ways(check, function, *shape)
         assert node.attributes == {"function": name, "axes": axes, "keepdims": keepdims}
-        assert bridge.to_keras(module, (torch.randn(2, *([5, 3] if rank == 1 else [3, 5, 4, 4][: rank + 1])),)).layers[
-            -1
-        ].__class__ is type(pool)
+        sizes = [5, 3] if rank == 1 else [3, 5, 4, 4][: rank + 1]
+        assert type(bridge.to_keras(module, (torch.randn(2, *sizes),)).layers[-1]) is type(pool)
     assert f"self.pool = nn.Adaptive{reduction.POOLING[name][1]}Pool{rank}d(1)\n" in inspect.getsource(type(module))
 
 

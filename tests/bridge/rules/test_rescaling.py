@@ -223,7 +223,7 @@ def test_layer_scale_of_keras_applications(check):
 @pytest.mark.parametrize(
     "scale, offset",
     itertools.product(
-        (1, 1 / 255, [1.1, 0.2, 1 / 3], np.float64([[0.1], [0.2], [0.3], [0.4], [0.5]])), (0, -1, [0.1, 0.2, -0.3])
+        (1, 1 / 255, [1.1, 0.2, 1 / 3], np.float64([[0.1], [0.2], [0.3], [0.4], [0.5]])), (0, 1, [0.1, 0.2, -0.3])
     ),
 )
 def test_rescaling(check, scale, offset):
