@@ -93,9 +93,17 @@ class Context:
             if len({v.rank for v in node.inputs}) > 1:
                 return False
             return any(order in orders for orders in others) if others else self.takers(node.outputs[0], order) > 0
-        orders = [order if v == value else next(iter(self.written.get(v.name, {order: v}))) for v in node.inputs]
-        inner = replace(self, orders=orders, outside=[False] * len(orders))
-        return rules.for_operator(node.operator).LAYOUT(node, inner).inputs[0] == order
+
+        def place(given: Order) -> Placement:
+            orders = [given if v == value else next(iter(self.written.get(v.name, {given: v}))) for v in node.inputs]
+            inner = replace(self, orders=orders, outside=[False] * len(orders))
+            return rules.for_operator(node.operator).LAYOUT(node, inner)
+
+        placement, turned = place(order), (*order[:1], *order[:0:-1])
+        takes = placement.inputs[0] == order
+        if takes and turned != order and place(turned).inputs[0] == turned:  # any: what becomes of it decides
+            return self.takers(node.outputs[0], placement.outputs[0]) > 0
+        return takes
 
 
 def _elementwise(node: Node) -> bool:

@@ -1,18 +1,37 @@
 """What the command line takes as a model: files, folders and functions, of either framework.
 
-A `.keras` file is read in safe mode and a state dict with `weights_only=True`: neither can run a program.
+Files are made by others. A `.keras`, `.h5` or `.json` file is read in safe mode, and only what models are made of may be
+named in its configuration: Keras would call any function of its own that stands for an activation there, such as one
+that downloads. A state dict is read with `weights_only=True`. A `.pt2` can run a program, so it asks for trust. Weights
+are counted before they are made, and archives are checked as a whole first: Keras reads on where a checksum is wrong.
 """
 
+import contextlib
 import importlib
+import json
+import math
 import os
 import sys
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.graph import BridgeError
 
-ACCEPTED = "Accepted: a .keras or .h5 file, a folder of `bridge to-torch`, or module:function"
+ACCEPTED = "Accepted: a .keras, .h5, .json or .pt2 file, a folder of `bridge to-torch`, or module:function"
 FUNCTION = "Accepted: module:function, a function without arguments that returns a keras.Model or a torch.nn.Module"
+DAMAGED = "The file ({:,} bytes) may be damaged: copy it once more, or save it again"
+KERAS = (".keras", ".h5", ".hdf5")
+TORCH = (".safetensors", ".pt", ".pth", ".bin")
+# the modules of Keras' public names that a network is made of, and its own ones, where Keras takes layers and operations
+MADE_OF = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "dtype_policies")
+MADE_OF += ("ops", "random", "losses", "metrics", "optimizers", "quantizers", "src")
+PROGRAMS = ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__")
+DEPTH = 200  # of a configuration; a network nested ten times in others has 60
+FREE = 2**28  # bytes that an archive or its weights may have, whatever the size of the file ...
+GROWTH = 100  # ... and how many times the size of a larger file, as Keras has it
+BARE = 2**31  # bytes of weights of a configuration that is read without them
 
 
 def import_modules(names: list[str]) -> None:
@@ -34,18 +53,21 @@ def _why(e: BaseException) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())[:500]}"
 
 
-def is_keras_file(source: str) -> bool:
-    """Tell whether a source is a file of Keras, by its ending."""
-    return source.endswith((".keras", ".h5", ".hdf5"))
+def is_function(source: str) -> bool:
+    """Tell whether a source is `module:function`."""
+    return ":" in source and not Path(source).exists() and not source.endswith((*KERAS, ".json", ".pt2"))
 
 
-def load(source: str, trust: bool = False):
+def load(source: str, trust: bool = False, weights: str | None = None, bare: bool = False):
     """Load a model of either framework.
 
     Args:
-        source: A `.keras` or `.h5` file, a folder of `bridge to-torch`, or `module:function`, a function without
-            arguments that returns a `keras.Model` or a `torch.nn.Module`.
-        trust: A folder's model.py may be run.
+        source: A `.keras` or `.h5` file, a `.json` with the configuration of a Keras model, a `.pt2` of torch.export, a
+            folder of `bridge to-torch`, or `module:function`, a function without arguments that returns a
+            `keras.Model` or a `torch.nn.Module`.
+        trust: A folder's model.py and a `.pt2` may run.
+        weights: A file of weights for a `.json` or a function's model.
+        bare: A `.json` needs no weights.
 
     Returns:
         The `keras.Model` or `torch.nn.Module`.
@@ -53,24 +75,43 @@ def load(source: str, trust: bool = False):
     Raises:
         BridgeError: There is no such thing, or it is damaged, or it is none of the above.
     """
-    if is_keras_file(source):
+    if source.endswith(".json"):
+        return load_json(source, weights, bare)
+    if is_function(source):
+        model = _call(source)
+        if weights:
+            load_weights(model, weights)
+        return model
+    if weights:
+        raise BridgeError(f"{source} holds its own weights: leave out --weights")
+    if source.endswith(KERAS):
         return load_keras(source)
-    if ":" in source and not Path(source).exists():
-        return _call(source)
+    if source.endswith(".pt2"):
+        return load_program(source, trust)[0]
     if Path(source).is_dir():
         from bridge.folder import load_torch
 
         return load_torch(source, trust)
-    raise BridgeError(
-        f"{source}: {'no such file or folder' if not Path(source).exists() else 'not a kind that is read'}. {ACCEPTED}"
-    )
+    why = "no such file or folder" if not Path(source).exists() else "not a kind that is read"
+    if source.endswith(TORCH):
+        why = "it holds weights alone, for --weights of a module:function"
+    raise BridgeError(f"{source}: {why}. {ACCEPTED}")
+
+
+def _check_file(path: str) -> int:
+    if not Path(path).is_file():
+        raise BridgeError(f"{path}: no such file. {ACCEPTED}")
+    return Path(path).stat().st_size
 
 
 def load_keras(path: str):
     """Read a `.keras` or `.h5` file in safe mode, without what it was compiled with."""
-    if not Path(path).is_file():
-        raise BridgeError(f"{path}: no such file. {ACCEPTED}")
-    size = Path(path).stat().st_size
+    size = _check_file(path)
+    if path.endswith(".weights.h5"):
+        raise BridgeError(
+            f"{path} holds weights alone: name the .json with the model's configuration (model.to_json()), and give "
+            f"this file as --weights"
+        )
     with open(path, "rb") as file:  # Keras says "not found" of a file that it cannot unpack
         if path.endswith(".keras") and not zipfile.is_zipfile(file):
             raise BridgeError(
@@ -79,16 +120,141 @@ def load_keras(path: str):
             )
     import keras
 
-    try:
+    with _reading(path), _bounded(path, max(FREE, GROWTH * size)):
+        _check_configuration(_configuration(path))
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as e:  # a damaged or hostile file fails anywhere in Keras, zipfile, json or h5py
-        why, hint = _why(e), f"The file ({size:,} bytes) may be damaged: copy it once more, or save it again"
-        if "Lambda" in str(e) or "safe_mode" in str(e):  # Keras' own sentence recommends to run it
-            why = "it holds Python code (a Lambda layer), which is never run from a file"
+
+
+def load_json(path: str, weights: str | None = None, bare: bool = False):
+    """Read a Keras model from its configuration (`model.to_json()`, or the config.json of a .keras) and its weights.
+
+    Args:
+        path: The `.json` file.
+        weights: A `.weights.h5`, `.h5` or `.keras` file; by default `<stem>.weights.h5` or `model.weights.h5` beside it.
+        bare: It may go without weights.
+    """
+    _check_file(path)
+    beside = [Path(path).with_suffix(".weights.h5"), Path(path).with_name("model.weights.h5")]
+    weights = weights or next((str(p) for p in beside if p.is_file()), None)
+    if weights is None and not bare:
+        raise BridgeError(
+            f"{path}: there is neither {beside[0].name} nor {beside[1].name} beside it: give --weights, what "
+            "model.save_weights(...) writes"
+        )
+    import keras
+    from keras.src.saving.serialization_lib import ObjectSharingScope
+
+    room = BARE if bare else max(FREE, GROWTH * _check_file(weights))
+    with _reading(path), _bounded(path, room):
+        configuration = json.loads(Path(path).read_bytes())
+        _check_configuration(configuration)
+        if not isinstance(configuration, dict):
+            raise ValueError(f"it is a JSON {type(configuration).__name__}, where a model's is an object")
+        with ObjectSharingScope():  # as load_model has it: a layer may be in two nested models
+            model = keras.saving.deserialize_keras_object(configuration | {"compile_config": None}, safe_mode=True)
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"it describes a {type(model).__name__}, not a keras.Model")
+    if not bare:
+        load_weights(model, weights)
+    return model
+
+
+def _configuration(path: str):
+    """The configuration in a `.keras` or `.h5` file."""
+    if path.endswith(".keras"):
+        _check_archive(path)
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "model_config" not in file.attrs:
+            raise ValueError("it has no model_config")
+        return json.loads(file.attrs["model_config"])
+
+
+def _check_configuration(configuration) -> None:
+    """Refuse what does not belong to a network, before Keras makes anything of it."""
+    waiting = [(configuration, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > DEPTH:
+            raise ValueError(f"its configuration is nested more than {DEPTH} times")
+        if isinstance(item, dict):
+            name, home = item.get("class_name"), item.get("module")
+            if name in PROGRAMS:
+                raise _Program(name)
+            if name == "function":
+                name = item.get("config")
+            if isinstance(home, str) and isinstance(name, str) and f"{home}.".startswith("keras."):
+                where = f"{home}.{name}".split(".")[1:-1]
+                if where and where[0] not in MADE_OF:
+                    raise ValueError(f"it names {home}.{name}, which no network is made of")
+            item = list(item.values())
+        if isinstance(item, list):
+            waiting += [(x, depth + 1) for x in item]
+
+
+class _Program(Exception):
+    """A configuration holds a program; its text is the class."""
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Say of whatever goes wrong that the file cannot be read as a Keras model: hostile ones fail anywhere."""
+    try:
+        yield
+    except BridgeError:
+        raise
+    except (Exception, MemoryError) as e:
+        why, hint = _why(e), DAMAGED.format(Path(path).stat().st_size)
+        if isinstance(e, _Program) or "Lambda" in str(e) or "safe_mode" in str(e):  # Keras' own sentence recommends it
+            kind = str(e) if isinstance(e, _Program) else "Lambda"
+            why = f"it holds Python code (a {kind} layer), which is never run from a file"
             hint = "Build the model with Keras' own layers in place of it and save it again"
         elif "registered" in str(e) or "custom" in str(e):
             hint = "Import the module of your own classes first (bridge: --import MODULE)"
         raise BridgeError(f"{path} cannot be read as a Keras model: {why}. {hint}") from e
+
+
+@contextlib.contextmanager
+def _bounded(path: str, room: int) -> Iterator[None]:
+    """Count the weights that Keras makes meanwhile, and refuse those that go beyond `room` bytes before they are made.
+
+    A few bytes of configuration can ask for more weights than there is memory.
+    """
+    import keras
+
+    left, original = room // 4, keras.Layer.add_weight
+
+    def counted(self, shape=None, *arguments, **keywords):
+        nonlocal left
+        wanted = (shape,) if isinstance(shape, int) else tuple(shape or ())
+        left -= math.prod(wanted)
+        if left < 0:
+            raise BridgeError(
+                f"{path} cannot be read as a Keras model: its configuration asks for more weights than there can be in "
+                f"a file of this size ({room:,} bytes of them), such as {wanted} of {self.name[:100]!r}"
+            )
+        return original(self, shape, *arguments, **keywords)
+
+    keras.Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        keras.Layer.add_weight = original
+
+
+def _check_archive(path: str) -> None:
+    """Refuse a zip archive with a wrong checksum, or that unpacks to what no honest one does."""
+    limit = max(FREE, GROWTH * Path(path).stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(i.file_size for i in archive.infolist())
+        if unpacked > limit:
+            raise ValueError(f"its archive unpacks to {unpacked:,} bytes")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged[:200]!r} in it is wrong")
 
 
 def _call(source: str):
@@ -108,19 +274,82 @@ def _call(source: str):
     return model
 
 
+def load_weights(model, path: str) -> None:
+    """Load a file of weights into a model of the same framework; every weight must be there."""
+    import keras
+
+    size = _check_file(path)
+    if not isinstance(model, keras.Model):
+        load_state(model, path)
+        return
+    if not path.endswith(KERAS):
+        raise BridgeError(
+            f"{path} cannot be loaded into a Keras model. Accepted: a .weights.h5 file of model.save_weights(...), "
+            "a .h5 or a .keras file"
+        )
+    try:
+        if path.endswith(".keras"):
+            _check_archive(path)
+        model.load_weights(path)
+    except (Exception, MemoryError) as e:  # a damaged file fails anywhere in Keras or h5py
+        raise BridgeError(f"{path} cannot be loaded into {model.name}: {_why(e)}. {DAMAGED.format(size)}") from e
+
+
 def load_state(module, path: str) -> None:
     """Load a state dict from a `.safetensors` or `.pt` file into a module; every name must fit."""
     import torch
 
+    size = _check_file(path)
+    if path.endswith(KERAS):
+        raise BridgeError(f"{path} cannot be loaded into a torch module. Accepted: a .safetensors or .pt file")
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
+            if zipfile.is_zipfile(path):
+                _check_archive(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
-    except Exception as e:  # damaged files and names that do not fit, each with its own class
+    except (Exception, MemoryError) as e:  # damaged files and names that do not fit, each with its own class
         raise BridgeError(
-            f"{path} cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
+            f"{path} ({size:,} bytes) cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
         ) from e
+
+
+def load_program(path: str, trust: bool = False):
+    """Read a `.pt2` of torch.export, as a module with submodules of the names that the exported one had.
+
+    Args:
+        path: The `.pt2` file.
+        trust: Must be true, as reading it evaluates expressions and unpickles what is in it.
+
+    Returns:
+        The module, the example inputs that it was exported with, and for each the axes that are open.
+    """
+    size = _check_file(path)
+    if not trust:
+        raise BridgeError(
+            f"{path} can run a program: torch.export.load evaluates expressions and unpickles what is in the file. If "
+            "you know who made it, pass --trust"
+        )
+    import torch
+
+    # torch's own, at each copy of such a module
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    try:
+        _check_archive(path)
+        program = torch.export.load(path)
+        module = torch.export.unflatten(program).eval()
+        examples, keywords = program.example_inputs
+        given = set(program.graph_signature.user_inputs)
+        shapes = [n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in given]
+    except (Exception, MemoryError) as e:
+        raise BridgeError(f"{path} cannot be read by torch.export: {_why(e)}. {DAMAGED.format(size)}") from e
+    if keywords or not all(isinstance(x, torch.Tensor) for x in examples):
+        raise BridgeError(f"{path} takes more than tensors by position: export the module with tensors alone")
+    for part in module.modules():
+        for node in getattr(getattr(part, "graph", None), "nodes", ()):
+            node.meta.pop("val", None)  # stands for a tensor of open size, which cannot be copied
+    return module, examples, [{i for i, d in enumerate(s) if not isinstance(d, int)} for s in shapes]

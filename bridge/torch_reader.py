@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bridge import rules
 from bridge.graph import BridgeError, Graph, Obstacle, Unsupported, Value, chain, map_structure
@@ -110,12 +111,13 @@ def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
         for i, a in change:
             other[i] = torch.cat([other[i], other[i].narrow(a, 0, 1)], a)
         try:
-            module(*(x.clone() for x in other))
-        except Exception:  # not a size for this module
-            continue
-        try:
-            checked(*other)
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # sizes alone: nothing is computed
+                checked(*map(mode.from_tensor, other))
         except Exception as e:
+            try:
+                module(*(x.clone() for x in other))
+            except Exception:  # not a size for this module
+                continue
             if _steps(export_with(tuple(other))) == _steps(program):
                 continue
             raise BridgeError(
@@ -444,13 +446,12 @@ def _check_in_place(node) -> None:
     root = node.args[0]
     while _aliases(root, "view") or _aliases(root, "write"):
         root = root.args[0]
-    order = {n: i for i, n in enumerate(node.graph.nodes)}
     memory = [root]
     for m in memory:
         memory += [
             u for u in m.users if u is not node and (_aliases(u, "view") or _aliases(u, "write")) and u.args[0] is m
         ]
-    if any(order[u] > order[node] for m in memory for u in m.users):
+    if any(u > node for m in memory for u in m.users):  # in the order of the program
         raise Unsupported(
             f"{node.target._schema.name.removeprefix('aten::')} changes in place a tensor that is read again through "
             "another view",

@@ -4,8 +4,8 @@ A rule file imports no framework. It has
 
     OPERATORS   the neutral operators that it owns
     KERAS       class names of keras.layers (or "ops.name" of keras.ops) that it reads
-    TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign"), those of other packages by their full name or,
-                of any package, as "*.name", and names of its own HELPERS that it reads
+    TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign"), those of other packages by their full name
+                or, of any package, as "*.name", and names of its own HELPERS that it reads
     LAYOUT      how its axes follow the layout (a function of bridge.layout)
 
 and, where they apply,
@@ -18,7 +18,7 @@ and, where they apply,
     IDLE          weights of its Keras layer that it does not compute with
     RANDOM        entries of the Keras configuration that make two calls on the same input differ, unless they are 0
     COMMUTATIVE   operators whose inputs may change places without changing a bit of the result
-    EXACT         True: with the attribute `exact`, torch's side is a helper that trains as Keras does (`exact_training`)
+    EXACT         True: with the attribute `exact`, torch's side is a helper that trains as Keras does
     MIXED         True: in torch its weights may be of another dtype than its input, as under a mixed policy
     FUSES         True: its Keras layer has an `activation`
     OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it

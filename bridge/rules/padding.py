@@ -243,7 +243,7 @@ def _go_round(x: Value, pads, made: Value, name: str) -> list[Node]:
             if size:
                 part = replace(made, name=f"{made.name}:{axis}{len(parts)}", shape=_at(x.shape, axis, size))
                 nodes += index(x, (*(slice(None),) * axis, end), part, "")
-                parts.append(part)
+                parts.insert(0 if end.stop is None else len(parts), part)
         last = axis == axes[-1]
         x = made if last else replace(made, name=f"{made.name}:{axis}", shape=shape)
         nodes.append(Node("concatenate", {"axis": axis}, name=name if last else "", inputs=parts, outputs=[x]))

@@ -22,7 +22,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, padding, single
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, einsum, padding, single
 
 OPERATORS = ("resize",)
 KERAS = (
@@ -250,7 +250,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if "float" not in layer.inputs[0].dtype:
         raise Unsupported(f"it resizes {layer.inputs[0].dtype}", "convert the image to a float dtype before")
     if layer.class_name == "ops.Einsum":
-        return [_from_einsum(layer)]
+        flows = len(layer.inputs) == len(layer.arguments["operands"])
+        return einsum.read_keras(layer) if flows else [_from_einsum(layer)]
     if layer.class_name == "ops.ScaleAndTranslate":
         return [_from_scale_and_translate(layer)]
     if layer.class_name in ("Resizing", "ops.Resize"):

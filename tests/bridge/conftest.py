@@ -22,6 +22,78 @@ def randomise(model, seed=0):
     return model
 
 
+def pictures(model, batch, seed=0):
+    """Random pictures for a Keras model; of the size of pixels where the model rescales them."""
+    scale = 100.0 if any(type(x).__name__ == "Rescaling" for x in model.layers) else 1.0
+    shapes = [(batch, *t.shape[1:]) for t in model.inputs]
+    rng = np.random.default_rng(seed)
+    arrays = [(scale * rng.normal(size=s)).astype("float32") for s in shapes]
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def live(model, seed=0):
+    """Give a deep Keras model random weights with which its output depends on its input.
+
+    Statistics are those of random pictures, jittered: drawn like the weights they would let the signal die or explode.
+    """
+    import keras
+
+    rng = np.random.default_rng(seed)
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    kept = {id(w) for x in norms for w in (x.moving_mean, x.moving_variance)}
+    for w in model.weights:
+        name, shape = w.path.split("/")[-1], tuple(w.shape)
+        data = "normalization" in w.path and name in ("mean", "variance", "count")  # `Normalization` has constants
+        if id(w) in kept or data or "int" in str(w.dtype):
+            continue
+        if "gamma" in name or name == "scale":
+            value = rng.uniform(0.7, 1.3, shape)
+        elif len(shape) <= 1:
+            value = rng.normal(0, 0.1, shape)
+        else:
+            fan_in = np.prod(shape[:-2] if "depthwise" in w.path else shape[:-1])
+            value = rng.normal(0, 1, shape) * (1.7 / max(1, fan_in)) ** 0.5
+        w.assign(value)
+    momenta = [x.momentum for x in norms]
+    for x in norms:
+        x.momentum = 0.0
+    if norms:
+        model(pictures(model, 4, seed + 7), training=True)
+    for x, momentum in zip(norms, momenta, strict=True):
+        x.momentum = momentum
+        x.moving_variance.assign(np.asarray(x.moving_variance) * rng.uniform(0.8, 1.25, x.moving_variance.shape) + 1e-3)
+        x.moving_mean.assign(np.asarray(x.moving_mean) + rng.normal(0, 0.05, x.moving_mean.shape))
+    return model
+
+
+def live_torch(module, *tensors, seed=0):
+    """The same for a torch module, its statistics from these tensors; the module is then in eval mode."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    norms = [m for m in module.eval().modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    scales = {id(m.weight) for m in module.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")}
+    with torch.no_grad():
+        for p in module.parameters():
+            if id(p) in scales:
+                p.copy_(torch.rand(p.shape, generator=generator) * 0.6 + 0.7)
+            elif p.ndim <= 1:
+                p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
+            else:
+                p.copy_(torch.randn(p.shape, generator=generator) * (1.7 / max(1, p[0].numel())) ** 0.5)
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.momentum = 1.0
+            m.train()
+        if norms:
+            module(*tensors)
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+            m.running_var.mul_(torch.rand(m.running_var.shape, generator=generator) * 0.45 + 0.8).add_(1e-3)
+            m.running_mean.add_(torch.randn(m.running_mean.shape, generator=generator) * 0.05)
+    return module.eval()
+
+
 def to_first(x):
     """A NumPy array as torch has it: ranks 4 and 5 channels-first."""
     return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim in (4, 5) else x
@@ -127,6 +199,7 @@ def from_torch(module, *tensors):
     Returns:
         The Keras model, in float64, as the module then is.
     """
+    import keras
     import torch
 
     import bridge
@@ -137,11 +210,13 @@ def from_torch(module, *tensors):
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
     module, tensors = module.eval().double(), tuple(t.double() for t in tensors)
     model = bridge.to_keras(module, tensors)
-    want = module(*tensors).detach().numpy()
+    results = keras.tree.flatten(module(*(t.clone() for t in tensors)))
     arrays = [to_last(t.numpy()) for t in tensors]
-    have = np.asarray(model(arrays if len(arrays) > 1 else arrays[0]))
-    assert relative(to_first(have), want) < 1e-9
-    assert relative(bridge.to_torch(model)(*tensors).detach().numpy(), want) < 1e-9
+    there = keras.tree.flatten(model(arrays if len(arrays) > 1 else arrays[0]))
+    again = keras.tree.flatten(bridge.to_torch(model)(*(t.clone() for t in tensors)))
+    for want, have, back in zip(results, there, again, strict=True):
+        assert relative(to_first(np.asarray(have)), want.detach()) < 1e-9
+        assert relative(back.detach(), want.detach()) < 1e-9
     same_graph(model, module, tensors)
     return model
 
@@ -172,6 +247,9 @@ def check():
         both_ways=both_ways,
         from_torch=from_torch,
         in_dtype=in_dtype,
+        live=live,
+        live_torch=live_torch,
+        pictures=pictures,
         same_graph=same_graph,
         randomise=randomise,
         relative=relative,

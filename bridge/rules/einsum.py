@@ -1,0 +1,126 @@
+"""Sums of products: keras.layers.Dot, keras.ops.{einsum, matmul} <-> torch.einsum, matmul, bmm.
+
+A node has an equation, whose letters are given in the order in which they first appear. It follows any layout, as a
+permuted input has permuted letters. Keras' Dot takes the batch along; its `normalize` is `keras.ops.normalize`.
+"""
+
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import Context, Placement, fixed, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
+from bridge.rules.reshape import KEEP, NEW
+
+OPERATORS = ("einsum",)
+KERAS = ("Dot", "ops.Matmul")  # and "ops.Einsum", which bridge.rules.resizing hands on
+TORCH = ("einsum", "matmul", "bmm", "mm")
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+EPSILON = 1e-7  # of keras.ops.normalize
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    if not all(isinstance(order, tuple) for order in context.orders):
+        return fixed(node, context)
+    inputs, output = node["equation"].split("->")
+    inputs = ["".join(text[a] for a in order) for text, order in zip(inputs.split(","), context.orders, strict=True)]
+    return Placement(context.orders, [identity(len(output))], {"equation": canonical(inputs, output)})
+
+
+def canonical(inputs: list[str], output: str) -> str:
+    """An equation with its letters in the order in which they appear."""
+    names = dict(zip(dict.fromkeys("".join(inputs)), LETTERS, strict=False))
+    return ",".join("".join(map(names.get, text)) for text in inputs) + "->" + "".join(map(names.get, output))
+
+
+def node(equation: str, inputs: list, outputs: list[Value], name: str) -> Node:
+    """The neutral node of an equation as either framework writes it."""
+    if not all(isinstance(x, Value) for x in inputs):
+        raise Unsupported(f"einsum {equation!r} of a constant or a weight", "let all of its tensors flow")
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(inputs):
+        raise Unsupported(f"einsum {equation!r} of {len(inputs)} tensors", "name the axes of each")
+    if not arrow:
+        right = "".join(sorted(c for c in set(left) - set(",.") if left.count(c) == 1))
+        right = f"...{right}" if "..." in left else right
+    free = [c for c in LETTERS if c not in left + right]
+    dots = "".join(free[: max(x.rank - len(term.replace("...", "")) for x, term in zip(inputs, terms, strict=True))])
+    for i, (x, term) in enumerate(zip(inputs, terms, strict=True)):
+        count = x.rank - len(term.replace("...", ""))
+        terms[i] = term.replace("...", dots[len(dots) - count :])
+    right = right.replace("...", dots)
+    sizes: dict[str, set] = {}
+    for x, term in zip(inputs, terms, strict=True):
+        if len(set(term)) < len(term):
+            raise Unsupported(f"einsum {equation!r} takes a diagonal", "take the diagonal before")
+        for letter, size in zip(term, x.shape, strict=True):
+            sizes.setdefault(letter, set()).add(size)
+    if any(len(found - {None}) > 1 for found in sizes.values()):
+        raise Unsupported(f"einsum {equation!r} repeats an axis of size 1", "repeat or drop it before")
+    return Node("einsum", {"equation": canonical(terms, right)}, name=name, inputs=list(inputs), outputs=list(outputs))
+
+
+def _matmul(x, y, outputs: list[Value], name: str) -> Node:
+    if not isinstance(x, Value) or not isinstance(y, Value):
+        raise Unsupported("it multiplies by a constant or a weight", "hold the matrix in a Dense or Linear")
+    if min(x.rank, y.rank) < 2:
+        raise Unsupported("a product with a vector", "give it a second axis")
+    return node("...ij,...jk->...ik", [x, y], outputs, name)
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    if layer.class_name == "ops.Matmul":
+        return [_matmul(layer.arguments["x1"], layer.arguments["x2"], layer.outputs, layer.path)]
+    if layer.class_name == "ops.Einsum":
+        return [node(layer.operation.subscripts, layer.inputs, layer.outputs, layer.path)]
+    (x, y), made = layer.inputs, layer.outputs[0]
+    given = layer.config["axes"]
+    given = (given, given) if isinstance(given, int) else tuple(given)
+    a, b = given[0] % x.rank, given[1] % y.rank
+    nodes = []
+    if layer.config["normalize"]:
+        for value, axis in ((x, a), (y, b)):
+            unit = Value(f"{made.name}:{len(nodes)}", value.shape, value.dtype)
+            attributes = {"axes": (axis,), "order": 2, "epsilon": EPSILON}
+            nodes.append(Node("unit_norm", attributes, inputs=[value], outputs=[unit]))
+        x, y = (n.outputs[0] for n in nodes)
+    batch, summed, *rest = LETTERS
+    left = [batch, *rest[: x.rank - 2]]
+    right = [batch, *rest[x.rank - 2 : x.rank + y.rank - 4]]
+    left.insert(a, summed)
+    right.insert(b, summed)
+    out = "".join(c for c in [*left, *right[1:]] if c != summed)
+    product = node(f"{''.join(left)},{''.join(right)}->{out}", [x, y], layer.outputs, layer.path)
+    if len(out) == 1:  # Keras gives it a second axis
+        product.outputs = [Value(f"{made.name}:product", made.shape[:1], made.dtype)]
+        nodes += [product, Node("reshape", {"blocks": (KEEP, NEW)}, inputs=product.outputs, outputs=[made])]
+        return nodes
+    return [*nodes, product]
+
+
+def _is_matmul(equation: str) -> bool:
+    inputs, output = equation.split("->")
+    x, y = (*inputs.split(","), "", "")[:2]
+    batch = x[:-2]
+    return (
+        inputs.count(",") == 1
+        and len(x) == len(y) > 1
+        and y == f"{batch}{x[-1]}{y[-1]}"
+        and output == f"{batch}{x[-2]}{y[-1]}"
+    )
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    if _is_matmul(node["equation"]):
+        return [KerasCall("ops.matmul")]
+    return [KerasCall("ops.einsum", leading=(node["equation"],))]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    if call.target == "einsum":
+        return [node(call["equation"], call["tensors"], call.outputs, call.path)]
+    return [_matmul(call["self"], call["other"] if call.target == "matmul" else call["mat2"], call.outputs, call.path)]
+
+
+def write_torch(node: Node) -> TorchCall:
+    if _is_matmul(node["equation"]):
+        return TorchCall("torch.matmul({0}, {1})")
+    return TorchCall(f"torch.einsum({literal(node['equation'])}, {{all}})")

@@ -1,0 +1,103 @@
+"""Repeating: keras.layers.RepeatVector, keras.ops.{tile, repeat, broadcast_to} <-> expand, repeat, repeat_interleave.
+
+A node repeats the whole tensor along its axes ("tile"), or each of its elements along one ("repeat"), which along an
+axis of size 1 is the same. torch's `expand` copies nothing.
+"""
+
+from dataclasses import replace
+
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import Context, Placement, anything, fixed, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules.reshape import KEEP, NEW
+
+OPERATORS = ("tile", "repeat")
+KERAS = ("RepeatVector", "ops.Tile", "ops.Repeat", "ops.BroadcastTo")
+TORCH = ("expand", "expand_as", "repeat", "tile", "repeat_interleave")
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    order = context.orders[0]
+    if not isinstance(order, tuple):
+        return fixed(node, context)
+    placement = anything(node, context)
+    times = node["times"]
+    placement.attributes["times"] = tuple(times[a] for a in placement.inputs[0])
+    return placement
+
+
+def _nodes(operator: str, x: Value, times: list, made: Value, name: str) -> list[Node]:
+    """The neutral nodes for so many times along each axis of the result; new axes are first."""
+    if not all(isinstance(n, int) and n > 0 for n in times):
+        raise Unsupported("it repeats a tensor as often as an open size of the input says", "fix that size")
+    nodes = []
+    if new := len(times) - x.rank:
+        longer = replace(made, name=f"{made.name}:new", shape=(*[1] * new, *x.shape))
+        nodes.append(Node("reshape", {"blocks": (NEW,) * new + (KEEP,) * x.rank}, inputs=[x], outputs=[longer]))
+        x = longer
+    if all(n == 1 for n in times):
+        return [*nodes, Node("permute", {"permutation": identity(x.rank)}, name=name, inputs=[x], outputs=[made])]
+    if all(n == 1 or size == 1 for n, size in zip(times, x.shape, strict=True)):
+        operator = "tile"
+    return [*nodes, Node(operator, {"times": tuple(times)}, name=name, inputs=[x], outputs=[made])]
+
+
+def _broadcast(x: Value, sizes: list, made: Value, name: str) -> list[Node]:
+    """Repeat axes of size 1 to these sizes; -1 and what is open stay as they are."""
+    shape = [1] * (len(sizes) - x.rank) + list(x.shape)
+    times = [n if size == 1 and n not in (-1, 1) else 1 for n, size in zip(sizes, shape, strict=True)]
+    return _nodes("tile", x, times, made, name)
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    x, made, c = layer.inputs[0], layer.outputs[0], layer.config
+    if layer.class_name == "RepeatVector":
+        longer = replace(made, name=f"{made.name}:new", shape=(x.shape[0], 1, *x.shape[1:]))
+        blocks = (KEEP, NEW, *(KEEP,) * (x.rank - 1))
+        times = [1, c["n"], *[1] * (x.rank - 1)]
+        return [
+            Node("reshape", {"blocks": blocks}, inputs=[x], outputs=[longer]),
+            *_nodes("tile", longer, times, made, layer.path),
+        ]
+    if layer.class_name == "ops.BroadcastTo":
+        return _broadcast(x, list(layer.operation.shape), made, layer.path)
+    repeats = c["repeats"]
+    if layer.class_name == "ops.Tile":
+        times = [repeats] if isinstance(repeats, int) else list(repeats)
+        return _nodes("tile", x, [1] * (x.rank - len(times)) + times, made, layer.path)
+    return _repeat(x, repeats, c["axis"], made, layer.path)
+
+
+def _repeat(x: Value, repeats, axis, made: Value, name: str) -> list[Node]:
+    if axis is None or not isinstance(repeats, int):
+        raise Unsupported(f"repeats={repeats!r} along axis={axis}", "give one number and one axis")
+    return _nodes("repeat", x, [repeats if i == axis % x.rank else 1 for i in range(x.rank)], made, name)
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    if node.operator == "tile":
+        return [KerasCall("ops.tile", {"repeats": node["times"]})]
+    axis = next(i for i, n in enumerate(node["times"]) if n > 1)
+    return [KerasCall("ops.repeat", {"repeats": node["times"][axis], "axis": axis})]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    x, made = call.inputs[0], call.outputs[0]
+    if call.target in ("expand", "expand_as"):
+        # torch.export shows a size that stays as -1, as a number, or as what the size of the input is
+        sizes = [-1 if a == b else a for a, b in zip(made.symbols[::-1], x.symbols[::-1], strict=False)][::-1]
+        return _broadcast(x, [*made.symbols[: made.rank - x.rank], *sizes], made, call.path)
+    if call.target == "repeat_interleave":
+        return _repeat(x, call["repeats"], call["dim"], made, call.path)
+    times = list(call["repeats"] if call.target == "repeat" else call["dims"])
+    return _nodes("tile", x, [1] * (x.rank - len(times)) + times, made, call.path)
+
+
+def write_torch(node: Node) -> TorchCall:
+    times, shape = node["times"], node.inputs[0].shape
+    if node.operator == "repeat":
+        axis = next(i for i, n in enumerate(times) if n > 1)
+        return TorchCall(f"{{0}}.repeat_interleave({literal(times[axis])}, {axis})")
+    if all(n == 1 or size == 1 for n, size in zip(times, shape, strict=True)):
+        return TorchCall(call_source("{0}.expand", *(n if n > 1 else -1 for n in times)))
+    return TorchCall(call_source("{0}.repeat", *times))

@@ -1,0 +1,236 @@
+"""Well-known networks across the bridge, in both directions, with live random weights at an odd size.
+
+    .venv/bin/python tests/acceptance/bridge.py [NAME ...] [--output FILE]      about 25 minutes on two cores
+
+Of keras.applications and torchvision, each without its weights, which are drawn so that every layer's output depends
+on the picture. For each: the values of the two sides in float64 and in float32, the trainable parameters counted, the
+changes of layout in what was written (none is wanted), the weights there and back bit for bit; of the Keras networks
+also onnxruntime's opinion on what tf2onnx exports, and of the smaller networks the whole of `bridge.verify`.
+"""
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bridge")]
+
+import keras
+import numpy as np
+import torch
+from conftest import live, live_torch, pictures, relative, to_first, to_last
+
+import bridge
+from bridge import convert, keras_reader
+from bridge import onnx as second_opinion
+from bridge.twin import Twin
+
+SIZE = 123
+EXACT = 1e-9  # in float64, unless a framework computes an operator in less
+LESS = {"convnext_tiny": 1e-6, "ConvNeXtTiny": 1e-6}  # the exact GELU of TensorFlow
+ROUNDING = 3  # times Keras' own distance between float32 and float64, as `bridge.verify` asks ...
+FLOOR = 3e-6  # ... which by luck may be small
+ONNX = 1e-4  # float32 from float32, two other frameworks
+
+# name -> (the smallest size to verify at, or None; options)
+KERAS = {
+    "ResNet50": (33, {}),
+    "MobileNetV2": (33, {}),
+    "DenseNet121": (None, {}),
+    "InceptionV3": (None, {}),
+    "EfficientNetB0": (33, {}),
+    "VGG16": (None, {}),
+    "MobileNet": (None, {}),
+    "MobileNetV3Small": (33, {}),
+    "Xception": (None, {}),
+    "NASNetMobile": (None, {}),
+    "EfficientNetV2B0": (None, {}),
+    "ConvNeXtTiny": (None, {}),
+    "ResNet50V2": (None, {}),
+    "InceptionResNetV2": (None, {}),
+}
+TORCH = {
+    "resnet18": (33, {}),
+    "mobilenet_v2": (33, {}),
+    "densenet121": (None, {}),
+    "shufflenet_v2_x1_0": (33, {}),
+    "squeezenet1_1": (None, {}),
+    "mnasnet1_0": (None, {}),
+    "efficientnet_b0": (None, {}),
+    "convnext_tiny": (None, {}),
+    "regnet_y_400mf": (None, {}),
+    "googlenet": (None, {"aux_logits": False, "init_weights": False}),
+    "inception_v3": (None, {"aux_logits": False, "init_weights": False}),
+    "vgg11_bn": (None, {}),
+    "mobilenet_v3_small": (None, {}),
+}
+
+
+def from_keras(name: str) -> dict:
+    """Measure one of keras.applications."""
+    size, options = KERAS[name]
+
+    def build(shape):
+        keras.utils.clear_session()
+        kind = getattr(keras.applications, name)
+        return live(kind(weights=None, include_top=False, input_shape=shape, **options))
+
+    model = build((SIZE, SIZE, 3))
+    x = pictures(model, 2, seed=1)
+    start = time.perf_counter()
+    module = bridge.to_torch(model)
+    seconds = time.perf_counter() - start
+    single = torch.from_numpy(to_first(x))
+    exact = np.asarray(keras_reader.run(model, [x], Twin("float64"))[0])
+    with torch.no_grad():
+        have = to_last(module(single).numpy())
+        double = to_last(bridge.to_torch(model).double()(single.double()).numpy())
+    again = bridge.to_keras(module, (single,))
+    mine, theirs = ({y.name: y.get_weights() for y in m.layers if y.weights} for m in (model, again))
+    result = {
+        "seconds": seconds,
+        "float64": relative(double, exact),
+        "float32": relative(have, exact),
+        "own": relative(model(x, training=False), exact),
+        "alive": alive(exact),
+        "parameters": [
+            sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+            sum(p.numel() for p in module.parameters() if p.requires_grad),
+        ],
+        "permutes": convert.source(model).text.count("permute("),
+        "back": mine.keys() == theirs.keys() and all(map(same, mine.values(), (theirs[k] for k in mine))),
+        "onnx": onnxruntime(model, x, have),
+    }
+    if size:
+        model = build((size, size + 2, 3))
+        result["verify"] = verdict(bridge.verify(model, bridge.to_torch(model), [pictures(model, 3, seed=2)]))
+    return result
+
+
+def from_torch(name: str) -> dict:
+    """Measure one of torchvision's."""
+    size, options = TORCH[name]
+    kind = getattr(second_opinion.import_torchvision().models, name)
+    x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    module = live_torch(kind(weights=None, **options), x)
+    start = time.perf_counter()
+    model = bridge.to_keras(module, (x,))
+    seconds = time.perf_counter() - start
+    last = to_last(x.numpy())
+    have = to_first(np.asarray(model(last, training=False)))
+    double = to_first(np.asarray(keras_reader.run(model, [last.astype("float64")], Twin("float64"))[0]))
+    with torch.no_grad():
+        single = module(x).numpy()
+        exact = module.double()(x.double()).numpy()
+    module.float()
+    again = bridge.to_torch(model)
+    names = [type(y).__name__ for y in model.operations]
+    result = {
+        "seconds": seconds,
+        "float64": relative(double, exact),
+        "float32": relative(have, exact),
+        "own": relative(single, exact),
+        "alive": alive(exact),
+        "parameters": [
+            sum(p.numel() for p in module.parameters() if p.requires_grad),
+            sum(int(np.prod(w.shape)) for w in model.trainable_weights),
+        ],
+        "permutes": names.count("Permute") + names.count("Transpose"),
+        "back": same(*(by_content(t.numpy() for k, t in m.state_dict().items()) for m in (module, again))),
+    }
+    if size:
+        x = torch.randn(3, 3, size, size + 2, generator=torch.Generator().manual_seed(2))
+        module = live_torch(kind(weights=None, **options), x)
+        result["verify"] = verdict(bridge.verify(bridge.to_keras(module, (x,)), module, [to_last(x.numpy())]))
+    return result
+
+
+def alive(values: np.ndarray) -> float:
+    """How much two pictures differ in what comes out, as a share of the largest value."""
+    return float(np.abs(values[0] - values[1]).max() / np.abs(values).max())
+
+
+def same(mine: list, theirs: list) -> bool:
+    """Tell whether two lists of arrays are equal bit for bit."""
+    return len(mine) == len(theirs) and all(map(np.array_equal, mine, theirs))
+
+
+def by_content(arrays) -> list[np.ndarray]:
+    """Weights in an order of their own, as layers may move; without the counters of batches, which Keras has not."""
+    return sorted((a for a in arrays if a.dtype.kind == "f"), key=lambda a: (a.shape, a.tobytes()))
+
+
+def onnxruntime(model, x: np.ndarray, have: np.ndarray) -> float:
+    """The distance of onnxruntime on tf2onnx' export from the converted module."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(second_opinion.to_onnx(model).SerializeToString())
+    return relative(have, session.run(None, {session.get_inputs()[0].name: x})[0])
+
+
+def verdict(report) -> dict:
+    """What `bridge.verify` found."""
+    return {"passed": report.passed, "failures": report.failures, "figures": report.figures()}
+
+
+def shortfalls(name: str, result: dict) -> list[str]:
+    """What a network does not reach."""
+    bounds = {
+        "float64": LESS.get(name, EXACT),
+        "float32": max(ROUNDING * result["own"], FLOOR) + LESS.get(name, 0),
+        "permutes": 0,
+        "onnx": ONNX,
+    }
+    found = [f"{k} {result[k]:.1e} is over {v:.1e}" for k, v in bounds.items() if k in result and not result[k] <= v]
+    mine, theirs = result["parameters"]
+    found += [f"{theirs} trainable parameters of {mine}"] if mine != theirs else []
+    found += [] if result["back"] else ["the weights that came back differ"]
+    found += [] if result["alive"] > 1e-3 else ["the output hardly depends on the picture"]
+    return found + [sentence for _, sentence in result.get("verify", {}).get("failures", [])]
+
+
+def line(name: str, result: dict) -> str:
+    """A row of the table."""
+    figures = " ".join(f"{result[k]:8.1e}" if k in result else " " * 8 for k in ("float64", "float32", "own", "onnx"))
+    proof = {None: "-", True: "equal", False: "NOT equal"}[result.get("verify", {}).get("passed")]
+    same_weights = "same" if result["back"] else "NOT"
+    return f"{name:18} {figures} {result['permutes']:8} {same_weights:>5} {proof:>9} {result['seconds']:6.1f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="networks to measure; all by default")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    results, missed = {}, {}
+    print(f"{'network':18} {'float64':>8} {'float32':>8} {'own':>8} {'onnx':>8} permutes  back    verify  convert")
+    for name in arguments.names or [*KERAS, *TORCH]:
+        try:
+            results[name] = from_keras(name) if name in KERAS else from_torch(name)
+            missed[name] = shortfalls(name, results[name])
+            print(line(name, results[name]), flush=True)
+        except Exception as e:  # the next network is measured all the same
+            results[name], missed[name] = {"error": f"{type(e).__name__}: {e}"}, [f"{type(e).__name__}: {e}"]
+        for sentence in missed[name]:
+            print(f"    {name} falls short: {sentence}", flush=True)
+        gc.collect()
+    if arguments.output:
+        record = {
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{os.cpu_count()} cores",
+            "size": SIZE,
+            "results": results,
+        }
+        arguments.output.write_text(json.dumps(record, indent=2) + "\n")
+    return int(any(missed.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Repeating tensors and their elements, in any layout, both ways."""
+
+import inspect
+
+import keras
+import pytest
+import torch
+
+import bridge
+
+layers, ops = keras.layers, keras.ops
+
+
+def test_repeat_vector(check):
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(4, name="fc")(layers.RepeatVector(3, name="r")(x)))
+    module, _ = check.both_ways(model)
+    assert "expand(-1, 3, -1)" in inspect.getsource(type(module))
+    check.same_graph(model, module, (torch.randn(2, 6),))
+
+
+@pytest.mark.parametrize("times", [(1, 2, 1, 1), (1, 1, 2, 3), (1, 1, 1, 2), (2,), (3, 1, 1)])
+def test_tile(check, times):
+    x = keras.Input((3, 5, 4), name="x")
+    model = keras.Model(x, layers.Conv2D(2, 1, name="c")(ops.tile(layers.Conv2D(4, 1, name="d")(x), times)))
+    module, _ = check.both_ways(model)
+    assert "permute" not in inspect.getsource(type(module))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -1])
+def test_repeat(check, axis):
+    x = keras.Input((3, 5, 4), name="x")
+    model = keras.Model(x, layers.ReLU()(ops.repeat(x, 2, axis=axis)))
+    module, _ = check.both_ways(model)
+    check.same_graph(model, module, (torch.randn(2, 4, 3, 5),))
+
+
+class Repeats(torch.nn.Module):
+    """Every way that torch has to repeat."""
+
+    def forward(self, x):  # (B, 4, 1, 3)
+        y = x.expand(-1, -1, 5, -1) + x.expand(x.shape[0], 4, 5, 3)
+        return y * x.repeat(1, 1, 5, 1), torch.tile(x, (2, 2)), x.repeat_interleave(2, 1), x.expand_as(y) + y
+
+
+def test_the_ways_of_torch(check):
+    check.from_torch(Repeats(), torch.randn(2, 4, 1, 3))
+
+
+def test_what_is_refused():
+    class Open(torch.nn.Module):
+        def forward(self, x, y):
+            return x.expand(-1, -1, y.shape[2])
+
+    with pytest.raises(bridge.BridgeError, match="as often as an open size of the input says; fix that size"):
+        bridge.to_keras(Open(), (torch.randn(2, 4, 1), torch.randn(2, 4, 7)), [{0}, {0, 2}])
