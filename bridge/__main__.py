@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,15 +26,24 @@ app = typer.Typer(
 )
 LIMIT = 2**28  # values of an example input, 1 GiB; far above what a network is tried with
 Import = Annotated[list[str], typer.Option("--import", help="Module to import first, for classes of your own.")]
-Trust = Annotated[bool, typer.Option("--trust", help="A folder's model.py may be run.")]
+Trust = Annotated[bool, typer.Option("--trust", help="A folder's model.py, or what is in a .pt2, may be run.")]
+Shape = Annotated[
+    list[str],
+    typer.Option("--input", help="For module:function: shape of an input: 2,3,224,224, or '2,3,?,?' with open sizes."),
+]
+KERAS = "A .keras, .h5 or .json file, or module:function."
+TORCH = "A folder of `bridge to-torch`, a .pt2 file, or module:function."
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not compare the two sides.")]
 
 
 @app.command()
 def to_torch(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A .keras or .h5 file, or module:function.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=KERAS)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New folder; by default the name of SRC with _torch.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="For a .json or module:function: .weights.h5; by default the one beside a .json.")
     ] = None,
     exact_training: Annotated[
         bool, typer.Option("--exact-training", help="Train as Keras does where torch's own modules do not.")
@@ -46,19 +56,17 @@ def to_torch(
     from bridge.folder import save_torch
 
     output = output or Path(f"{_stem(source)}_torch")
-    report = save_torch(_keras(source), output, verify=not no_verify, exact_training=exact_training)
+    report = save_torch(_keras(source, weights), output, verify=not no_verify, exact_training=exact_training)
     _finish(report, output)
 
 
 @app.command()
 def to_keras(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A folder of `bridge to-torch`, or module:function.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=TORCH)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New .keras file; by default the name of SRC.")
     ] = None,
-    shape: Annotated[
-        list[str], typer.Option("--input", help="For module:function: shape of an input, such as 2,3,224,224.")
-    ] = [],  # noqa: B006
+    shape: Shape = [],  # noqa: B006
     weights: Annotated[str | None, typer.Option(help="For module:function: state dict, .safetensors or .pt.")] = None,
     no_verify: NoVerify = False,
     trust: Trust = False,
@@ -71,22 +79,9 @@ def to_keras(
         raise BridgeError(f"{output}: the output is a .keras file")
     if output.exists():
         raise BridgeError(f"{output} exists already: name a new file, or remove that one")
-    if Path(source).is_dir():
-        _refuse(source, {"--input": shape, "--weights": weights})
-        from bridge.folder import load_keras_from
+    from bridge.convert import to_keras as convert
 
-        model, module = load_keras_from(source, trust)
-    else:
-        from bridge import sources
-        from bridge.convert import to_keras as convert
-
-        module = sources.load(source, trust)
-        _expect(module, "torch", source)
-        if weights:
-            sources.load_state(module, weights)
-        if not shape:
-            raise BridgeError(f"{source}: give the shape of each input, such as --input 2,3,224,224")
-        model = convert(module, tuple(map(_example, shape)))
+    model, module = _with_examples(convert, source, shape, weights, trust)
     report = None
     if not no_verify:
         from bridge.verification import verify as compare
@@ -98,20 +93,22 @@ def to_keras(
 
 @app.command()
 def verify(
-    first: Annotated[str, typer.Argument(metavar="A", help="A .keras or .h5 file, or module:function.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="A folder of `bridge to-torch`, or module:function.")],
+    first: Annotated[str, typer.Argument(metavar="A", help=KERAS)],
+    second: Annotated[str, typer.Argument(metavar="B", help=TORCH)],
+    weights: Annotated[
+        list[str], typer.Option(help="For a .json or module:function: .weights.h5, .safetensors or .pt.")
+    ] = [],  # noqa: B006
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     trust: Trust = False,
     imports: Import = [],  # noqa: B006
 ):
     """Compare a Keras model and a PyTorch module in everything that can be compared."""
     _begin(imports)
-    from bridge import sources
     from bridge.verification import verify as compare
 
     if html:
         _check_page(html)
-    a, b = (sources.load(s, trust) for s in (first, second))
+    a, b = _load([first, second], trust, weights)
     if not _is_keras(a):
         a, b, first, second = b, a, second, first
     _expect(a, "keras", first)
@@ -126,7 +123,7 @@ def verify(
 @app.command()
 def inspect(
     source: Annotated[str, typer.Argument(metavar="SRC", help="A model of either framework.")],
-    shape: Annotated[list[str], typer.Option("--input", help="For a PyTorch module: shape of an input.")] = [],  # noqa: B006
+    shape: Shape = [],  # noqa: B006
     trust: Trust = False,
     imports: Import = [],  # noqa: B006
 ):
@@ -171,36 +168,75 @@ def _begin(imports: list[str]) -> None:
     sources.import_modules(imports)
 
 
-def _refuse(source: str, options: dict) -> None:
-    """Refuse, of these options, those that were given with a folder."""
-    if given := [option for option, value in options.items() if value]:
-        raise BridgeError(
-            f"{source} is a folder, which holds its own shapes and weights: leave out {' and '.join(given)}"
-        )
-
-
 def _read(source: str, shape: list[str], trust: bool):
     """Read a model of either framework into a graph, with what stands in its way."""
-    from bridge import keras_reader, sources, torch_reader
+    from bridge import keras_reader, torch_reader
 
     obstacles = []
-    if Path(source).is_dir():
-        _refuse(source, {"--input": shape})
-        from bridge.folder import with_examples
 
-        def read(module, example_inputs, dynamic):
-            obstacles.clear()  # of a size that did not fit
-            return torch_reader.read(module, example_inputs, dynamic, obstacles=obstacles)
+    def read(module, example_inputs, dynamic):
+        obstacles.clear()  # of a size that did not fit
+        return torch_reader.read(module, example_inputs, dynamic, obstacles=obstacles)
 
-        return with_examples(read, source, trust)[0], obstacles
-    model = sources.load(source, trust)
-    if _is_keras(model):
-        if shape:
-            raise BridgeError(f"{source} is a Keras model, which holds its own shapes: leave out --input")
-        return keras_reader.read(model, obstacles=obstacles), obstacles
+    if Path(source).is_dir() or source.endswith(".pt2"):
+        return _with_examples(read, source, shape, None, trust)[0], obstacles
+    (model,) = _load([source], trust, bare=True)
+    if not _is_keras(model):
+        return _at_shapes(read, model, source, shape), obstacles
+    if shape:
+        raise BridgeError(f"{source} is a Keras model, which holds its own shapes: leave out --input")
+    return keras_reader.read(model, obstacles=obstacles), obstacles
+
+
+def _refuse(source: str, options: dict) -> None:
+    """Refuse, of these options, those that were given with a folder or file that holds all of it."""
+    if given := [option for option, value in options.items() if value]:
+        kind = "a folder, which" if Path(source).is_dir() else "a file that"
+        raise BridgeError(f"{source} is {kind} holds its own shapes and weights: leave out {' and '.join(given)}")
+
+
+def _load(names: list[str], trust: bool = False, weights: list[str] = [], bare: bool = False) -> list:  # noqa: B006
+    """Load models, each with those of the files of weights that are for it; all must be for one of them."""
+    from bridge import sources
+
+    left = list(weights)
+    models = [sources.load(name, trust, left, bare) for name in names]
+    if left:
+        raise BridgeError(
+            f"--weights {left[0]}: {' and '.join(names)} cannot take it. Accepted: .weights.h5, .h5 or .keras for a "
+            ".json file or the Keras model of module:function, .safetensors or .pt for its torch module"
+        )
+    return models
+
+
+def _with_examples(use: Callable, source: str, shape: list[str], weights: str | None, trust: bool):
+    """Call `use(module, example_inputs, dynamic)` for a source of torch, and give the result and the module."""
+    from bridge import folder, sources
+
+    if Path(source).is_dir() or source.endswith(".pt2"):
+        _refuse(source, {"--input": shape, "--weights": weights})
+        if Path(source).is_dir():
+            return folder.with_examples(use, source, trust)
+        module, examples, dynamic = sources.load_program(source, trust)
+        return use(module, examples, dynamic), module
+    (module,) = _load([source], trust, [weights] if weights else [])
+    _expect(module, "torch", source)
+    return _at_shapes(use, module, source, shape), module
+
+
+def _at_shapes(use: Callable, module, source: str, shape: list[str]):
+    """Call `use(module, example_inputs, dynamic)` with tensors of the shapes of --input."""
+    from bridge.folder import examples
+
     if not shape:
         raise BridgeError(f"{source}: give the shape of each input of the module, such as --input 2,3,224,224")
-    return torch_reader.read(model, tuple(map(_example, shape)), obstacles=obstacles), obstacles
+    shapes = [_shape(text) for text in shape]
+    if not any(None in s for s in shapes):
+        import torch
+
+        return use(module, tuple(torch.randn(*s) for s in shapes), None)
+    inputs = {f"input{i}": ((None, *s[1:]), "float32") for i, s in enumerate(shapes)}  # the batch is open, too
+    return examples(lambda *given: use(module, *given), inputs)
 
 
 def _stem(source: str) -> str:
@@ -218,7 +254,7 @@ def _expect(model, framework: str, source: str) -> None:
     import torch
 
     wanted = keras.Model if framework == "keras" else torch.nn.Module
-    accepted = "a .keras or .h5 file" if framework == "keras" else "a folder of `bridge to-torch`"
+    accepted = "a .keras, .h5 or .json file" if framework == "keras" else "a folder of `bridge to-torch`, a .pt2 file"
     accepted += f", or module:function that returns a {'keras.Model' if framework == 'keras' else 'torch.nn.Module'}"
     if not isinstance(model, wanted):
         raise BridgeError(
@@ -226,28 +262,24 @@ def _expect(model, framework: str, source: str) -> None:
         )
 
 
-def _keras(source: str):
-    from bridge import sources
-
-    model = sources.load(source)
+def _keras(source: str, weights: str | None):
+    (model,) = _load([source], weights=[weights] if weights else [])
     _expect(model, "keras", source)
     return model
 
 
-def _example(text: str):
-    import torch
-
+def _shape(text: str) -> tuple[int | None, ...]:
+    """The sizes of --input; None for those that stay open, by a question mark."""
     try:
-        shape = [int(n) for n in text.split(",")]
-        if not shape or min(shape) < 1 or len(shape) > 8:
+        shape = tuple(None if n.strip() == "?" else int(n) for n in text.split(","))
+        if min(n for n in (1, *shape) if n is not None) < 1 or len(shape) > 8:
             raise ValueError
     except ValueError:
-        raise BridgeError(f"--input {text}: accepted are sizes such as 2,3,224,224") from None
-    if math.prod(shape) > LIMIT:
-        raise BridgeError(
-            f"--input {text}: {math.prod(shape):,} values. Accepted: up to {LIMIT:,}, such as 2,3,224,224"
-        )
-    return torch.randn(*shape)
+        raise BridgeError(f"--input {text}: accepted are sizes such as 2,3,224,224, or '2,3,?,?'") from None
+    values = math.prod(n or 1 for n in shape)
+    if values > LIMIT:
+        raise BridgeError(f"--input {text}: {values:,} values. Accepted: up to {LIMIT:,}, such as 2,3,224,224")
+    return shape
 
 
 def _save_keras(model, output: Path) -> None:

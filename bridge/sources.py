@@ -1,7 +1,7 @@
 """What the command line takes as a model: files, folders and functions, of either framework.
 
-Files are made by others. A `.keras`, `.h5` or `.json` file is read in safe mode, and only what models are made of may be
-named in its configuration: Keras would call any function of its own that stands for an activation there, such as one
+Files are made by others. A `.keras`, `.h5` or `.json` file is read in safe mode, and only what networks are made of may
+be named in its configuration: Keras would call any function of its own that stands for an activation there, such as one
 that downloads. A state dict is read with `weights_only=True`. A `.pt2` can run a program, so it asks for trust. Weights
 are counted before they are made, and archives are checked as a whole first: Keras reads on where a checksum is wrong.
 """
@@ -24,7 +24,7 @@ FUNCTION = "Accepted: module:function, a function without arguments that returns
 DAMAGED = "The file ({:,} bytes) may be damaged: copy it once more, or save it again"
 KERAS = (".keras", ".h5", ".hdf5")
 TORCH = (".safetensors", ".pt", ".pth", ".bin")
-# the modules of Keras' public names that a network is made of, and its own ones, where Keras takes layers and operations
+# the modules of Keras that a network is made of; of "src", which has no public names, Keras takes only what it can save
 MADE_OF = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "dtype_policies")
 MADE_OF += ("ops", "random", "losses", "metrics", "optimizers", "quantizers", "src")
 PROGRAMS = ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__")
@@ -58,7 +58,7 @@ def is_function(source: str) -> bool:
     return ":" in source and not Path(source).exists() and not source.endswith((*KERAS, ".json", ".pt2"))
 
 
-def load(source: str, trust: bool = False, weights: str | None = None, bare: bool = False):
+def load(source: str, trust: bool = False, weights: list[str] | None = None, bare: bool = False):
     """Load a model of either framework.
 
     Args:
@@ -66,7 +66,7 @@ def load(source: str, trust: bool = False, weights: str | None = None, bare: boo
             folder of `bridge to-torch`, or `module:function`, a function without arguments that returns a
             `keras.Model` or a `torch.nn.Module`.
         trust: A folder's model.py and a `.pt2` may run.
-        weights: A file of weights for a `.json` or a function's model.
+        weights: Files of weights; those that a `.json` or a function's model takes are removed from the list.
         bare: A `.json` needs no weights.
 
     Returns:
@@ -76,14 +76,9 @@ def load(source: str, trust: bool = False, weights: str | None = None, bare: boo
         BridgeError: There is no such thing, or it is damaged, or it is none of the above.
     """
     if source.endswith(".json"):
-        return load_json(source, weights, bare)
+        return load_json(source, _take(weights, True), bare)
     if is_function(source):
-        model = _call(source)
-        if weights:
-            load_weights(model, weights)
-        return model
-    if weights:
-        raise BridgeError(f"{source} holds its own weights: leave out --weights")
+        return _call(source, weights)
     if source.endswith(KERAS):
         return load_keras(source)
     if source.endswith(".pt2"):
@@ -110,7 +105,7 @@ def load_keras(path: str):
     if path.endswith(".weights.h5"):
         raise BridgeError(
             f"{path} holds weights alone: name the .json with the model's configuration (model.to_json()), and give "
-            f"this file as --weights"
+            "this file as --weights"
         )
     with open(path, "rb") as file:  # Keras says "not found" of a file that it cannot unpack
         if path.endswith(".keras") and not zipfile.is_zipfile(file):
@@ -130,7 +125,8 @@ def load_json(path: str, weights: str | None = None, bare: bool = False):
 
     Args:
         path: The `.json` file.
-        weights: A `.weights.h5`, `.h5` or `.keras` file; by default `<stem>.weights.h5` or `model.weights.h5` beside it.
+        weights: A `.weights.h5`, `.h5` or `.keras` file; by default `<stem>.weights.h5` or `model.weights.h5` beside
+            the `.json`.
         bare: It may go without weights.
     """
     _check_file(path)
@@ -257,7 +253,15 @@ def _check_archive(path: str) -> None:
             raise ValueError(f"the checksum of {damaged[:200]!r} in it is wrong")
 
 
-def _call(source: str):
+def _take(weights: list[str] | None, keras_has: bool) -> str | None:
+    """Remove the first of these files that is one of Keras, or that is none, and give it."""
+    found = next((w for w in weights or [] if w.endswith(KERAS) == keras_has), None)
+    if found is not None:
+        weights.remove(found)
+    return found
+
+
+def _call(source: str, weights: list[str] | None = None):
     name, _, function = source.partition(":")
     found = getattr(_import(name, source, FUNCTION), function, None)
     if not callable(found):
@@ -271,6 +275,8 @@ def _call(source: str):
 
     if not isinstance(model, (keras.Model, torch.nn.Module)):
         raise BridgeError(f"{source}: the function returned {type(model).__name__}. {FUNCTION}")
+    if path := _take(weights, isinstance(model, keras.Model)):
+        load_weights(model, path)
     return model
 
 
@@ -278,15 +284,10 @@ def load_weights(model, path: str) -> None:
     """Load a file of weights into a model of the same framework; every weight must be there."""
     import keras
 
-    size = _check_file(path)
     if not isinstance(model, keras.Model):
         load_state(model, path)
         return
-    if not path.endswith(KERAS):
-        raise BridgeError(
-            f"{path} cannot be loaded into a Keras model. Accepted: a .weights.h5 file of model.save_weights(...), "
-            "a .h5 or a .keras file"
-        )
+    size = _check_file(path)
     try:
         if path.endswith(".keras"):
             _check_archive(path)
@@ -299,9 +300,6 @@ def load_state(module, path: str) -> None:
     """Load a state dict from a `.safetensors` or `.pt` file into a module; every name must fit."""
     import torch
 
-    size = _check_file(path)
-    if path.endswith(KERAS):
-        raise BridgeError(f"{path} cannot be loaded into a torch module. Accepted: a .safetensors or .pt file")
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -314,7 +312,7 @@ def load_state(module, path: str) -> None:
         module.load_state_dict(state)
     except (Exception, MemoryError) as e:  # damaged files and names that do not fit, each with its own class
         raise BridgeError(
-            f"{path} ({size:,} bytes) cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
+            f"{path} cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
         ) from e
 
 
@@ -336,8 +334,7 @@ def load_program(path: str, trust: bool = False):
         )
     import torch
 
-    # torch's own, at each copy of such a module
-    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+    warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own, at each copy of such a module
     try:
         _check_archive(path)
         program = torch.export.load(path)

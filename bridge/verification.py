@@ -123,7 +123,9 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
         "torch": _hash(second, [p.torch for p in case.pairs]),
     }
     _forward(case, graph)
-    if not unmatched:
+    if any(isinstance(m, torch.export.UnflattenedModule) for m in module.modules()):
+        report.notes.append("the torch module is an exported program, which holds inference alone: not trained")
+    elif not unmatched:
         _training(case)
     return report
 

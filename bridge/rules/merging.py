@@ -4,8 +4,7 @@ An operator of arithmetic joins two tensors, or a tensor and a number (attribute
 from the left to the right, as Keras' layers do. Average is a sum divided by a number, and `1 - x` is `-x + 1`,
 which is the same to the last bit. What has an array for its other operand is in `bridge.rules.rescaling`.
 
-Tensors of different ranks are refused: torch and keras.ops put new axes first, where the batch is, and Keras'
-layers put them after it.
+A tensor of lower rank gets new axes: torch and keras.ops put them first, where the batch is, Keras' layers after it.
 """
 
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import axes, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, elementwise, literal, rescaling
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, elementwise, literal, rescaling, reshape
 
 # operator -> (layer of Keras, function of keras.ops, torch expression)
 ARITHMETIC = {
@@ -36,14 +35,19 @@ TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes
 
 
-def _join(operator: str, inputs: list, name: str, outputs: list[Value]) -> list[Node]:
-    """Nodes that join tensors and numbers from the left to the right."""
-    if len({v.rank for v in inputs if isinstance(v, Value)}) > 1:
-        raise Unsupported(
-            f"it joins tensors of shapes {' and '.join(str(v.shape) for v in inputs if isinstance(v, Value))}",
-            "reshape them to the same rank",
-        )
-    nodes, left = [], inputs[0]
+def _join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
+    """Nodes that join tensors and numbers from the left to the right; those of lower rank get new axes at `at`."""
+    inputs, nodes = list(inputs), []
+    rank = max(v.rank for v in inputs if isinstance(v, Value))
+    for i, x in enumerate(inputs):
+        if isinstance(x, Value) and (new := rank - x.rank):
+            shape = (*x.shape[:at], *[1] * new, *x.shape[at:])
+            inputs[i] = replace(x, name=f"{outputs[0].name}:new{i}", shape=shape, symbols=())
+            blocks = reshape.plain(
+                [*[reshape.KEEP] * at, *[reshape.NEW] * new, *[reshape.KEEP] * (x.rank - at)], x.shape
+            )
+            nodes.append(Node("reshape", {"blocks": blocks}, inputs=[x], outputs=[inputs[i]]))
+    left = inputs[0]
     for i, right in enumerate(inputs[1:], 2):
         last = i == len(inputs)
         node = Node(operator, {}, name=name if last else "", inputs=[left])
@@ -133,10 +137,10 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if len(layer.inputs) == 1:
         return _same(layer.inputs[0], layer.path)
     if kind != "Average":
-        return _join(LAYERS[kind], layer.inputs, layer.path, layer.outputs)
+        return _join(LAYERS[kind], layer.inputs, layer.path, layer.outputs, at=1)
     total = replace(layer.outputs[0], name=f"{layer.outputs[0].name}:0")
     mean = Node("divide", {"number": len(layer.inputs)}, name=layer.path, inputs=[total], outputs=layer.outputs)
-    return [*_join("add", layer.inputs, "", [total]), mean]
+    return [*_join("add", layer.inputs, "", [total], at=1), mean]
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -145,7 +149,8 @@ def write_keras(node: Node) -> list[KerasCall]:
         return [KerasCall("Concatenate", {} if axis == node.inputs[0].rank - 1 else {"axis": axis})]
     layer, function, _ = ARITHMETIC[node.operator]
     number = {"x2": node["number"]} if "number" in node.attributes else {}
-    return [KerasCall(layer if layer and not number else f"ops.{function}", number)]
+    one_batch = len({v.shape[:1] for v in node.inputs}) == 1  # Keras' layers want it
+    return [KerasCall(layer if layer and one_batch and not number else f"ops.{function}", number)]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:

@@ -90,6 +90,20 @@ def test_the_folder(check, tmp_path):
         assert module.fc.weight.dtype == (torch.bfloat16 if policy == "bfloat16" else torch.float32)
 
 
+def test_half_precision_of_torch(check):
+    for dtype in (torch.bfloat16, torch.float16):
+        module = (
+            torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).to(dtype).eval()
+        )
+        x = torch.randn(2, 3, 7, 5).to(dtype)
+        model = bridge.to_keras(module, (x,))
+        name = str(dtype).removeprefix("torch.")
+        assert model.get_layer("0").dtype_policy.name == name
+        have = np.asarray(model(check.to_last(x.double().numpy()).astype("float32"))).astype("float64")
+        assert check.relative(check.to_first(have), module(x).double().detach()) < LIMITS[name]
+        assert bridge.verify(model, module).passed
+
+
 def test_what_is_refused(check):
     class Wide(torch.nn.Module):
         def __init__(self):

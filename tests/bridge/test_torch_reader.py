@@ -129,12 +129,12 @@ def test_changes_through_another_view_are_refused(function):
 
 
 def test_everything_wrong_is_said_at_once():
-    inner = module_of(lambda m, x: torch.erfinv(x) + torch.digamma(x))
+    inner = module_of(lambda m, x: torch.lgamma(x) + torch.digamma(x))
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(nn.Sequential(conv(), inner, nn.BatchNorm2d(3, momentum=None)), (X,))
     assert "Sequential has 3 operator(s) that cannot be carried" in str(e.value)
     assert [o.path for o in e.value.obstacles] == ["1", "1", "2"]
-    assert "no rule for the operator erfinv" in str(e.value) and "digamma" in str(e.value)
+    assert "no rule for the operator lgamma" in str(e.value) and "digamma" in str(e.value)
 
 
 @pytest.mark.parametrize("inputs", [X, [X], (X, 3), ("a",)])

@@ -609,7 +609,7 @@ def test_an_operation_too_many_is_named_where_it_stands(check):
     module.b.register_forward_pre_hook(lambda m, inputs: (inputs[0] + 1e-6,))
     failures = bridge.verify(model, module).failures
     assert [s for k, s in failures if k == "structure"] == [
-        "b (dense) has no counterpart in the torch module, which has b (add) there"
+        "b (dense) has no counterpart in the torch module, which has add there"
     ]
     assert not [s for k, s in failures if k == "settings"]
 

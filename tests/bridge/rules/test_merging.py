@@ -225,22 +225,26 @@ def test_precedence_survives(check):
     check.both_ways(again)
 
 
-@pytest.mark.parametrize(
-    "make, text",
-    [
-        (
-            lambda x, y, z: layers.Add(name="bad")([x, z]),
-            "bad (Add): it joins tensors of shapes (None, 5, 5, 3) and (None, 3); reshape them to the same rank",
-        ),
-        (lambda x, y, z: x + z, "(Add): it joins tensors of shapes (None, 5, 5, 3) and (None, 3)"),
-    ],
-)
-def test_refusals_from_keras(make, text):
-    inputs, tensors = images()
-    z = keras.Input((3,), name="z")
-    with pytest.raises(bridge.BridgeError) as e:
-        bridge.to_torch(keras.Model([*inputs, z], [make(*tensors, z), tensors[1] + 1]))
-    assert text in str(e.value)
+@pytest.mark.parametrize("kind", [layers.Add, layers.Multiply, layers.Average, layers.Subtract, layers.Maximum])
+def test_keras_layers_put_new_axes_after_the_batch(check, kind):
+    """A row joins every pixel, channel by channel."""
+    x, row = keras.Input((6, 5, 3), name="x"), keras.Input((3,), name="row")
+    y = kind(name="join")([layers.Conv2D(3, 1, name="c")(x), row])
+    model = keras.Model([x, row], layers.Conv2D(2, 3, name="d")(y))
+    module, _ = check.both_ways(model)
+    assert "permute" not in inspect.getsource(type(module))
+    assert bridge.verify(check.randomise(model), bridge.to_torch(model)).passed
+
+
+def test_functions_put_new_axes_first(check):
+    class Module(torch.nn.Module):
+        def forward(self, x, y):  # (B, C, H, W) and (H, W) as its batch and rows
+            return x * y + x.mean((2, 3), keepdim=True)
+
+    x, y = torch.randn(2, 3, 5, 5), torch.randn(5, 5)
+    model = bridge.to_keras(Module(), (x, y), [{0}, set()])
+    have = model([check.to_last(x.numpy()), y.numpy()])
+    assert check.relative(check.to_first(np.asarray(have)), Module()(x, y)) < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_the_mean_of_a_sequence(check):
         lambda x: torch.std(x, 1, correction=0),
         lambda x: x.std((1, 2, 3), keepdim=True) * x,
         lambda x: x.std(2, correction=2),
+        lambda x: torch.ops.aten.var.correction(x, [2]),
         lambda x: x / x.mean((0, 2, 3), keepdim=True),
         lambda x: x - x.sum((1, 2, 3)).reshape(-1, 1, 1, 1),
     ],
