@@ -70,6 +70,13 @@ def summary(ours: list[float], theirs: list[float], again: list[float], theirs_a
     }
 
 
+def options() -> argparse.ArgumentParser:
+    """What every script takes; one that takes more adds it, and parses before it measures."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=Path)
+    return parser
+
+
 def finish(results: dict[str, dict], goals: dict[str, float], **more: dict) -> int:
     """Print a table of the ratios, write them as JSON where `--output FILE` says, and tell whether all goals were met.
 
@@ -88,9 +95,7 @@ def finish(results: dict[str, dict], goals: dict[str, float], **more: dict) -> i
             f"{name:44} {r['ours'] * 1e3:8.1f}ms {r['theirs'] * 1e3:8.1f}ms {r['ratio']:7.3f} {goals[name]:6.2f}  "
             + controls
         )
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--output", type=Path)
-    output = parser.parse_args().output
+    output = options().parse_known_args()[0].output
     if output:
         versions = {p: metadata.version(p) for p in ("tensorflow", "keras", "torch", "onnx2torch", "tf2onnx")}
         record = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(sys.argv[1])]})  # first: TensorFlow counts the cores
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import _measure  # noqa: E402, F401  first: it quietens TensorFlow
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from _measure import finish, summary  # noqa: E402  first: it quietens TensorFlow
 
 # A block is the steps to a checkpoint; so many are timed, of each side. The sides take turns of a few steps, as a

@@ -7,7 +7,7 @@ the conversion against tf2onnx + onnx2torch, and what it costs to make the pictu
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

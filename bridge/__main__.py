@@ -156,7 +156,7 @@ def _table(columns: list[str], rows) -> None:
 
     table = Table(*columns)
     for row in rows:
-        table.add_row(*map(Text, row))  # Text: names are shown as they are, never read as markup
+        table.add_row(*(Text(_shown(cell)) for cell in row))  # Text: names are never read as markup
     show_table(table)
 
 
@@ -295,9 +295,14 @@ def _check_page(path: Path) -> None:
         raise BridgeError(f"--html {path}: {why}. Accepted: a file, new or old, in a folder that is there")
 
 
+def _shown(text) -> str:
+    """Text for a terminal: names come from files, and what moves its cursor or is no text is shown by its code."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text))
+
+
 def _finish(report, output) -> None:
     if report is not None:
-        print(report)
+        print(_shown(report))
     if output is not None:
         print(f"wrote {output}")
     raise typer.Exit(1 if report is not None and not report.passed else 0)
@@ -314,7 +319,7 @@ def main() -> None:
             print("interrupted", file=sys.stderr)
         raise
     except (BridgeError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        print(f"error: {_shown(e)}", file=sys.stderr)
         full = isinstance(e, OSError) and e.errno in FULL
         raise SystemExit(3 if full else getattr(e, "exit_code", 2)) from None
     except MemoryError:

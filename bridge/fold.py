@@ -52,7 +52,8 @@ def fold(graph: Graph) -> Graph:
     for node in graph.nodes:
         for name in node.parameters.values():
             uses[name] = uses.get(name, 0) + 1
-    parameters, made, nodes = dict(graph.parameters), {}, []
+    parameters, made = dict(graph.parameters), {}
+    nodes: dict[int, Node] = {}  # by their identity
     for node in graph.nodes:
         before = made.get(node.inputs[0].name) if node.inputs else None
         if (
@@ -64,12 +65,12 @@ def fold(graph: Graph) -> Graph:
             and node.inputs[0].name not in leaving
             and all(uses[name] == 1 for name in before.parameters.values())
         ):
-            nodes = [n for n in nodes if n is not before]
+            del nodes[id(before)]
             node = _folded(before, node, parameters)
-        nodes.append(node)
+        nodes[id(node)] = node
         made |= {v.name: node for v in node.outputs}
-    used = {name for node in nodes for name in node.parameters.values()}
-    return replace(graph, nodes=nodes, parameters={k: p for k, p in parameters.items() if k in used})
+    used = {name for node in nodes.values() for name in node.parameters.values()}
+    return replace(graph, nodes=list(nodes.values()), parameters={k: p for k, p in parameters.items() if k in used})
 
 
 def _folded(before: Node, norm: Node, parameters: dict[str, Parameter]) -> Node:
@@ -85,6 +86,6 @@ def _folded(before: Node, norm: Node, parameters: dict[str, Parameter]) -> Node:
     bias = (value(before, "bias", 0.0) - value(norm, "moving_mean", 0.0)) * scale + value(norm, "beta", 0.0)
     name = before.parameters["kernel"].removesuffix("weight").removesuffix("kernel")
     names = {"kernel": f"{name}kernel", "bias": f"{name}bias"}
-    parameters[names["kernel"]] = Parameter(scaled.astype(dtype), trainable)
-    parameters[names["bias"]] = Parameter(bias.astype(dtype), trainable)
+    parameters[names["kernel"]] = Parameter(scaled.astype(dtype), trainable, own=True)
+    parameters[names["bias"]] = Parameter(bias.astype(dtype), trainable, own=True)
     return replace(before, parameters=names, outputs=norm.outputs)

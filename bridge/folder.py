@@ -90,7 +90,7 @@ def _model_py(folder, trust: bool):
         module = torch_writer.execute((folder / "model.py").read_text(encoding="utf-8"))
         return module, module.load(folder / "model.safetensors")
     except (Exception, SystemExit) as e:  # the program of somebody else may fail in any way
-        raise BridgeError(f"{folder} cannot be loaded: {type(e).__name__}: {e}") from e
+        raise BridgeError(f"{folder} cannot be loaded: {type(e).__name__}: {' '.join(str(e).split())}") from e
 
 
 def load_torch(folder, trust: bool = False):

@@ -79,12 +79,15 @@ class Value:
 class Parameter:
     """An array that belongs to the model; `trainable` is false for statistics and frozen weights.
 
-    `pattern` is how a rule has rearranged what a Keras layer holds, if it has (`rules.KerasLayer.rearrange`).
+    `value` may be a look at the model's own memory, and is not written to; it is not if `own`, and what is made of the
+    graph may then have that memory. `pattern` is how a rule has rearranged what a Keras layer holds, if it has
+    (`rules.KerasLayer.rearrange`).
     """
 
     value: np.ndarray
     trainable: bool = True
     pattern: str = ""
+    own: bool = False
 
 
 @dataclass

@@ -17,6 +17,7 @@ from bridge import rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.rules import KerasLayer
 from bridge.simplify import simplify
+from bridge.tensors import held
 
 FLOATS = {"bfloat16", "float16", "float32", "float64"}
 
@@ -174,7 +175,7 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
     return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
 
 
-def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: list[Obstacle] | None = None) -> Graph:
+def read(model, values: Callable[[Any], np.ndarray] = held, obstacles: list[Obstacle] | None = None) -> Graph:
     """Read a Keras model into a graph with channels last.
 
     Args:
@@ -232,7 +233,7 @@ def read(model, values: Callable[[Any], np.ndarray] = np.asarray, obstacles: lis
     graph.outputs = walk(model, graph.inputs, visit)
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
-    return simplify(graph)
+    return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
 
 
 def _specifications(call: Call) -> list:

@@ -1,5 +1,6 @@
 """Graph -> functional keras.Model."""
 
+import contextlib
 import inspect
 import operator
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 from bridge import rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, flatten, map_structure
 from bridge.rules import KerasCall
+from bridge.tensors import owned, tensor, torch_to_tf
 
 
 def write(graph: Graph) -> keras.Model:
@@ -57,12 +59,15 @@ def write(graph: Graph) -> keras.Model:
         for call in calls:
             call = _with_constants(call, node, graph)
             key = _identity(node, call)
-            if key not in layers:
-                base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
-                layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
-            x = layers[key](x)
+            if key in layers:
+                x = layers[key](x)
+                continue
+            base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
+            layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
+            with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
+                x = layer(x)
             if call.weights:
-                _assign(layers[key], node, graph)
+                _assign(layer, node, graph, have)
         owner |= dict.fromkeys([v.name for v in node.outputs], node.name or owner[node.inputs[0].name])
         tensors.update(zip([v.name for v in node.outputs], x if isinstance(x, (list, tuple)) else [x], strict=True))
     return keras.Model(
@@ -210,14 +215,45 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
     return layer
 
 
-def _assign(layer, node: Node, graph: Graph):
-    """Give a built layer the graph's arrays, by the layer's own names of its weights."""
+@contextlib.contextmanager
+def _given(layer, node: Node, graph: Graph):
+    """Let a layer's weights begin as the graph's arrays; yields the set of those that did.
+
+    What its own initializers draw would be thrown away, and while it is, two copies of a weight are in memory.
+    """
+    own = {role: vars(layer).get(f"{role}_initializer") for role in node.parameters}
+    own = {role: initializer for role, initializer in own.items() if initializer is not None}
+    have = set()
+
+    def begin(role):
+        parameter = graph.parameters[node.parameters[role]]
+
+        def initializer(shape, dtype=None):
+            value = parameter.value
+            if value.shape != tuple(shape) or value.dtype.name != dtype:
+                return own[role](shape, dtype=dtype)
+            have.add(role)
+            return torch_to_tf(tensor(value if parameter.own else owned(value)))
+
+        return initializer
+
+    try:
+        for role in own:
+            setattr(layer, f"{role}_initializer", begin(role))
+        yield have
+    finally:
+        for role, initializer in own.items():
+            setattr(layer, f"{role}_initializer", initializer)
+
+
+def _assign(layer, node: Node, graph: Graph, have: set[str]):
+    """Give a built layer those of the graph's arrays that it does not have, by the layer's own names of its weights."""
     idle = getattr(rules.for_operator(node.operator), "IDLE", ())
     by_role = {w.name: w for w in layer.weights if w.name in node.parameters or w.name not in idle}
     if set(by_role) != set(node.parameters):
         raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")
-    for role, name in node.parameters.items():
-        by_role[role].assign(np.asarray(graph.parameters[name].value))
+    for role in node.parameters.keys() - have:
+        by_role[role].assign(np.asarray(graph.parameters[node.parameters[role]].value))
     if hasattr(layer, "finalize_state"):  # it computes with constants that it makes of its weights
         layer.finalize_state()
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from bridge import rules
-from bridge.graph import Graph, Node, Parameter, Value, flatten, map_structure
+from bridge.graph import Graph, Node, Value, flatten, map_structure
 from bridge.simplify import simplify
+from bridge.tensors import owned
 
 Order = tuple[int, ...]
 
@@ -30,9 +31,12 @@ class Rows:
     shape: tuple[int, ...]
     order: Order
 
-    def index(self) -> np.ndarray:
-        """Positions, in the source's row, of the rows as they are written."""
-        return np.arange(int(np.prod(self.shape))).reshape(self.shape).transpose(self.order).ravel()
+    def put(self, rows: np.ndarray, target: str) -> np.ndarray:
+        """The rows of a kernel as they are written: the only copy, with its memory in the order of the target's own."""
+        apart = rows.reshape(*self.shape, -1).transpose(*self.order, -1)  # (a, b, c, units)
+        if target == "first":
+            return owned(np.moveaxis(apart, -1, 0)).reshape(-1, len(rows)).T
+        return owned(apart).reshape(len(rows), -1)
 
 
 @dataclass
@@ -242,8 +246,9 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                 return convert(_pin(graph, name), target, inputs)
             old = parameters.get(name)
             if old is not None and old is graph.parameters.get(name) and not isinstance(form, str):
-                value = old.value[form.index()] if isinstance(form, Rows) else old.value.transpose(form)
-                parameters[name] = Parameter(value, old.trainable)
+                rows = isinstance(form, Rows)
+                value = form.put(old.value, target) if rows else old.value.transpose(form)
+                parameters[name] = replace(old, value=value, own=rows or old.own)
     scope = ()
     outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]

@@ -2,7 +2,9 @@
 
 The loss is the mean squared distance of every output to random targets near it. SGD with momentum has the same rule in
 both frameworks; its momentum is a number that float32 holds exactly, as Keras keeps it there, and its rate a power of
-two, chosen so that a step moves the weights by a thousandth of their size.
+two, chosen so that a step moves the weights by a thousandth of their size. Where the loss grows, that was too much: the
+steps of a deep network with BatchNorm then go apart sixteenfold each, from a difference of rounding to one of 1e-2 in
+ten steps. So the steps are made smaller until the loss falls.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from bridge.twin import Twin
 
 MOMENTUM = 0.875
 MOVE = 1e-3  # of the weights' size, in one step
+# what that is divided by, one after the other, while the loss grows; float32 would not see the smallest steps
+SMALLER = {"float64": (1, 16, 256, 4096), "float32": (1, 16)}
 
 
 def targets(outputs: list[np.ndarray], seed: int = 2) -> list[np.ndarray]:
@@ -48,20 +52,26 @@ def train_keras(
     Returns:
         The loss before each step, the twin that was trained, and the learning rate.
     """
-    twin, losses, optimizer = Twin(dtype, deterministic=True), [], None
-    for _ in range(STEPS):
-        with tf.GradientTape() as tape:
-            outputs = flatten(keras_reader.run(model, arrays, twin, training=True)[0])
-            terms = [tf.reduce_mean(tf.square(o - tf.cast(w, o.dtype))) for o, w in zip(outputs, wanted, strict=True)]
-            loss = sum(tf.cast(t, terms[0].dtype) for t in terms)
-        variables = [twin.variables[id(v)] for v in model.trainable_variables]
-        slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
-        slopes = [tf.convert_to_tensor(g) for g in slopes]
-        if optimizer is None:
-            step = rate([np.asarray(v) for v in variables], [np.asarray(g) for g in slopes])
-            optimizer = keras.optimizers.SGD(step, momentum=MOMENTUM)
-        optimizer.apply(slopes, variables)
-        losses.append(float(loss))
+    for smaller in SMALLER[dtype]:
+        twin, optimizer, losses = Twin(dtype, deterministic=True), None, []
+        while len(losses) < STEPS:
+            with tf.GradientTape() as tape:
+                outputs = flatten(keras_reader.run(model, arrays, twin, training=True)[0])
+                pairs = zip(outputs, wanted, strict=True)
+                terms = [tf.reduce_mean(tf.square(o - tf.cast(w, o.dtype))) for o, w in pairs]
+                loss = sum(tf.cast(t, terms[0].dtype) for t in terms)
+            losses.append(float(loss))
+            if losses[-1] > losses[0] and smaller != SMALLER[dtype][-1]:
+                break
+            variables = [twin.variables[id(v)] for v in model.trainable_variables]
+            slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
+            slopes = [tf.convert_to_tensor(g) for g in slopes]
+            if optimizer is None:
+                step = rate([np.asarray(v) for v in variables], [np.asarray(g) for g in slopes]) / smaller
+                optimizer = keras.optimizers.SGD(step, momentum=MOMENTUM)
+            optimizer.apply(slopes, variables)
+        else:
+            break
     return losses, twin, step
 
 

@@ -31,6 +31,10 @@ TEMPLATE = """<!doctype html>
 <h2>Gradients of one training step, {{ r.dtype }}</h2>
 <table>{% for name, value in r.gradients.items() %}<tr><td>{{ name }}</td><td class="n">{{ value | e1 }}</td></tr>{% endfor %}
 {% for name in r.zero_gradients %}<tr><td>{{ name }}</td><td class="n">zero on both sides</td></tr>{% endfor %}</table>
+{% if r.losses %}<h2>Losses of {{ r.losses.keras | length }} steps of SGD, rate {{ r.rate }}, {{ r.dtype }}</h2>
+<table><tr><th>step{% for name in r.losses %}<th>{{ name }}{% endfor %}</tr>
+{% for row in rows %}<tr><td>{{ loop.index }}</td>{% for loss in row %}<td class="n">{{ "%.12g" | format(loss) }}</td>{% endfor %}</tr>
+{% endfor %}</table>{% endif %}
 <h2>Notes</h2>
 <ul>{% for note in r.notes %}<li>{{ note }}</li>{% else %}<li>none</li>{% endfor %}</ul>
 <h2>What was compared</h2>
@@ -73,4 +77,11 @@ def render(report) -> str:
         for k, c in colours.items()
     ]
     grid = [(e, y(10.0**e)) for e in range(low + 1, high + 1, 4)]
-    return environment.from_string(TEMPLATE).render(r=report, lines=lines, grid=grid, width=WIDTH, height=HEIGHT)
+    return environment.from_string(TEMPLATE).render(
+        r=report,
+        lines=lines,
+        grid=grid,
+        width=WIDTH,
+        height=HEIGHT,
+        rows=list(zip(*report.losses.values(), strict=False)),
+    )

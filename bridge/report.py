@@ -130,7 +130,7 @@ class Report:
         """Everything as one self-contained page."""
         from bridge.page import render
 
-        return render(self)
+        return render(self).encode("utf-8", "backslashreplace").decode("utf-8")  # a name may be no text
 
     def __str__(self):
         lines = [f"{self.model} (Keras) and {self.module} (torch): {'equal' if self.passed else 'NOT equal'}"]

@@ -18,7 +18,7 @@ def simplify(graph: Graph) -> Graph:
     leaving = {v.name for v in flatten(graph.outputs)}
     absorbed: dict[str, Node] = {}  # value that a padding makes -> the padding
     made: dict[str, Node] = {}  # value -> the node that makes it
-    nodes: list[Node] = []
+    nodes: dict[int, Node] = {}  # by their identity
     for node in graph.nodes:
         readers = consumers.get(node.outputs[0].name, [])
         if (
@@ -39,11 +39,10 @@ def simplify(graph: Graph) -> Graph:
         if merge and len(consumers[node.inputs[0].name]) == 1 and node.inputs[0].name not in leaving:
             merged = merge(previous, node)
             if merged:
-                nodes = [n for n in nodes if n is not previous]
+                del nodes[id(previous)]
                 node = merged
-        nodes.append(node)
-        made[node.outputs[0].name] = node
-    return replace(graph, nodes=nodes)
+        nodes[id(node)] = made[node.outputs[0].name] = node
+    return replace(graph, nodes=list(nodes.values()))
 
 
 def _without_identities(graph: Graph) -> Graph:

@@ -146,7 +146,7 @@ def load_json(path: str, weights: str | None = None, bare: bool = False):
         _check_configuration(configuration)
         if not isinstance(configuration, dict):
             raise ValueError(f"it is a JSON {type(configuration).__name__}, where a model's is an object")
-        with ObjectSharingScope():  # as load_model has it: a layer may be in two nested models
+        with ObjectSharingScope():  # as load_model has it
             model = keras.saving.deserialize_keras_object(configuration | {"compile_config": None}, safe_mode=True)
         if not isinstance(model, keras.Model):
             raise ValueError(f"it describes a {type(model).__name__}, not a keras.Model")
@@ -206,7 +206,7 @@ def _reading(path: str) -> Iterator[None]:
         why, hint = _why(e), DAMAGED.format(Path(path).stat().st_size)
         if isinstance(e, _Program) or "Lambda" in str(e) or "safe_mode" in str(e):  # Keras' own sentence recommends it
             kind = str(e) if isinstance(e, _Program) else "Lambda"
-            why = f"it holds Python code (a {kind} layer), which is never run from a file"
+            why = f"it holds a program (a {kind} layer), which is never run from a file"
             hint = "Build the model with Keras' own layers in place of it and save it again"
         elif "registered" in str(e) or "custom" in str(e):
             hint = "Import the module of your own classes first (bridge: --import MODULE)"

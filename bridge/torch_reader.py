@@ -189,7 +189,10 @@ def read(
             f"Received: {type(example_inputs).__name__}"
         )
     program = program or export(module, example_inputs, dynamic)
-    graph = Graph(type(module).__name__, [], None, [], {}, channels="first")
+    name = type(module).__name__
+    if isinstance(module, torch.export.UnflattenedModule):  # it knows the class that was exported
+        name = (module.type_name() or name).split(".")[-1]
+    graph = Graph(name, [], None, [], {}, channels="first")
     tensors = dict(module.state_dict(keep_vars=True)) | dict(module.named_parameters(remove_duplicate=False))
     tensors |= dict(module.named_buffers(remove_duplicate=False)) | program.constants
     first = {id(t): name for name, t in reversed(tensors.items())}  # a tied weight goes by its first name
@@ -243,7 +246,7 @@ def read(
     if obstacles and refuse:
         obstacles = list(dict.fromkeys(obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", obstacles)
-    return simplify(graph)
+    return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
 
 
 def _casts_weight(node, state) -> bool:

@@ -7,6 +7,7 @@ float64 and float32, and the gradients and statistics of a training step in floa
 
 import copy
 import hashlib
+import math
 import re
 from collections import defaultdict
 from contextlib import nullcontext
@@ -43,6 +44,7 @@ MOVED = 1e-6  # float64: of how far a weight has gone in ten steps
 STEPPED = 1e-2  # float32: of either
 WALKED = 1e-5  # float32: between a model's own call and the walk through its layers
 BATCH = 3
+LARGEST = 2**30  # values of a tensor, 4 GiB; a configuration can ask for any size
 SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299)  # tried for open axes, the first that the model takes
 
 
@@ -177,10 +179,17 @@ def _inputs(model, graph: Graph, given) -> list[np.ndarray]:
         return [
             a.astype(v.dtype) if v.dtype.startswith("float") else a for a, v in zip(arrays, graph.inputs, strict=True)
         ]
+    for value in (*graph.inputs, *(v for n in graph.nodes for v in n.outputs)):
+        if math.prod(d or (SIZES[0] if i else BATCH) for i, d in enumerate(value.shape)) > LARGEST:
+            raise BridgeError(
+                f"{model.name} has a tensor of shape {value.shape} at {value.name}, which is too large to compare. "
+                "Pass smaller `inputs`, or convert without a comparison (--no-verify)"
+            )
     for size in SIZES:
         arrays = sample(graph, size)
         try:
-            keras_reader.run(model, [a[:1] for a in arrays])
+            pairs = zip(arrays, graph.inputs, strict=True)
+            keras_reader.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
             return arrays
         except Exception as e:  # a size that does not fit fails in as many ways as there are layers
             error = e

@@ -87,8 +87,13 @@ def test_boundary_orders():
 
 def test_rows():
     rows = layout.Rows((2, 3, 4), (2, 0, 1))
-    x = np.random.default_rng(0).normal(size=(2, 3, 4))
-    np.testing.assert_array_equal(x.ravel()[rows.index()], x.transpose(2, 0, 1).ravel())
+    kernel = np.random.default_rng(0).normal(size=(24, 5))
+    index = np.arange(24).reshape(2, 3, 4).transpose(2, 0, 1).ravel()
+    for target in ("first", "last"):
+        have = rows.put(kernel, target)
+        np.testing.assert_array_equal(have, kernel[index])
+        assert not np.shares_memory(have, kernel)
+        assert (have.T if target == "first" else have).flags.c_contiguous  # as the framework has it: copied once
 
 
 def test_kernels_are_copied_not_changed():

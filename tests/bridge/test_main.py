@@ -85,6 +85,69 @@ def test_a_function_of_the_users_own(saved, tmp_path):
     assert bridge("to-torch", "mine_for_main:net")[0] == 2
 
 
+def test_open_sizes(saved, tmp_path):
+    (tmp_path / "mine_open.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())\n"
+    )
+    assert bridge("to-keras", "mine_open:net", "--input", "2,3,?,8", "-o", "o.keras")[0] == 0
+    assert keras.models.load_model("o.keras").input_shape == (None, None, 8, 3)
+    code, text = bridge("inspect", "mine_open:net", "--input", "2,3,?,?")
+    assert code == 0 and "?, 4, ?, ?" in text, text
+    for shape in ("2,3,??,8", "2,3,-?", "?,0"):
+        code, text = bridge("to-keras", "mine_open:net", "--input", shape, "-o", "x.keras")
+        assert code == 2 and f"--input {shape}: accepted are sizes" in text
+
+
+def test_a_configuration_with_weights(saved):
+    pathlib.Path("net.json").write_text(saved.to_json())
+    code, text = bridge("inspect", "net.json")
+    assert code == 0 and "690 parameters" in text
+    code, text = bridge("to-torch", "net.json")
+    assert code == 2 and "give --weights" in text
+    saved.save_weights("w.weights.h5")
+    assert bridge("to-torch", "net.json", "--weights", "w.weights.h5", "-o", "out", "--no-verify")[0] == 0
+    assert bridge("verify", "net.json", "out", "--trust", "--weights", "w.weights.h5")[0] == 0
+    for arguments in (("to-torch", "example.keras"), ("verify", "example.keras", "out", "--trust")):
+        code, text = bridge(*arguments, "--weights", "w.weights.h5")
+        assert code == 2 and "--weights w.weights.h5: example.keras" in text and "cannot take it" in text
+
+
+def test_a_function_with_a_state_dict(saved, tmp_path):
+    import torch
+
+    (tmp_path / "mine_state.py").write_text(
+        "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())\n"
+    )
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    torch.save(module.state_dict(), "s.pt")
+    assert bridge("to-keras", "mine_state:net", "--input", "2,3,9,8", "--weights", "s.pt", "-o", "s.keras")[0] == 0
+    kernel = keras.models.load_model("s.keras").weights[0]
+    np.testing.assert_array_equal(kernel, module[0].weight.detach().permute(2, 3, 1, 0))
+    assert bridge("verify", "s.keras", "mine_state:net", "--weights", "s.pt")[0] == 0
+    assert bridge("verify", "s.keras", "mine_state:net")[0] == 1  # weights of its own
+    code, text = bridge("verify", "s.keras", "mine_state:net", "--weights", "w.weights.h5")
+    assert code == 2 and "cannot take it" in text
+
+
+def test_exported_programs(saved):
+    import torch
+
+    module, example = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()), torch.ones(2, 3, 9, 8)
+    shapes = ({0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO},)
+    torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), "p.pt2")
+    for command in (("to-keras", "p.pt2"), ("inspect", "p.pt2"), ("verify", "example.keras", "p.pt2")):
+        code, text = bridge(*command)
+        assert code == 2 and "--trust" in text
+    code, text = bridge("to-keras", "p.pt2", "--trust")
+    assert code == 0 and "holds inference alone" in text
+    assert keras.models.load_model("p.keras").input_shape == (None, None, 8, 3)
+    assert bridge("verify", "p.keras", "p.pt2", "--trust")[0] == 0
+    code, text = bridge("inspect", "p.pt2", "--trust")
+    assert code == 0 and "112 parameters, 0 refused" in text
+    code, text = bridge("to-keras", "p.pt2", "-o", "q.keras", "--trust", "--input", "2,3,9,8")
+    assert code == 2 and "p.pt2 is a file that holds its own shapes and weights: leave out --input" in text
+
+
 def test_inspect(saved):
     code, text = bridge("inspect", "example.keras")
     assert code == 0 and "kernel (3, 3, 3, 4)" in text and "690 parameters" in text, text

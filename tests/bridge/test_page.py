@@ -20,5 +20,13 @@ def test_names_are_escaped_and_the_picture_is_there():
     assert not re.search(r'(src|href)="', page), "the page must not need anything else"
 
 
+def test_the_losses_of_the_steps():
+    r = Report("a", "b")
+    r.losses, r.rate = {"keras": [3.0, 2.5], "torch": [3.0, 2.25]}, 0.125
+    page = r.to_html()
+    assert "Losses of 2 steps of SGD, rate 0.125" in page
+    assert re.search(r"<td>2</td><td class=.n.>2.5</td><td class=.n.>2.25</td>", page)
+
+
 def test_a_report_of_nothing():
     assert "Equal" in Report("a", "b").to_html()

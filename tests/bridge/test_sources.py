@@ -1,10 +1,13 @@
 """What the command line reads: every refusal is one clear error."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 import torch
 
+import bridge
 from bridge import BridgeError, sources
 
 layers = keras.layers
@@ -65,7 +68,9 @@ def test_classes_of_ones_own(tmp_path):
 def test_what_is_not_there():
     with pytest.raises(BridgeError, match="nothing.keras: no such file. Accepted: a .keras"):
         sources.load("nothing.keras")
-    with pytest.raises(BridgeError, match="nothing: no such file or folder. Accepted: a .keras or .h5 file"):
+    with pytest.raises(
+        BridgeError, match="nothing: no such file or folder. Accepted: a .keras, .h5, .json or .pt2 file"
+    ):
         sources.load("nothing")
     with pytest.raises(BridgeError, match="--import no_such_module"):
         sources.import_modules(["no_such_module"])
@@ -109,6 +114,83 @@ def test_functions_that_fail(tmp_path, monkeypatch, source, text):
     if "cannot be imported" in text:
         with pytest.raises(BridgeError, match="^--import .* cannot be imported.*Accepted: the name of a module"):
             sources.import_modules([source.partition(":")[0]])
+
+
+def test_a_configuration_and_its_weights(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    model = keras.models.load_model(path)
+    path.with_suffix(".json").write_text(model.to_json())
+    with pytest.raises(BridgeError, match="neither small.weights.h5 nor model.weights.h5 beside it: give --weights"):
+        sources.load("small.json")
+    assert sources.load("small.json", bare=True).count_params() == 57
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2))
+    model.save_weights("model.weights.h5")
+    model.save_weights("elsewhere.weights.h5")
+    for weights in ([], ["elsewhere.weights.h5"], ["small.keras"]):
+        np.testing.assert_array_equal(sources.load("small.json", weights=weights)(x), model(x))
+        assert weights == []  # it has been used
+    path.with_name("model.weights.h5").rename("small.weights.h5")
+    with pytest.raises(BridgeError, match="small.weights.h5 holds weights alone: name the .json"):
+        sources.load("small.weights.h5")
+    np.testing.assert_array_equal(sources.load("small.json")(x), model(x))
+    other = keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(4, 3)])
+    other.save_weights("other.weights.h5")
+    with pytest.raises(BridgeError, match=r"other.weights.h5 cannot be loaded into small.*\(3, 3, 2, 3\)"):
+        sources.load("small.json", weights=["other.weights.h5"])
+    with pytest.raises(BridgeError, match="missing.weights.h5: no such file"):
+        sources.load("small.json", weights=["missing.weights.h5"])
+
+
+def test_a_configuration_out_of_a_keras_file(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall()
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 2))
+    np.testing.assert_array_equal(sources.load("config.json")(x), sources.load(str(path))(x))
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.ReLU())
+        self.head = torch.nn.Linear(3, 2)
+
+    def forward(self, x, y):
+        return {"a": self.head(self.block(x).mean((2, 3))), "b": self.block(y)}
+
+
+@pytest.mark.parametrize("axes", [set(), {0}, {0, 2, 3}])
+def test_exported_programs(tmp_path, monkeypatch, axes):
+    monkeypatch.chdir(tmp_path)
+    network, example = Network().eval(), torch.randn(2, 2, 8, 9)
+    shapes = ({a: torch.export.Dim.AUTO for a in axes},) * 2
+    torch.export.save(torch.export.export(network, (example, example + 1), dynamic_shapes=shapes), "net.pt2")
+    with pytest.raises(
+        BridgeError, match="net.pt2 can run a program: torch.export.load evaluates .* unpickles .*--trust"
+    ):
+        sources.load("net.pt2")
+    module, examples, dynamic = sources.load_program("net.pt2", trust=True)
+    assert dynamic == [axes, axes] and [e.shape for e in examples] == [example.shape] * 2
+    model = bridge.to_keras(module, examples, dynamic)
+    assert model.name == "Network" and {"block.0", "block.1", "head"} <= {x.name for x in model.layers}
+    assert model.inputs[0].shape == tuple(
+        None if a in axes else n for a, n in zip((0, 2, 3, 1), (2, 8, 9, 2), strict=True)
+    )
+    for other in (module, sources.load("net.pt2", trust=True)):
+        report = bridge.verify(model, other)
+        assert report.passed, report
+        assert not report.gradients and any("holds inference alone" in note for note in report.notes)
+    assert bridge.verify(model, network).gradients if axes else True
+    with torch.no_grad():
+        module.head.bias += 0.01
+    assert not bridge.verify(model, module).passed
+
+
+def test_exported_programs_of_more_than_tensors(tmp_path):
+    program = torch.export.export(torch.nn.ReLU(), (), {"input": torch.ones(2)})
+    torch.export.save(program, tmp_path / "k.pt2")
+    with pytest.raises(BridgeError, match="k.pt2 takes more than tensors by position"):
+        sources.load_program(str(tmp_path / "k.pt2"), trust=True)
 
 
 def test_state_dicts(tmp_path):

@@ -193,6 +193,7 @@ def test_modes_from_torch(check, mode, rank, pad, opened):
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_convolutions_with_a_padding_mode(check, rank, mode):
     """The layer keeps its name; the padding is a function beside it."""
+    torch.manual_seed(0)
     convolution = getattr(torch.nn, f"Conv{rank}d")(3, 4, 3, padding=(1, 2, 1)[:rank], padding_mode=mode)
     module = torch.nn.Sequential(convolution, torch.nn.ReLU())
     names, again = from_torch(check, module, 3, *(4, 5, 6)[:rank])

@@ -285,6 +285,21 @@ def test_a_crop_of_an_average_is_less_padding(check, strides, crop, dynamic):
         )
 
 
+def test_the_helper_of_uneven_padding():
+    """It takes any size, and survives copying, pickling and compilation."""
+    x = keras.Input((None, None, 3), name="image")
+    model = keras.Model(x, layers.Cropping2D(((1, 0), (0, 1)))(layers.AveragePooling2D(3, 1, "same", name="pool")(x)))
+    module = bridge.to_torch(model)
+    assert type(module.pool).__name__ == "AvgPool2dInside"
+    compiled = torch.compile(module, backend="eager", fullgraph=True, dynamic=True)
+    for size in ((5, 8), (3, 2)):
+        array = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+        for other in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module)), compiled):
+            have = np.moveaxis(other(torch.from_numpy(np.moveaxis(array, -1, 1).copy())).numpy(), 1, -1)
+            np.testing.assert_allclose(have, np.asarray(model(array)), rtol=1e-5, atol=1e-6)
+    assert module.half()(torch.randn(2, 3, 5, 5).half()).dtype == torch.float16
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"padding": 1}, {"padding": 1, "ceil_mode": True}, {"count_include_pad": False}]
 )
@@ -345,6 +360,7 @@ def test_a_power_average(check, norm, options):
 
 
 def test_verified(check):
+    torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AdaptiveAvgPool2d((1, 3))
     )
