@@ -24,6 +24,7 @@ MOMENTUM = 0.875
 MOVE = 1e-3  # of the weights' size, in one step
 # what that is divided by, one after the other, while the loss grows; float32 would not see the smallest steps
 SMALLER = {"float64": (1, 16, 256, 4096), "float32": (1, 16)}
+SMALLEST = 2.0**-126  # rate: Keras holds it in float32, and takes what is below for zero
 
 
 def targets(outputs: list[np.ndarray], seed: int = 2) -> list[np.ndarray]:
@@ -68,6 +69,7 @@ def train_keras(
             slopes = [tf.convert_to_tensor(g) for g in slopes]
             if optimizer is None:
                 step = rate([np.asarray(v) for v in variables], [np.asarray(g) for g in slopes]) / smaller
+                step = max(step, SMALLEST)
                 optimizer = keras.optimizers.SGD(step, momentum=MOMENTUM)
             optimizer.apply(slopes, variables)
         else:

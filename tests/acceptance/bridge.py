@@ -5,7 +5,8 @@
 Of keras.applications and torchvision, each without its weights, which are drawn so that every layer's output depends
 on the picture. For each: the values of the two sides in float64 and in float32, the trainable parameters counted, the
 changes of layout in what was written (none is wanted), the weights there and back bit for bit; of the Keras networks
-also onnxruntime's opinion on what tf2onnx exports, and of the smaller networks the whole of `bridge.verify`.
+also onnxruntime's opinion on what tf2onnx exports, and of the smaller networks the whole of `bridge.verify`. One
+converted network is compiled by torch's inductor.
 """
 
 import argparse
@@ -39,6 +40,8 @@ LESS = {"convnext_tiny": 1e-7, "ConvNeXtTiny": 1e-7}  # the exact GELU of Tensor
 ROUNDING = 3  # times Keras' own distance between float32 and float64, as `bridge.verify` asks ...
 FLOOR = 3e-6  # ... which by luck may be small
 ONNX = 1e-4  # float32 from float32, two other frameworks
+NOT_IN_ONNX = {"ConvNeXtTiny"}  # tf2onnx knows neither its GELU nor its grouped convolutions
+COMPILED = "MobileNetV3Small"
 
 # name -> (the smallest size to verify at, or None; options)
 KERAS = {
@@ -106,8 +109,11 @@ def from_keras(name: str) -> dict:
         ],
         "permutes": convert.source(model).text.count("permute("),
         "back": same(*map(trained_and_counted, (model, again))),
-        "onnx": onnxruntime(model, x, have),
     }
+    if name not in NOT_IN_ONNX:
+        result["onnx"] = onnxruntime(model, x, have)
+    if name == COMPILED:
+        result["inductor"] = inductor(module, single)
     if size:
         model = build((size, size + 2, 3))
         result["verify"] = verdict(bridge.verify(model, bridge.to_torch(model), [pictures(model, 3, seed=2)]))
@@ -186,6 +192,14 @@ def onnxruntime(model, x: np.ndarray, have: np.ndarray) -> float:
     return relative(have, session.run(None, {session.get_inputs()[0].name: x})[0])
 
 
+def inductor(module, x: torch.Tensor) -> dict:
+    """The distance of the compiled module from itself, and the seconds that torch.compile takes."""
+    with torch.no_grad():
+        want, start = module(x).numpy(), time.perf_counter()
+        have = torch.compile(module, fullgraph=True)(x).numpy()
+    return {"float32": relative(have, want), "seconds": time.perf_counter() - start}
+
+
 def verdict(report) -> dict:
     """What `bridge.verify` found."""
     return {"passed": report.passed, "failures": report.failures, "figures": report.figures()}
@@ -202,6 +216,8 @@ def shortfalls(name: str, result: dict) -> list[str]:
     found = [f"{k} {result[k]:.1e} is over {v:.1e}" for k, v in bounds.items() if k in result and not result[k] <= v]
     mine, theirs = result["parameters"]
     found += [f"{theirs} trainable parameters of {mine}"] if mine != theirs else []
+    compiled = result.get("inductor", {}).get("float32", 0.0)
+    found += [f"compiled by inductor it differs by {compiled:.1e}"] if compiled > bounds["float32"] else []
     found += [] if result["back"] else ["the weights that came back differ"]
     found += [] if result["alive"] > 1e-3 else ["the output hardly depends on the picture"]
     return found + [sentence for _, sentence in result.get("verify", {}).get("failures", [])]

@@ -241,7 +241,7 @@ def same_graph(model, module, tensors, dynamic=None):
     assert not align.differences(pairs, *graphs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def check():
     """The functions of this file, as attributes, as test files cannot import one another."""
     import types

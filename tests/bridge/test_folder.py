@@ -106,12 +106,12 @@ def test_refusals_leave_nothing(model, tmp_path):
 
 
 def test_what_is_verified_is_what_was_written(model, tmp_path, monkeypatch):
-    from safetensors import numpy as writer
+    from safetensors import torch as writer
 
     write = writer.save_file
 
     def damaged(state, *args, **kwargs):
-        write(state | {"a.weight": state["a.weight"] * np.float32(1.001)}, *args, **kwargs)
+        write(state | {"a.weight": state["a.weight"] * 1.001}, *args, **kwargs)
 
     monkeypatch.setattr(writer, "save_file", damaged)
     report = bridge.save_torch(model, tmp_path / "out")
