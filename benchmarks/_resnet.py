@@ -1,8 +1,8 @@
 """ResNet-50 written by hand, in each framework as its users write it; `bridge` knows nothing of them.
 
 In torch it is that of keras.applications (He et al., 2015, https://arxiv.org/abs/1512.03385): the first convolution of
-a block has the stride, and every convolution has a bias. In Keras it is torchvision's: the middle one has the stride, no
-convolution has a bias, and every padding is written out.
+a block has the stride, and every convolution has a bias. In Keras it is torchvision's: the middle one has the stride,
+no convolution has a bias, and every padding is written out.
 """
 
 import keras

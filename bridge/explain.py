@@ -140,7 +140,12 @@ def _makes(node: Node, weights: dict[str, np.ndarray], inputs: list[np.ndarray],
     import torch
 
     parameters = {role: Parameter(np.asarray(a, "float64"), False) for role, a in weights.items()}
-    alone = replace(node, parameters={role: role for role in parameters}, name="layer", scope=())
+    read, made = (
+        [replace(v, dtype="float64") if "float" in v.dtype else v for v in values]
+        for values in (node.inputs, node.outputs)
+    )
+    names = {role: role for role in parameters}
+    alone = replace(node, parameters=names, name="layer", scope=(), inputs=read, outputs=made)
     graph = Graph("layer", alone.inputs, alone.outputs[0], [alone], parameters, "first")
     try:
         module = torch_writer.build(torch_writer.write(graph)).double()

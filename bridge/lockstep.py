@@ -62,7 +62,7 @@ def train_keras(
                 terms = [tf.reduce_mean(tf.square(o - tf.cast(w, o.dtype))) for o, w in pairs]
                 loss = sum(tf.cast(t, terms[0].dtype) for t in terms)
             losses.append(float(loss))
-            if losses[-1] > losses[0] and smaller != SMALLER[dtype][-1]:
+            if not losses[-1] <= losses[0] and smaller != SMALLER[dtype][-1]:  # NaN, too
                 break
             variables = [twin.variables[id(v)] for v in model.trainable_variables]
             slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")

@@ -160,9 +160,9 @@ def array(tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     if tensor.dtype != torch.bfloat16:
         return tensor.numpy()
-    import ml_dtypes
+    import tensorflow as tf
 
-    return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.contiguous().view(torch.int16).numpy().view(tf.bfloat16.as_numpy_dtype)
 
 
 def tensor(values: np.ndarray):

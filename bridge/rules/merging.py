@@ -1,8 +1,9 @@
 """Merging tensors: keras.layers.{Add, Concatenate, ...}, keras.ops.add, a + b, a * 2 <-> torch.add, torch.cat.
 
 An operator of arithmetic joins two tensors, or a tensor and a number (attribute `number`); more than two are joined
-from the left to the right, as Keras' layers do. Average is a sum divided by a number, and `1 - x` is `-x + 1`,
-which is the same to the last bit. What has an array for its other operand is in `bridge.rules.rescaling`.
+from the left to the right, as Keras' layers do. Average is a sum divided by a number, `1 - x` is `-x + 1`, which is the
+same to the last bit, and CustomScaleLayer of Keras' InceptionResNetV2 is `a + b * scale`. What has an array for its
+other operand is in `bridge.rules.rescaling`.
 
 A tensor of lower rank gets new axes: torch and keras.ops put them first, where the batch is, Keras' layers after it.
 """
@@ -30,7 +31,7 @@ ATEN = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "ma
 
 OPERATORS = ("concatenate", *ARITHMETIC)
 COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
-KERAS = ("Concatenate", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
+KERAS = ("Concatenate", "CustomScaleLayer", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
 TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes
 
@@ -134,6 +135,12 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         return _arithmetic("multiply", layer.inputs[0], -1, layer.path, layer.outputs)
     if kind in ("Concatenate", "ops.Concatenate"):
         return _concatenate(a.get("xs", layer.inputs), layer.config["axis"], layer.path)
+    if kind == "CustomScaleLayer":
+        first, second = layer.inputs
+        scaled = replace(second, name=f"{layer.outputs[0].name}:0")
+        nodes = _arithmetic("multiply", second, layer.config["scale"], "", [scaled])
+        nodes[-1].outputs = [scaled]
+        return [*nodes, *_join("add", [first, scaled], layer.path, layer.outputs)]
     if len(layer.inputs) == 1:
         return _same(layer.inputs[0], layer.path)
     if kind != "Average":

@@ -66,3 +66,18 @@ def test_a_frozen_network_takes_no_steps(check):
     model.trainable = False
     report = bridge.verify(model, bridge.to_torch(model))
     assert report.passed and not report.losses
+
+
+def test_steps_too_large_are_made_smaller(check, monkeypatch):
+    """Where the loss grows, the two sides go apart from nothing but rounding."""
+    monkeypatch.setattr(lockstep, "MOVE", 10.0)
+    model = check.randomise(network())
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert max(report.losses["keras"]) == report.losses["keras"][0]
+    smaller = report.rate
+    monkeypatch.setattr(lockstep, "SMALLER", {"float64": (1,)})
+    report = bridge.verify(model, module)
+    assert report.rate / smaller in (16, 256, 4096) and max(report.losses["keras"]) > report.losses["keras"][0]
+    assert len(report.losses["torch"]) == 10

@@ -203,15 +203,6 @@ def test_the_weights_are_its_own():
     assert np.asarray(model.get_layer("b").kernel).any()
 
 
-def test_weights_of_two_dtypes_are_refused():
-    inputs = [keras.Input((4,), name=dtype, dtype=dtype) for dtype in ("float32", "float64")]
-    outputs = [layers.Dense(3, name=name, dtype=x.dtype)(x) for name, x in zip("ab", inputs, strict=True)]
-    with pytest.raises(
-        bridge.BridgeError, match=r"weights of 2 dtypes: float32 \(a\.\w+\), float64 \(b\.\w+\)\. .*one dtype policy"
-    ):
-        bridge.to_torch(keras.Model(inputs, outputs))
-
-
 def test_a_tensor_that_the_state_dict_lacks_is_an_error():
     text = """
 from torch import nn, zeros

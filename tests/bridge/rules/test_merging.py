@@ -269,3 +269,16 @@ def test_refusals_from_torch(function, text):
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(Module(), (torch.randn(2, 4),))
     assert text in str(e.value)
+
+
+@pytest.mark.parametrize("scale", [0.17, 1.0])
+def test_the_scaled_sum_of_inception_resnet(check, scale):
+    from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+    x = keras.Input((5, 4, 3), name="x")
+    y = layers.Conv2D(3, 3, padding="same", name="a")(x)
+    model = keras.Model(x, CustomScaleLayer(scale, name="sum")([y, layers.Conv2D(3, 1, name="b")(x)]))
+    module, again = check.both_ways(model, same_layers=False)
+    kinds = {type(y).__name__ for y in again.operations} - {"InputLayer", "Conv2D"}
+    assert kinds == ({"Multiply", "Add"} if scale != 1 else {"Add"})
+    assert bridge.verify(model, module).passed
