@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 import _measure  # noqa: E402, F401  first: it quietens TensorFlow
+
+# isort: split
 import keras  # noqa: E402
 import torch  # noqa: E402
 

@@ -18,11 +18,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]  # `bridge` is the package, not this file
+from _measure import compare, finish, options  # noqa: E402  first: it quietens TensorFlow
+
+# isort: split
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import torch  # noqa: E402
-from _measure import compare, finish, options  # noqa: E402  first: it quietens TensorFlow
 from _resnet import in_keras, in_torch  # noqa: E402
 
 import bridge  # noqa: E402
