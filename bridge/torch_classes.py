@@ -9,7 +9,7 @@ import ast
 import keyword
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -134,9 +134,13 @@ class Network:
 
     def _node(self, node: Node, owner: TorchClass, access: str) -> list[Step]:
         try:
-            call = rules.for_operator(node.operator).write_torch(node)
-            if call.overwriting and node.inputs[0].name in self.free:
-                call = call.overwriting
+            rule = rules.for_operator(node.operator)
+            call = rule.write_torch(node)
+            if call.overwriting:
+                if node.operator in getattr(rule, "COMMUTATIVE", ()):  # the one that may go comes first
+                    node = replace(node, inputs=sorted(node.inputs, key=lambda v: v.name not in self.free))
+                if node.inputs[0].name in self.free:
+                    call = call.overwriting
         except Unsupported as e:
             self.obstacles.append(Obstacle(node.name or "model", node.operator, e.reason, e.remedy))
             return []
@@ -229,7 +233,10 @@ class Network:
 
 
 def _overwritable(graph: Graph) -> set[str]:
-    """The values that their only reader may overwrite: neither autograd nor another call of its module needs them."""
+    """The values that their only reader may overwrite: neither autograd nor another call of its module needs them.
+
+    Where several tensors come from outside, their open sizes may differ, and what looks alike is broadcast.
+    """
     uses = Counter(v.name for node in graph.nodes for v in node.inputs) + Counter(
         v.name for v in flatten(graph.outputs)
     )
@@ -241,9 +248,11 @@ def _overwritable(graph: Graph) -> set[str]:
         for v in n.outputs
     }
     return {
-        n.inputs[0].name
+        v.name
         for n in graph.nodes
-        if names[n.name] <= 1 and n.inputs and fresh.get(n.inputs[0].name) == n.scope and uses[n.inputs[0].name] == 1
+        if names[n.name] <= 1 and (len(n.inputs) == 1 or len(graph.inputs) == 1)
+        for v in n.inputs
+        if fresh.get(v.name) == n.scope and uses[v.name] == 1
     }
 
 

@@ -38,6 +38,26 @@ def benchmark() -> str:
     return ratios(newest("benchmarks-unet"))
 
 
+def bridge() -> str:
+    """The ratios, times and memory of benchmarks/bridge.py."""
+    record = newest("benchmarks-bridge")
+    ways = {"to_torch": "Keras to torch", "to_keras": "torch to Keras"}
+    rows = [
+        [f"{ways[d]}: a ResNet-50", f"**{r['seconds']:.2f} s**", f"{r['goal']:g} s"]
+        for d, r in record["seconds"].items()
+    ]
+    rows += [
+        [
+            f"{ways[d]}: growth of the memory with {r['network']}, {r['weights'] / 1e6:,.0f} MB",
+            f"**{r['ratio']:.3f}** of its weights",
+            f"{r['goal']:g}",
+        ]
+        for d, r in record["memory"].items()
+    ]
+    limits = table(["conversion", "measured", "goal: at most"], rows)
+    return f"{ratios(record)}\n\n{limits}"
+
+
 def fit() -> str:
     """The ratio of benchmarks/training.py."""
     return ratios(newest("benchmarks-training"))
@@ -129,6 +149,7 @@ def resume() -> str:
 PARTS = {
     "allreduce": allreduce,
     "benchmark": benchmark,
+    "bridge": bridge,
     "fit": fit,
     "operators": operators,
     "resume": resume,

@@ -21,7 +21,7 @@ and, where they apply,
     EXACT         True: with the attribute `exact`, torch's side is a helper that trains as Keras does
     MIXED         True: in torch its weights may be of another dtype than its input, as under a mixed policy
     FUSES         True: its Keras layer has an `activation`
-    OVERWRITABLE  True: in torch a ReLU may overwrite its output, as autograd does not need it
+    OVERWRITABLE  True: in torch a ReLU or a sum may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
@@ -167,7 +167,7 @@ class TorchCall:
     In `expression`, `{self}` is the submodule and `{0}`, `{1}`, `{all}` are the inputs. `weights` is the part of
     the rule's table that applies (its name in torch is "" where the submodule is itself a parameter or buffer), `state`
     what else belongs in the state dict, `setup` statements that follow the constructor, `helpers` the helper classes in
-    use, `overwriting` the same call on an input that may go.
+    use, `overwriting` the same call where its first input may go.
     """
 
     expression: str

@@ -31,6 +31,7 @@ ATEN = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "ma
 
 OPERATORS = ("concatenate", *ARITHMETIC)
 COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
+OVERWRITABLE = True
 KERAS = ("Concatenate", "CustomScaleLayer", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
 TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes
@@ -180,7 +181,9 @@ def write_torch(node: Node) -> TorchCall:
         return TorchCall(f"torch.cat([{{all}}], dim={literal(node['axis'])})" if node["axis"] else "torch.cat([{all}])")
     number, expression = node.attributes.get("number"), ARITHMETIC[node.operator][2]
     if number is None:
-        return TorchCall(expression)
+        made = node.outputs[0]
+        into = node.operator == "add" and all((v.shape, v.dtype) == (made.shape, made.dtype) for v in node.inputs)
+        return TorchCall(expression, overwriting=TorchCall("{0}.add_({1})") if into else None)
     if node.operator == "multiply" and number == -1:
         return TorchCall("-{0}")
     if node.operator == "add" and number < 0:

@@ -1,5 +1,7 @@
 """Whole models in both directions: nesting, sharing, several inputs and outputs, Sequential models."""
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
@@ -157,3 +159,32 @@ def test_everything_wrong_is_said_at_once():
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_torch(keras.Model(x, y))
     assert "one (Lambda)" in str(e.value) and "two (Flatten)" in str(e.value) and "fine" not in str(e.value)
+
+
+def test_weights_are_in_memory_once():
+    """Those of a Dense behind a Flatten too, whose rows change places."""
+    x = image(size=100)
+    model = keras.Model(x, layers.Dense(2000, name="wide")(layers.Flatten()(conv("c")(x))))
+    tracemalloc.start()
+    module = bridge.to_torch(model)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    assert size < most < 1.25 * size
+
+
+def test_a_conversion_leaves_the_other_side_alone():
+    x = image()
+    model = keras.Model(x, layers.Dense(4, name="d")(layers.Flatten()(conv("c")(x))))
+    module = bridge.to_torch(model)
+    again, weights = bridge.to_keras(module, (torch.randn(2, 3, 6, 5),)), model.get_weights()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.zero_()
+    for have, want in zip(again.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(have, want)
+    for variable in again.variables:
+        variable.assign_add(keras.ops.ones_like(variable))
+    assert not any(p.any() for p in module.parameters())
+    for have, want in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(have, want)

@@ -171,3 +171,12 @@ def test_it_trains():
     x = np.random.default_rng(0).normal(size=(16, 6, 5, 3))
     losses = model.fit(x, x.mean((1, 2, 3))[:, None], epochs=8, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
+
+
+def test_layers_have_their_own_initializers():
+    """The weights begin as the module's, but a layer that is built anew from its configuration begins as any other."""
+    model = bridge.to_keras(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (X,))
+    conv, norm = model.layers[1:]
+    assert type(conv.kernel_initializer).__name__ == "GlorotUniform"
+    assert type(norm.moving_variance_initializer).__name__ == "Ones"
+    assert keras.models.clone_model(model).layers[1].kernel.numpy().any()

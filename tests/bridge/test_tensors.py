@@ -12,7 +12,7 @@ import tensorflow as tf
 import torch
 
 import bridge
-from bridge.tensors import DTYPES
+from bridge.tensors import ALIGNMENT, DTYPES, held, owned
 
 SHAPES = [(2, 3, 5), (1,), (), (0, 3), (2, 1, 3)]
 
@@ -217,3 +217,22 @@ def test_importing_and_numpy_need_no_framework():
         "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32", "bool"])
+def test_held_looks_at_a_variable(dtype):
+    variable = keras.Variable(values(dtype, (2, 3)), dtype=dtype, trainable=False)
+    have = held(variable)
+    assert have.dtype.name == dtype and not have.flags.writeable and np.shares_memory(have, held(variable))
+    variable.assign(keras.ops.zeros_like(variable))
+    np.testing.assert_array_equal(have, values(dtype, (2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (100,), (3, 40, 70), (33, 65), (70, 40, 3, 3)])
+def test_owned_is_a_copy_in_one_piece(shape):
+    x = np.random.default_rng(0).normal(size=shape)
+    for view in (x, x.T):
+        have = owned(view)
+        np.testing.assert_array_equal(have, view)
+        assert have.flags.c_contiguous and have.flags.writeable and not np.shares_memory(have, x)
+        assert have.ctypes.data % ALIGNMENT == 0 or not have.size

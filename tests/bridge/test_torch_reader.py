@@ -197,3 +197,15 @@ def test_run_gives_every_tensor():
     program = torch_reader.export(module, (X,))
     graph, seen = torch_reader.read(module, (X,), program=program), torch_reader.run(program, [X])
     assert all(seen[n.outputs[0].name].shape[1:] == n.outputs[0].shape[1:] for n in graph.nodes)
+
+
+def test_nothing_is_computed():
+    """Neither for the export nor to try another batch."""
+    real = []
+
+    def function(m, x):
+        real.append(not isinstance(x, torch._subclasses.FakeTensor))
+        return m.c(x)
+
+    bridge.to_keras(module_of(function, c=conv()), (X,))
+    assert real and not any(real)

@@ -282,3 +282,33 @@ def test_the_scaled_sum_of_inception_resnet(check, scale):
     kinds = {type(y).__name__ for y in again.operations} - {"InputLayer", "Conv2D"}
     assert kinds == ({"Multiply", "Add"} if scale != 1 else {"Add"})
     assert bridge.verify(model, module).passed
+
+
+@pytest.mark.parametrize(
+    "join, count",
+    [
+        (lambda x, c: ops.add(x, c), 1),
+        (lambda x, c: ops.add(c, x), 1),
+        (lambda x, c: layers.Add()([c, layers.BatchNormalization()(c), x]), 2),
+        (lambda x, c: ops.add(c, layers.ReLU()(c)), 0),  # autograd needs what a ReLU returns
+        (lambda x, c: ops.add(c, c), 0),
+        (lambda x, c: ops.add(layers.Conv2D(3, 5)(x), x), 0),  # smaller: it is broadcast
+        (lambda x, c: ops.subtract(c, x), 0),
+    ],
+)
+def test_a_sum_takes_the_memory_of_what_nobody_reads_again(check, join, count):
+    """That of a sum, too; but of nothing that is read twice."""
+    x = keras.Input((5, 5, 3), name="x")
+    model = keras.Model(x, layers.ReLU()(join(x, layers.Conv2D(3, 3, padding="same")(x))))
+    check.both_ways(model)
+    module = bridge.to_torch(model)
+    assert inspect.getsource(type(module)).count(".add_(") == count
+    assert bridge.verify(model, module).passed
+
+
+def test_sums_of_tensors_from_outside_keep_their_memory():
+    """Their batches may differ, and then one is broadcast."""
+    inputs, tensors = images()
+    module = bridge.to_torch(keras.Model(inputs, layers.Add()(tensors)))
+    assert ".add_(" not in inspect.getsource(type(module))
+    assert module(torch.ones(1, 3, 5, 5), torch.ones(2, 3, 5, 5)).shape[0] == 2
