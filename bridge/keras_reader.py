@@ -165,7 +165,8 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
             keywords["training"] = training or bool(keywords.get("training"))
         operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
         outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
-        seen.update(zip(call.names(), map(np.asarray, outputs), strict=True))
+        arrays = [np.asarray(t.numpy()) for t in outputs]  # a bfloat16 without axes has no __array__
+        seen.update(zip(call.names(), arrays, strict=True))
         return outputs
 
     wanted = keras.tree.flatten(functional(model).inputs)

@@ -52,22 +52,24 @@ def write(graph: Graph) -> keras.Model:
     tensors = {v.name: keras.Input(batch_shape=v.shape, dtype=v.dtype, name=_name(v.name, taken)) for v in graph.inputs}
     inputs = [tensors[v.name] for v in graph.inputs]
     layers: dict[tuple, Any] = {}
+    ones: dict[str, Any] = {}
     owner = {v.name: v.name for v in graph.inputs}  # value -> the layer that made it, to name what has no name
     for node, calls, trainable in plans:
         x = [tensors[v.name] for v in node.inputs]
-        x = x[0] if len(x) == 1 else x
+        x = x[0] if len(x) == 1 else x or _one(inputs, node.outputs[0].dtype, ones, taken)
         for call in calls:
             call = _with_constants(call, node, graph)
-            key = _identity(node, call)
+            key, given = _identity(node, call), x[0] if call.first else x
             if key in layers:
-                x = layers[key](x)
-                continue
-            base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
-            layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
-            with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
-                x = layer(x)
-            if call.weights:
-                _assign(layer, node, graph, have)
+                made = layers[key](given)
+            else:
+                base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
+                layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
+                with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
+                    made = layer(given)
+                if call.weights:
+                    _assign(layer, node, graph, have)
+            x = [made, *x[1:]] if call.first else made
         owner |= dict.fromkeys([v.name for v in node.outputs], node.name or owner[node.inputs[0].name])
         tensors.update(zip([v.name for v in node.outputs], x if isinstance(x, (list, tuple)) else [x], strict=True))
     return keras.Model(
@@ -75,6 +77,15 @@ def write(graph: Graph) -> keras.Model:
         map_structure(lambda v: tensors[v.name], graph.outputs),
         name=_name(graph.name, set()),
     )
+
+
+def _one(inputs: list, dtype: str, ones: dict[str, Any], taken: set[str]):
+    """A one of shape (1, 1), for the layers that multiply it by their weight; it is made of the input's shape alone."""
+    if dtype not in ones:
+        total = keras.ops.sum(keras.ops.cast(inputs[0], dtype))
+        ones[dtype] = keras.ops.reshape(keras.ops.ones_like(total), (1, 1))
+        ones[dtype]._keras_history.operation.name = _name("one", taken)
+    return ones[dtype]
 
 
 def _identity(node: Node, call: KerasCall) -> tuple:

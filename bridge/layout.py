@@ -104,8 +104,9 @@ class Context:
             return rules.for_operator(node.operator).LAYOUT(node, inner)
 
         placement, turned = place(order), (*order[:1], *order[:0:-1])
-        takes = placement.inputs[0] == order
-        if takes and turned != order and place(turned).inputs[0] == turned:  # any: what becomes of it decides
+        at = node.inputs.index(value)
+        takes = placement.inputs[at] == order
+        if takes and turned != order and place(turned).inputs[at] == turned:  # any: what becomes of it decides
             return self.takers(node.outputs[0], placement.outputs[0]) > 0
         return takes
 

@@ -33,16 +33,19 @@ def simplify(graph: Graph) -> Graph:
             padding = absorbed[node.inputs[0].name]
             more = [p for i, p in enumerate(padding["pads"]) if i not in (0, node["axis"])]
             pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(node["pads"], more, strict=True))
-            node = replace(node, inputs=padding.inputs, attributes={**node.attributes, "pads": pads})
+            inputs = [*padding.inputs, *node.inputs[1:]]
+            node = replace(node, inputs=inputs, attributes={**node.attributes, "pads": pads})
         previous = made.get(node.inputs[0].name) if node.inputs else None
         merge = previous and getattr(rules.for_operator(previous.operator), "merge", None)
-        if merge and len(consumers[node.inputs[0].name]) == 1 and node.inputs[0].name not in leaving:
+        alone = merge and len(consumers[node.inputs[0].name]) == 1 and node.inputs[0].name not in leaving
+        if alone or (merge and previous.operator in getattr(rules.for_operator(previous.operator), "CONSTANTS", ())):
             merged = merge(previous, node)
             if merged:
-                del nodes[id(previous)]
+                if alone:
+                    del nodes[id(previous)]
                 node = merged
         nodes[id(node)] = made[node.outputs[0].name] = node
-    return replace(graph, nodes=list(nodes.values()))
+    return _without_idle(replace(graph, nodes=list(nodes.values())))
 
 
 def _without_identities(graph: Graph) -> Graph:
@@ -71,7 +74,8 @@ def _without_idle(graph: Graph) -> Graph:
 def _fits(padding: Node, reader: Node) -> bool:
     absorbs = getattr(rules.for_operator(reader.operator), "ABSORBS", {}).get(reader.operator)
     return (
-        absorbs == padding.attributes.get("value", "")  # none, where it repeats what is inside
+        reader.inputs[0] == padding.outputs[0]
+        and absorbs == padding.attributes.get("value", "")  # none, where it repeats what is inside
         and reader.attributes.get("pads", "same") != "same"
         and padding["pads"][0] == padding["pads"][reader["axis"]] == (0, 0)
         and all(a >= 0 and b >= 0 for a, b in padding["pads"])

@@ -16,12 +16,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bridge import rules
-from bridge.graph import BridgeError, Graph, Obstacle, Unsupported, Value, chain, map_structure
-from bridge.rules import TorchOperation
+from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
+from bridge.rules import TorchOperation, parameter
 from bridge.simplify import simplify
 from bridge.tensors import array
 
 CASTS = ("to", "_to_copy")  # ATen's
+PARTS = "parametrizations"  # the child of a layer by which torch.nn.utils.parametrize computes its weights
 
 
 def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
@@ -201,7 +202,6 @@ def read(
     held = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
     state: dict[str, tuple[str, np.ndarray, bool]] = {}
     known: dict[str, Value] = {}
-    derived: set[str] = set()
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles
     nodes = list(program.graph.nodes)
@@ -215,7 +215,8 @@ def read(
             if node.name in held:
                 tensor = tensors[held[node.name]]
                 trainable = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
-                state[node.name] = (first[id(tensor)], values(first[id(tensor)], tensor), trainable)
+                value = np.asarray(values(first[id(tensor)], tensor))
+                state[node.name] = (first[id(tensor)], value, trainable)
             else:
                 known[node.name] = _value(node)
                 graph.inputs.append(known[node.name])
@@ -232,16 +233,9 @@ def read(
         elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
             path, kind = _origin(node, paths)
             try:
-                call = _operation(item, path, known, derived, state, modules, paths, graph)
-                rule = rules.for_torch(call.target)
-                if rule is None:
-                    raise Unsupported(
-                        f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported"
-                    )
-                graph.nodes += chain(rule.read_torch(call), call.inputs, call.outputs)
+                graph.nodes += _nodes(item, path, known, state, modules, paths, graph)
             except Unsupported as e:
-                if not any(n.name in derived for n in node.all_input_nodes):  # else that is the reason
-                    obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
+                obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     obstacles += _tied_parts(graph.parameters)
     if obstacles and refuse:
         obstacles = list(dict.fromkeys(obstacles))
@@ -363,10 +357,37 @@ def _group(nodes, modules, paths):
             yield groups[key]
 
 
-def _operation(item, path, values, derived, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:
+def _nodes(item, path, values, state, modules, paths, graph) -> list[Node]:
+    """What a rule makes of an operator: with the weights that it holds or, where it cannot, with those that flow."""
+    call = _operation(item, path, values, state, modules, paths, graph)
+    rule = rules.for_torch(call.target)
+    if rule is None:
+        raise Unsupported(f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported")
+    weights = {n.name: n for n in item[-1].all_input_nodes if n.name in state} if len(item) == 1 else {}
+    before, refused = set(graph.parameters), None
+    if call.inputs or not weights:
+        try:
+            return chain(rule.read_torch(call), call.inputs, call.outputs)
+        except Unsupported as e:
+            if not weights:
+                raise
+            refused = e
+    for name in graph.parameters.keys() - before:
+        del graph.parameters[name]
+    flows = {name: _value(n) for name, n in weights.items()}
+    call = _operation(item, path, values | flows, state, modules, paths, graph)
+    try:
+        nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
+    except Unsupported as e:
+        raise refused or e from None
+    values |= flows
+    return [*(parameter.flowing(*state[n], v, call) for n, v in flows.items()), *nodes]
+
+
+def _operation(item, path, values, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:
     """Describe an ATen call, or the call of a known module, as plain data.
 
-    `derived` names what weights alone give; `wrapper` is the path of a known module whose inner layer is asked for.
+    `wrapper` is the path of a known module whose inner layer is asked for.
     """
     last = item[-1]
     stack = [p for _, p, _ in _stack(last, paths) if p in modules and p != wrapper]
@@ -389,20 +410,22 @@ def _operation(item, path, values, derived, state, modules, paths, graph, wrappe
     if whole is None:
         if not isinstance(last.target, torch._ops.OpOverload):
             raise Unsupported(f"there is no rule for {last.target}")
-        _check_in_place(last)
+        _check_in_place(last, state)
         schema = [a.name for a in last.target._schema.arguments]
         defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
         given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
         inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
-        if all(v.name in derived for v in inputs):
-            derived.add(last.name)
         name = last.target._schema.name.removeprefix("aten::")
         alone = f"{name} computes something from weights or constants alone"
         if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
             raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
-        if not inputs:
+        if not inputs and not any(n.name in state for n in last.all_input_nodes):
             raise Unsupported(alone, "store the result as a parameter or buffer")
-        held = {k: state[x.name] for k, x in given.items() if isinstance(x, torch.fx.Node) and x.name in state}
+        held = {
+            k: state[x.name]
+            for k, x in given.items()
+            if isinstance(x, torch.fx.Node) and x.name in state and x.name not in values
+        }
         arguments = {k: plain(x) for k, x in given.items()}
         target = name.rstrip("_")
     else:
@@ -410,18 +433,17 @@ def _operation(item, path, values, derived, state, modules, paths, graph, wrappe
         inside = set(item)
         read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
         inputs = [values[x.name] for x in read if x.name in values]
-        if all(v.name in derived for v in inputs):
-            derived.add(last.name)
         prefix = f"{path}." if path else ""
         held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
         module = modules[path]
         arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
         arguments |= {"class": target}
         if target in getattr(rules.for_torch(target), "WRAPPERS", ()):
-            arguments["layer"] = _operation(item, last_path, values, derived, state, modules, paths, graph, path)
+            arguments["layer"] = _operation(item, last_path, values, state, modules, paths, graph, path)
             held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}
     wraps = isinstance(arguments.get("layer"), TorchOperation)
-    owner = path if wraps or (_owns(path, last, modules) and (held or not _holds(modules[path]))) else ""
+    serves = held or isinstance(arguments.get("weight"), Value)  # of a layer, even where it is computed
+    owner = path if wraps or (_owns(path, last, modules) and (serves or not _holds(modules[path]))) else ""
     return TorchOperation(owner, target, arguments, inputs, outputs, held, graph.parameters)
 
 
@@ -442,13 +464,16 @@ def _aliases(node, kind: str) -> bool:
     )
 
 
-def _check_in_place(node) -> None:
+def _check_in_place(node, state) -> None:
     """Refuse a change in place that is seen through another view of the same memory later: the graph has no memory."""
     if not _aliases(node, "write"):
         return
     root = node.args[0]
     while _aliases(root, "view") or _aliases(root, "write"):
         root = root.args[0]
+    if root.name in state:
+        reason = f"{node.target._schema.name.removeprefix('aten::')} changes a weight or buffer in place"
+        raise Unsupported(reason, "use the operation that is not in place, or leave it out in eval mode")
     memory = [root]
     for m in memory:
         memory += [
@@ -464,7 +489,7 @@ def _check_in_place(node) -> None:
 
 def _owns(path, node, modules) -> bool:
     """A node goes by a module's name where that module has no children: it is a layer."""
-    return bool(path) and path in modules and not list(modules[path].children())
+    return bool(path) and path in modules and not {name for name, _ in modules[path].named_children()} - {PARTS}
 
 
 def _holds(module) -> bool:

@@ -17,6 +17,7 @@ and, where they apply,
     BUFFERS       other weights that no one trains, which torch holds in buffers
     IDLE          weights of its Keras layer that it does not compute with
     RANDOM        entries of the Keras configuration that make two calls on the same input differ, unless they are 0
+    CONSTANTS     operators that make the same whatever they read, so that each of their readers may take them in
     COMMUTATIVE   operators whose inputs may change places without changing a bit of the result
     EXACT         True: with the attribute `exact`, torch's side is a helper that trains as Keras does
     MIXED         True: in torch its weights may be of another dtype than its input, as under a mixed policy
@@ -106,7 +107,8 @@ class KerasCall:
 
     `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`. `suffix` names
     what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name;
-    `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern from its axes).
+    `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern from its axes). With
+    `first` it takes the node's first input alone, and what comes next the others as they are.
     """
 
     layer: str
@@ -116,6 +118,7 @@ class KerasCall:
     constants: dict[str, tuple[str, str]] = field(default_factory=dict)
     leading: tuple = ()
     trailing: tuple = ()
+    first: bool = False
 
 
 @dataclass

@@ -5,11 +5,14 @@ variance, n/(n-1) of Keras' biased one, into the running variance; a helper does
 A frozen Keras layer works with its moving statistics in training too; torch needs a helper for that.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from bridge.graph import Node, Unsupported
 from bridge.layout import channels
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, parameter
+from bridge.rules.reduction import reduction
 
 OPERATORS = ("batch_norm",)
 KERAS = ("BatchNormalization",)
@@ -100,11 +103,9 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if call.arguments.get("training") is True and call.arguments.get("running_mean") is None:
+        return _of_the_batch(call)
     weights = call.weights(WEIGHTS)
-    if "moving_mean" not in weights:
-        raise Unsupported(
-            "track_running_stats=False: it normalises by the batch at inference too", "track the statistics"
-        )
     if call.arguments.get("training") is True and call.target not in HELPERS:  # it was exported in eval mode
         raise Unsupported("it normalises by the batch at inference too", "use its running statistics in eval mode")
     if not call["momentum"]:  # torch.export shows None as 0
@@ -124,6 +125,33 @@ def read_torch(call: TorchOperation) -> list[Node]:
             call.path,
         )
     ]
+
+
+def _of_the_batch(call: TorchOperation) -> list[Node]:
+    """What has no running statistics, as arithmetic: weight standardisation is often written so."""
+    x, made = call.inputs[0], call.outputs[0]
+    weight, bias = call["weight"], call["bias"]
+    if isinstance(weight, str) or isinstance(bias, str):
+        raise Unsupported("its weights do not flow", "let them flow")  # the reader does so
+    gone = [a for a in range(x.rank) if a != 1]
+    small = tuple(1 if a in gone else n for a, n in enumerate(x.shape))
+    names = ("mean", "centered", "variance", "stable", "inverse", "normalised")
+    mean, centered, variance, stable, inverse, normalised = (replace(made, name=f"{made.name}:{n}") for n in names)
+    mean, variance, stable, inverse = (replace(v, shape=small, symbols=()) for v in (mean, variance, stable, inverse))
+    nodes = [
+        replace(reduction("mean", gone, x.rank, True, ""), inputs=[x], outputs=[mean]),
+        Node("subtract", inputs=[x, mean], outputs=[centered]),
+        replace(reduction("var", gone, x.rank, True, ""), inputs=[x], outputs=[variance]),
+        Node("add", {"number": call["eps"]}, inputs=[variance], outputs=[stable]),
+        Node("elementwise", {"function": "rsqrt"}, inputs=[stable], outputs=[inverse]),
+        Node("multiply", inputs=[centered, inverse], outputs=[normalised]),
+    ]
+    if weight is not None:
+        aligned = parameter.along(1, weight, made)
+        scaled = Node("multiply", inputs=[normalised, *aligned.outputs], outputs=[made])
+        nodes += [aligned, scaled]
+    nodes[-1].name = call.path
+    return parameter.with_bias(nodes, 1, bias, made)
 
 
 def write_torch(node: Node) -> TorchCall:

@@ -13,7 +13,8 @@ whichever layer or module it was read, as TensorFlow takes a hundred times as lo
 
 from dataclasses import replace
 
-from bridge.graph import Node, Unsupported
+from bridge import rules
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, literal, single
 
@@ -169,6 +170,8 @@ def scaled(kernel, scale):
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if isinstance(call.arguments.get("weight"), Value):
+        return rules.for_operator("computed_kernel").read_torch(call)
     x, rank = call.inputs[0], next(int(c) for c in call.target if c.isdigit())
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")

@@ -4,9 +4,9 @@ Keras and torch both work on the last axis, of a tensor of any rank. Where the l
 first, the same layer is a convolution with a kernel of one cell.
 """
 
-from bridge.graph import Node
+from bridge.graph import Node, Value
 from bridge.layout import Context, Placement, Rows, channel_order, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, einsum, parameter
 
 OPERATORS = ("dense",)
 KERAS = ("Dense",)
@@ -64,6 +64,9 @@ def scaled(kernel, scale):
 
 def read_torch(call: TorchOperation) -> list[Node]:
     rank = call.inputs[0].rank
+    if isinstance(call.arguments.get("weight"), Value):
+        node = einsum.node("...i,oi->...o", [call["input"], call["weight"]], call.outputs, call.path)
+        return parameter.with_bias([node], rank - 1, call["bias"], call.outputs[0])
     axis = 1 if call.target in HELPERS else rank - 1
     weights = call.weights(_table(axis, rank))
     channels, units = call.parameters[weights["kernel"]].value.shape

@@ -37,7 +37,7 @@ TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes
 
 
-def _join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
+def join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
     """Nodes that join tensors and numbers from the left to the right; those of lower rank get new axes at `at`."""
     inputs, nodes = list(inputs), []
     rank = max(v.rank for v in inputs if isinstance(v, Value))
@@ -95,7 +95,7 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
                 "make it a number, or a layer that holds the weight",
             )
     if isinstance(left, Value) and isinstance(right, Value):
-        return _join(operator, [left, right], name, outputs)
+        return join(operator, [left, right], name, outputs)
     tensor, number = (left, right) if isinstance(left, Value) else (right, left)
     if operator in ("maximum", "minimum"):
         return [replace(elementwise.bound(operator, number, name), inputs=[tensor])]
@@ -105,13 +105,13 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
         negative = replace(right, name=f"{outputs[0].name}:0", shape=right.shape)
         return [
             Node("multiply", {"number": -1}, inputs=[right], outputs=[negative]),
-            *_join("add", [negative, left], name, outputs),
+            *join("add", [negative, left], name, outputs),
         ]
     if operator == "divide" and isinstance(right, Value):  # as torch.export has it
         inverse = replace(outputs[0], name=f"{outputs[0].name}:0")
         reciprocal = Node("elementwise", {"function": "reciprocal"}, inputs=[right], outputs=[inverse])
         return [reciprocal, *_arithmetic("multiply", inverse, left, name, outputs)]
-    return _join(
+    return join(
         *(("add", [tensor, -number]) if operator == "subtract" else (operator, [tensor, number])), name, outputs
     )
 
@@ -141,14 +141,14 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         scaled = replace(second, name=f"{layer.outputs[0].name}:0")
         nodes = _arithmetic("multiply", second, layer.config["scale"], "", [scaled])
         nodes[-1].outputs = [scaled]
-        return [*nodes, *_join("add", [first, scaled], layer.path, layer.outputs)]
+        return [*nodes, *join("add", [first, scaled], layer.path, layer.outputs)]
     if len(layer.inputs) == 1:
         return _same(layer.inputs[0], layer.path)
     if kind != "Average":
-        return _join(LAYERS[kind], layer.inputs, layer.path, layer.outputs, at=1)
+        return join(LAYERS[kind], layer.inputs, layer.path, layer.outputs, at=1)
     total = replace(layer.outputs[0], name=f"{layer.outputs[0].name}:0")
     mean = Node("divide", {"number": len(layer.inputs)}, name=layer.path, inputs=[total], outputs=layer.outputs)
-    return [*_join("add", layer.inputs, "", [total], at=1), mean]
+    return [*join("add", layer.inputs, "", [total], at=1), mean]
 
 
 def write_keras(node: Node) -> list[KerasCall]:

@@ -12,7 +12,7 @@ OPERATORS = ("permute",)
 KERAS = ("Permute", "ops.Transpose")
 SWAPS = {"transpose": ("dim0", "dim1"), "swapdims": ("dim0", "dim1"), "swapaxes": ("axis0", "axis1")}
 SAME = ("alias", "clone", "contiguous")  # the same values with the axes where they were
-TORCH = ("permute", "movedim", "moveaxis", "mT", *SAME, *SWAPS)
+TORCH = ("permute", "movedim", "moveaxis", "mT", "t", *SAME, *SWAPS)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -50,7 +50,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
         axes = [a for a in axes if a not in moves.values()]
         for target in sorted(moves):
             axes.insert(target, moves[target])
-    elif call.target not in SAME:
+    elif call.target not in SAME and rank > 1:
         a, b = (call[k] % rank for k in SWAPS[call.target]) if call.target in SWAPS else (rank - 2, rank - 1)
         axes[a], axes[b] = axes[b], axes[a]
     return [Node("permute", {"permutation": tuple(axes)}, name=call.path)]

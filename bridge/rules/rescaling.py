@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, Rows, anything, boundary_order, fixed
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, parameter
 
 # function -> (function of keras.ops, torch expression)
 FUNCTIONS = {
@@ -119,8 +119,6 @@ def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperat
             f"with an array of {array.value.dtype} it makes {source.outputs[0].dtype} of a tensor of {x.dtype}",
             f"give the array the dtype {x.dtype}",
         )
-    if array.trained and array.value.size == 1:
-        raise Unsupported("it is a single number that is trained", "give it one for each channel, or make it a buffer")
     if isinstance(source, KerasLayer):
         along = run_along(shape, x, "last")
         held = array.value.squeeze().astype(x.dtype)
@@ -131,6 +129,8 @@ def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperat
         parameters = source.weights(table)
         name = name or source.path or source.state[array.held][0]
         held = source.parameters[source.state[array.held][0]].value
+    if array.trained and (function != "multiply" or tuple(x.shape[a] for a in along) != held.shape or not along):
+        raise Unsupported(f"{function} with a trained array of shape {shape}", "let it flow")  # the reader does so
     attributes = {"function": function, "along": along, "shape": held.shape}
     return Node("arithmetic", attributes, parameters, name or source.path, [x])
 
@@ -139,13 +139,15 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name == "Rescaling":
         return _rescaling(layer)
     x = layer.inputs[0]
+    if layer.class_name == "EinsumDense" and parameter.is_outer(layer.config["equation"]):
+        return parameter.outer(layer)
     along = (layer.rank - 1,) if layer.class_name == "LayerScale" else _equation(layer)
     role, held = next(iter(layer.weights.items()))
-    parameter = layer.parameters[held]
-    if parameter.value.shape != tuple(x.shape[a] for a in along):
-        raise Unsupported(f"its {role} of shape {parameter.value.shape} is broadcast", "give it the input's sizes")
-    attributes = {"function": "multiply", "along": along, "shape": parameter.value.shape}
-    return [Node("arithmetic", attributes, {"kernel" if parameter.trainable else "constant": held}, layer.path)]
+    weight = layer.parameters[held]
+    if weight.value.shape != tuple(x.shape[a] for a in along):
+        raise Unsupported(f"its {role} of shape {weight.value.shape} is broadcast", "give it the input's sizes")
+    attributes = {"function": "multiply", "along": along, "shape": weight.value.shape}
+    return [Node("arithmetic", attributes, {"kernel" if weight.trainable else "constant": held}, layer.path)]
 
 
 def _equation(layer: KerasLayer) -> tuple[int, ...]:
@@ -193,12 +195,6 @@ def write_keras(node: Node) -> list[KerasCall]:
     if "constant" in node.parameters:
         function = FUNCTIONS[node["function"]][0]
         return [KerasCall(f"ops.{function}", constants={"x2": ("constant", pattern(along, rank))})]
-    if node["function"] != "multiply" or tuple(node.inputs[0].shape[a] for a in along) != node["shape"]:
-        raise Unsupported(
-            f"{node['function']} with a trained array of shape {node['shape']}",
-            "Keras has a layer for such a product of the input's sizes alone: train it in a convolution or Dense, or "
-            "freeze it with requires_grad_(False)",
-        )
     letters = "abcdefghij"[:rank]
     equation = f"{letters},{''.join(letters[a] for a in along)}->{letters}"
     shape = tuple(node.inputs[0].shape[1:])

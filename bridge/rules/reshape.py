@@ -7,7 +7,8 @@ first. All axes but the batch in one is Flatten, which has a rule of its own.
 """
 
 import re
-from itertools import groupby
+from dataclasses import replace
+from itertools import combinations, groupby, pairwise, permutations
 
 from bridge.graph import Node, Unsupported
 from bridge.layout import Context, Placement, fixed
@@ -31,14 +32,58 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     made = _numbered([len(sizes) for _, sizes in blocks])  # of the output
     placed = sorted((i for i, a in enumerate(axes) if a), key=lambda i: order.index(axes[i][0]))
     order = tuple(a for i in placed for a in axes[i])
-    new = [i for i, a in enumerate(axes) if not a]
-    # new axes stand together, where the most readers would have them; else where the framework has no channels
-    ways = [[*placed[:at], *new, *placed[at:]] for at in range(len(placed) + 1)] if new else [placed]
-    ways = ways[::-1] if context.target == "first" else [*ways[1:], ways[0]]
-    placed = max(ways, key=lambda way: context.takers(node.outputs[0], tuple(a for i in way for a in made[i])))
-    out = tuple(a for i in placed for a in made[i])
-    shape = [x.shape[a] for a in order]
-    return Placement([order], [out], {"blocks": plain([blocks[i] for i in placed], shape)})
+    if {NEW, DROP} & set(blocks):
+        found = _places(blocks, placed, axes, made, x.shape, context.target)
+    else:
+        shape = [x.shape[a] for a in order]
+        found = {tuple(a for i in placed for a in made[i]): plain([blocks[i] for i in placed], shape)}
+    out = max(found, key=lambda out: context.takers(node.outputs[0], out))
+    return Placement([order], [out], {"blocks": found[out]})
+
+
+def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, ...], tuple[Block, ...]]:
+    """Every order of the result that differs in the places of its axes of size 1, and the blocks that make it.
+
+    As no number moves with such an axis, any that the input has may be any of those that the result has. The first ones
+    have them together: where the framework has no channels, if no reader wants them elsewhere.
+    """
+    ones = [i for i, b in enumerate(blocks) if b in (NEW, DROP) or (b == KEEP and shape[axes[i][0]] == 1)]
+    large, given = [i for i in placed if i not in ones], [0]  # given: how many the input has between those
+    for i in placed:
+        given = [*given[:-1], given[-1] + 1] if i in ones else [*given, 0]
+    single = [a for i in ones for a in made[i]]
+    total = len(large) + len(single)
+
+    def preference(places):
+        together = not places or places[-1] - places[0] < len(places)
+        start = places[0] if places else 0
+        return not together, -start if target == "first" else (start - 1) % (total + 1)
+
+    found = {}
+    for places in sorted(combinations(range(total), len(single)), key=preference):
+        rest = iter(large)
+        way = [None if at in places else next(rest) for at in range(total)]
+        ends = [-1, *(at for at, i in enumerate(way) if i is not None), total]
+        written: list[Block] = []
+        for have, want, i in zip(given, [b - a - 1 for a, b in pairwise(ends)], [*large, None], strict=True):
+            written += [KEEP] * min(have, want) + [NEW] * (want - have) + [DROP] * (have - want)
+            written += [] if i is None else [blocks[i]]
+        for turned in permutations(single):
+            numbers = iter(turned)
+            out = tuple(a for i in way for a in ([next(numbers)] if i is None else made[i]))
+            found[out] = tuple(written)
+    return found
+
+
+def merge(node: Node, reader: Node) -> Node | None:
+    """Axes of size 1 that come and go one after the other, do so at once."""
+    source, target = node.inputs[0].shape, reader.outputs[0].shape
+    if reader.operator != "reshape" or None in (*source, *target):
+        return None
+    blocks = find_blocks(source, target)
+    if not {KEEP} < set(blocks) <= {KEEP, NEW, DROP}:
+        return None
+    return replace(reader, inputs=node.inputs, attributes={"blocks": plain(list(blocks), source)})
 
 
 def _numbered(counts: list[int]) -> list[list[int]]:
@@ -187,7 +232,9 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    return nodes(call.inputs[0].symbols, call.outputs[0].symbols, call.path)
+    x = call["self"]
+    first, *rest = nodes(x.symbols, call.outputs[0].symbols, call.path)
+    return [replace(first, inputs=[x]), *rest]
 
 
 def write_torch(node: Node) -> TorchCall:

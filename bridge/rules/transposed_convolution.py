@@ -14,7 +14,7 @@ would give the same numbers until the first training step.
 
 from dataclasses import replace
 
-from bridge.graph import Node, Unsupported, chain
+from bridge.graph import Node, Unsupported, Value, chain
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, literal, single
 from bridge.rules import slice as slices
@@ -125,6 +125,11 @@ def scaled(kernel, scale):
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if isinstance(call["weight"], Value):
+        raise Unsupported(
+            "its weight is computed, and keras.ops.conv_transpose does not run in a functional model of Keras 3.15",
+            "keep the weight as a parameter, as torch.nn.utils.parametrize.remove_parametrizations makes it",
+        )
     x, rank = call.inputs[0], int(call.target[-2])
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")

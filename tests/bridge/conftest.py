@@ -211,7 +211,8 @@ def from_torch(module, *tensors):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in module.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5)
+            fan = p[0].numel() if p.ndim else 1
+            p.copy_(torch.randn(p.shape, generator=generator) / max(1, fan) ** 0.5)
     module, tensors = module.eval().double(), tuple(t.double() for t in tensors)
     model = bridge.to_keras(module, tensors)
     results = keras.tree.flatten(module(*(t.clone() for t in tensors)))

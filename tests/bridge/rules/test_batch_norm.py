@@ -185,7 +185,6 @@ def trained_and_still():
             lambda: torch.nn.BatchNorm2d(4, momentum=None),
             "momentum=None, the cumulative average, or 0; give the module a momentum",
         ),
-        (lambda: torch.nn.BatchNorm2d(4, track_running_stats=False), "track the statistics"),
         (half_frozen, "freeze all of the module's parameters or none"),
     ],
 )
@@ -218,3 +217,11 @@ def test_exact_training(check, shape, scale):
     again = bridge.to_keras(bridge.to_torch(model, exact_training=True), (tensor,))
     assert isinstance(again.get_layer("norm"), layers.BatchNormalization)
     torch.compile(module, backend="eager", fullgraph=True)(tensor)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_statistics_of_the_batch_in_inference_too(check, affine):
+    """They are arithmetic, as Keras has no such layer."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, 1e-3, None, affine, False))
+    model = check.from_torch(module, torch.randn(3, 3, 7, 6))
+    assert bridge.verify(model, module).passed

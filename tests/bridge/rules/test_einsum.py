@@ -95,14 +95,3 @@ def test_what_is_refused():
     x = keras.Input((5, 5), name="x")
     with pytest.raises(bridge.BridgeError, match="takes a diagonal; take the diagonal before"):
         bridge.to_torch(keras.Model(x, ops.einsum("bii,bii->b", x, x)))
-
-    class Matrix(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.randn(4, 3))
-
-        def forward(self, x):
-            return torch.matmul(x, self.w)
-
-    with pytest.raises(bridge.BridgeError, match="by a constant or a weight; hold the matrix in a Dense or Linear"):
-        bridge.to_keras(Matrix(), (torch.randn(2, 4),))

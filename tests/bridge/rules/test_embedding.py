@@ -158,7 +158,7 @@ def test_refusals_from_keras():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"max_norm": 1.0}, "e (Embedding): detach computes something from weights or constants alone"),
+        ({"max_norm": 1.0}, "e (Embedding): embedding_renorm_ changes a weight or buffer in place"),
         ({"scale_grad_by_freq": True}, "scale_grad_by_freq=True, which changes the gradient; leave it out"),
         ({"sparse": True}, "sparse=True, which changes the gradient; leave it out"),
     ],
@@ -174,7 +174,9 @@ def test_a_table_tied_to_a_dense_layer():
     module = Text()
     module.fc = torch.nn.Linear(4, 7, bias=False)
     module.fc.weight = module.e.weight
-    with pytest.raises(bridge.BridgeError, match="shared by operators that want its axes in different orders"):
+    with pytest.raises(
+        bridge.BridgeError, match="its weight e.weight is also another layer's, and Keras shares whole layers only"
+    ):
         bridge.to_keras(module, (torch.randint(0, 7, (2, 5)),))
 
 

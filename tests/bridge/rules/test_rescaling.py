@@ -319,31 +319,6 @@ def test_refusals_from_keras(make, text):
     assert text in str(e.value)
 
 
-@pytest.mark.parametrize(
-    "function, shape, text",
-    [
-        (lambda m, x: x + m.w, (4,), "add with a trained array of shape (4,); Keras has a layer for such a product of"),
-        (lambda m, x: x * m.w, (1,), "it is a single number that is trained; give it one for each channel"),
-        (lambda m, x: x[:, :1] * m.w, (4,), "multiply with a trained array of shape (4,)"),
-        (lambda m, x: x * m.w, (2, 4), "runs along the batch"),
-        (lambda m, x: x * m.w, (1, 1, 4), "an array of shape (1, 1, 4) with a tensor of shape (2, 4)"),
-        (lambda m, x: m.w / x, (4,), "it divides an array by a tensor"),
-    ],
-)
-def test_refusals_from_torch(function, shape, text):
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.from_numpy(numbers(*shape)))
-
-        def forward(self, x):
-            return function(self, x)
-
-    with pytest.raises(bridge.BridgeError) as e:
-        bridge.to_keras(Module(), (torch.randn(2, 4),), [set()])
-    assert text in str(e.value)
-
-
 def test_both_readers_say_the_same():
     """Height, width and channel run along (2, 3, 1) where the channels are first."""
     model = between(4, lambda x: x * numbers(5, 1, 3))

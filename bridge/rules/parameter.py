@@ -1,0 +1,150 @@
+"""A weight as a tensor that flows: `self.weight - self.weight.mean()`, a class token, a position embedding.
+
+torch computes with a parameter as with any tensor. Keras trains the weights of layers alone, and the layer that gives
+its own as a tensor is EinsumDense: "ab,cde->acde" multiplies it by a one, which changes no number. The one is made of
+the model's input, as Keras records what is computed from inputs alone; `bridge.keras_writer` makes it once.
+
+What comes in is held as it was read. Where it becomes the kernel of a convolution it is held with the axes of one.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import Context, Placement, anything, boundary_order, fixed, identity
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
+from bridge.rules.reshape import KEEP, NEW, plain
+
+OPERATORS = ("parameter", "ones", "outer")
+KERAS = ("ops.OnesLike",)  # `rescaling` reads EinsumDense and hands over the outer products
+TORCH = ("ones_like",)
+CONSTANTS = ("ones",)
+PATTERN, NUMBER = "... -> ...", "1 ->"  # a single number has one axis in Keras
+LETTERS = "cdefghijkl"
+
+
+def kernel_order(rank: int, source: str, target: str) -> tuple[int, ...]:
+    """The order of a convolution's kernel: (..., i, o) in Keras, (o, i, ...) in torch."""
+    if source == target:
+        return identity(rank)
+    return (*range(2, rank), 1, 0) if source == "first" else (rank - 1, rank - 2, *range(rank - 2))
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    if node.operator == "ones":
+        return anything(node, context)
+    if node.operator == "outer":
+        return fixed(node, context)
+    made, source, target = node.outputs[0], context.source, context.target
+    orders = [boundary_order(made, source, target)]
+    if made.rank > 2 and _is_kernel(made, context):
+        orders = [kernel_order(made.rank, source, target)]
+    elif made.rank > 2 and source != target:  # or an image without a batch
+        axis = 0 if source == "first" else made.rank - 1
+        others = tuple(a for a in range(made.rank) if a != axis)
+        orders.append((*others, axis) if axis == 0 else (axis, *others))
+    order = max(orders, key=lambda order: context.takers(made, order))
+    return Placement([], [order], weights={"kernel": order} if order else {})
+
+
+def _is_kernel(value: Value, context: Context) -> bool:
+    """Tell whether a value becomes the kernel of a convolution, or a part of it, at whatever distance."""
+    return any(
+        reader.inputs[1].name == value.name
+        if reader.operator == "computed_kernel"
+        else any(_is_kernel(made, context) for made in reader.outputs)
+        for reader in context.consumers.get(value.name, [])
+    )
+
+
+def merge(node: Node, reader: Node) -> Node | None:
+    """One number after the other: ones of one cell stay so, times a weight they are the weight, less an axis of one."""
+    made = reader.outputs[0]
+    if node.operator == "ones" and reader.operator == "reshape" and set(made.shape) <= {1}:
+        return replace(node, outputs=reader.outputs)
+    if node.operator == "ones" and reader.operator == "outer" and set(node.outputs[0].shape) == {1}:
+        return replace(reader, inputs=[])
+    if node.operator == "outer" and not node.inputs and reader.operator in ("reshape", "flatten"):
+        shape = (1, *(made.shape or (1,)))
+        return replace(node, operator="parameter", outputs=reader.outputs) if shape == node.outputs[0].shape else None
+    return None
+
+
+def is_outer(equation: str) -> bool:
+    """Tell whether an equation of EinsumDense sums over all but the first axis and multiplies each by the kernel."""
+    left, _, made = equation.replace(" ", "").partition("->")
+    x, _, kernel = left.partition(",")
+    return not set(x) & set(kernel) and "." not in equation and made == x[:1] + kernel
+
+
+def outer(layer: KerasLayer) -> list[Node]:
+    """The node of such an EinsumDense."""
+    if layer.config["bias_axes"] or layer.config["activation"] not in (None, "linear"):
+        raise Unsupported("it has a bias or an activation", "make them layers of their own")
+    return [Node("outer", {}, layer.weights, layer.path)]
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    return [_ones(layer)]
+
+
+def _ones(source: KerasLayer | TorchOperation) -> Node:
+    x, made = source.inputs[0], source.outputs[0]
+    if made.dtype != x.dtype:
+        raise Unsupported(f"it makes {made.dtype} of {x.dtype}", "cast the tensor first")
+    return Node("ones", {}, name=source.path)
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    if node.operator == "ones":
+        return [KerasCall("ops.ones_like")]
+    shape = node.outputs[0].shape or (1,)
+    letters = LETTERS[: len(shape)]
+    if len(letters) < len(shape):
+        raise Unsupported(f"a weight of rank {len(shape)}", f"give it {len(LETTERS)} axes at the most")
+    config = {"equation": f"ab,{letters}->a{letters}", "output_shape": shape}
+    squeeze = {"axis": 0 if node.outputs[0].shape else None}
+    return [KerasCall("EinsumDense", config, weights=True), KerasCall("ops.squeeze", squeeze, "_value")]
+
+
+def flowing(name: str, array: np.ndarray, trainable: bool, value: Value, call: TorchOperation) -> Node:
+    """The node for a weight or buffer of torch that a rule does not hold."""
+    source = replace(call, state={"": (name, array, trainable)}, arguments={})
+    parameters = source.weights({"kernel": ("", PATTERN if array.ndim else NUMBER)})
+    return Node("parameter", {}, parameters, name, outputs=[value])
+
+
+def along(axis: int, weight: Value, made: Value) -> Node:
+    """The node that gives a weight of one axis new ones, so that it runs along an axis of the tensor `made`."""
+    shape = tuple(weight.shape[0] if a == axis else 1 for a in range(made.rank))
+    aligned = replace(weight, name=f"{made.name}:{weight.name}", shape=shape, symbols=())
+    blocks = plain([KEEP if a == axis else NEW for a in range(made.rank)], weight.shape)
+    return Node("reshape", {"blocks": blocks}, inputs=[weight], outputs=[aligned])
+
+
+def with_bias(nodes: list[Node], axis: int, bias: Value | None, made: Value) -> list[Node]:
+    """Add a bias that flows to what the last node makes, which is to make `made`."""
+    if bias is None:
+        return [*nodes[:-1], replace(nodes[-1], outputs=[made])]
+    if not isinstance(bias, Value):
+        raise Unsupported("its weight is computed and its bias is not", "let both flow")  # the reader does so
+    before, aligned = replace(made, name=f"{made.name}:unbiased"), along(axis, bias, made)
+    added = Node("add", inputs=[before, *aligned.outputs], outputs=[made])
+    return [*nodes[:-1], replace(nodes[-1], outputs=[before]), aligned, added]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    return [_ones(call)]
+
+
+def write_torch(node: Node) -> TorchCall:
+    if node.operator == "ones":
+        return TorchCall("torch.ones_like({0})")
+    if node.operator == "outer":
+        if not node.inputs:
+            raise Unsupported("its value is its weight with one axis more", "drop that by keras.ops.squeeze(x, 0)")
+        raise Unsupported("it multiplies sums of its input by all of its weight", "use a Dense layer")
+    shape = node.outputs[0].shape
+    pattern = PATTERN if shape else NUMBER
+    return TorchCall("{self}", f"nn.Parameter({call_source('torch.empty', *shape or [()])})", {"kernel": ("", pattern)})

@@ -1,0 +1,159 @@
+"""Weights that no layer holds and that flow as tensors: they are trained on both sides."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import bridge
+
+layers, ops = keras.layers, keras.ops
+IMAGE = torch.randn(2, 6, 7, 5, generator=torch.Generator().manual_seed(0))
+ROWS = IMAGE[:, :, 0, 0]
+
+
+class Module(nn.Module):
+    """A function of an input and of parameters of these shapes."""
+
+    def __init__(self, function, buffers=False, **shapes):
+        super().__init__()
+        self.function = function
+        for name, shape in shapes.items():
+            if isinstance(shape, nn.Module):
+                self.add_module(name, shape)
+            elif buffers:
+                self.register_buffer(name, torch.rand(shape, generator=torch.Generator().manual_seed(1)))
+            else:
+                self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def trained(model):
+    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+LOW_RANK = {"w": (4, 6), "a": (4, 2), "b": (2, 6), "c": (4,)}
+CASES = {
+    "bias": (lambda m, x: x + m.w, IMAGE, {"w": (6, 1, 1)}),
+    "bias of rows": (lambda m, x: x + m.w, ROWS, {"w": (6,)}),
+    "number": (lambda m, x: x * m.w, IMAGE, {"w": ()}),
+    "number of one axis": (lambda m, x: x * m.w, IMAGE, {"w": (1,)}),
+    "broadcast": (lambda m, x: x[:, :1] * m.w, IMAGE, {"w": (6, 1, 1)}),
+    "dividend": (lambda m, x: m.w / (2 + x * x), IMAGE, {"w": (6, 7, 5)}),
+    "position embedding": (lambda m, x: m.c(x) + m.w, IMAGE, {"w": (1, 4, 5, 3), "c": nn.Conv2d(6, 4, 3)}),
+    "view": (lambda m, x: x * m.g[:, None, None] + m.b.view(1, -1, 1, 1), IMAGE, {"g": (6,), "b": (6,)}),
+    "skip": (lambda m, x: x + m.a * m.c(x), IMAGE, {"a": (), "c": nn.Conv2d(6, 6, 3, padding=1)}),
+    "matrix": (lambda m, x: x @ m.w + m.b, IMAGE, {"w": (5, 3), "b": (3,)}),
+    "einsum": (lambda m, x: torch.einsum("bchw,cd->bdhw", x, m.w), IMAGE, {"w": (6, 3)}),
+    "maximum": (lambda m, x: torch.maximum(x, m.w), IMAGE, {"w": (6, 1, 1)}),
+    "product of weights": (lambda m, x: F.linear(x, m.a @ m.b), ROWS, {"a": (4, 2), "b": (2, 6)}),
+    "low rank": (lambda m, x: F.linear(x, m.w + m.a @ m.b, m.c), ROWS, LOW_RANK),
+    "transposed": (lambda m, x: F.linear(x, m.w.t()), ROWS, {"w": (6, 4)}),
+    "parts": (lambda m, x: x * m.w[:, :6] + m.w[:, 6:], ROWS, {"w": (1, 12)}),
+    "concatenated": (lambda m, x: x * torch.cat([m.a, m.b], 1), ROWS, {"a": (1, 2), "b": (1, 4)}),
+    "read twice": (lambda m, x: (x + m.w) * m.w, IMAGE, {"w": (6, 1, 1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_of_torch(check, name):
+    function, x, shapes = CASES[name]
+    module = Module(function, **shapes)
+    model = check.from_torch(module, x)
+    assert trained(model) == sum(p.numel() for p in module.parameters())
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert bridge.verify(model, bridge.to_torch(model)).passed
+
+
+def test_gradients_reach_them(check):
+    """Both sides take the same step."""
+    module = Module(CASES["low rank"][0], **CASES["low rank"][2])
+    model = check.from_torch(module, ROWS)
+    y = torch.ones(2, 4, dtype=torch.float64)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    (module(ROWS.double()) - y).pow(2).mean().backward()
+    optimizer.step()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.train_on_batch(ROWS.double().numpy(), y.numpy())
+    have = {v.path.split("/")[0]: v.numpy() for v in model.trainable_variables}
+    for name, p in module.named_parameters():
+        np.testing.assert_allclose(have[name], p.detach(), rtol=1e-6)
+
+
+def test_frozen_ones_and_buffers_stay(check):
+    frozen = Module(CASES["bias"][0], w=(6, 1, 1)).requires_grad_(False)
+    for module in (frozen, Module(CASES["matrix"][0], buffers=True, w=(5, 3), b=(3,))):
+        model = check.from_torch(module, IMAGE)
+        assert not model.trainable_weights and bridge.verify(model, module).passed
+
+
+def test_a_change_is_seen(check):
+    """Of the weight alone, in the graph."""
+    module = Module(CASES["bias"][0], w=(6, 1, 1))
+    model = check.from_torch(module, IMAGE)
+    module.w.data[2] += 1e-6
+    report = bridge.verify(model, module)
+    assert not report.passed and "w" in str(report)
+
+
+def test_it_is_a_keras_model(check, tmp_path):
+    """Saved, loaded, any batch, none included, whole numbers for its input."""
+    module = Module(lambda m, x: m.e(x) + m.p, e=nn.Embedding(9, 4), p=(1, 5, 4))
+    tokens = torch.randint(0, 9, (3, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        module.p.uniform_()
+    model = bridge.to_keras(module.eval(), (tokens,))
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(again(tokens.numpy()), module(tokens).detach(), rtol=1e-6)
+    assert again(np.zeros((0, 5), "int64")).shape == (0, 5, 4)
+    assert {type(y).__name__ for y in model.layers} >= {"Embedding", "EinsumDense"}
+
+
+@pytest.mark.parametrize("policy", ["float64", "bfloat16", "mixed_bfloat16"])
+def test_dtypes(check, policy):
+    x = keras.Input((5, 4), name="x", dtype="float64" if policy == "float64" else "float32")
+    one = ops.reshape(ops.ones_like(ops.sum(ops.cast(x, "bfloat16" if "16" in policy else "float64"))), (1, 1))
+    y = layers.Dense(4, dtype=policy, name="d")(x)
+    weight = layers.EinsumDense("ab,cd->acd", (5, 4), dtype=policy, name="w")(one)
+    model = check.randomise(keras.Model(x, ops.add(y, ops.squeeze(weight, 0))))
+    module = bridge.to_torch(model)
+    assert module.w.dtype == getattr(torch, "float32" if "mixed" in policy else policy)
+    assert bridge.verify(model, module).passed
+
+
+def test_an_einsum_dense_of_something_else_is_refused():
+    x = keras.Input((5,), name="x")
+    model = keras.Model(x, layers.EinsumDense("ab,cd->acd", (5, 4), name="w")(x))
+    with pytest.raises(bridge.BridgeError, match="w .outer.: it multiplies sums of its input by all of its weight"):
+        bridge.to_torch(model)
+
+
+def test_ones_of_a_tensor(check):
+    x = keras.Input((5, 5, 3), name="x")
+    y = layers.Conv2D(3, 3, padding="same")(x)
+    check.both_ways(keras.Model(x, y + ops.ones_like(y)))
+    with pytest.raises(bridge.BridgeError, match="it makes int32 of float32; cast the tensor first"):
+        bridge.to_torch(keras.Model(x, ops.cast(ops.ones_like(x, "int32"), "float32") + y))
+
+
+@pytest.mark.parametrize(
+    "function, shapes, text",
+    [
+        (lambda m, x: F.prelu(x, m.w.abs()), {"w": (6,)}, "its weight is computed by the module, not stored"),
+        (lambda m, x: F.conv_transpose2d(x, m.w * 2), {"w": (6, 4, 3, 3)}, "conv_transpose does not run"),
+        (lambda m, x: x + m.w.mul_(2), {"w": (6, 1, 1)}, "changes a weight or buffer in place"),
+        (lambda m, x: x + torch.sort(m.w)[0], {"w": (6, 1, 1)}, "there is no rule for the operator sort"),
+        (lambda m, x: x + torch.randn(5), {}, "randn is random, in inference too"),
+    ],
+)  # fmt: skip
+def test_refusals(function, shapes, text):
+    module = Module(function, buffers=True, **shapes).eval()
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(module, (IMAGE,))
+    assert text in str(e.value)
