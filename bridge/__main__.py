@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
+from bridge import progress
 from bridge.files import FULL, writing
 from bridge.graph import BridgeError
+from bridge.progress import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -154,9 +156,10 @@ def _table(columns: list[str], rows) -> None:
 
     from bridge.inspect import show_table
 
+    progress.hide()
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(Text(_shown(cell)) for cell in row))  # Text: names are never read as markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: names are never read as markup
     show_table(table)
 
 
@@ -164,6 +167,8 @@ def _begin(imports: list[str]) -> None:
     """Import TensorFlow without its start-up lines, then the user's own modules."""
     from bridge import _quiet, sources
 
+    progress.show()
+    progress.log.info("importing the frameworks")
     _quiet.import_tensorflow()
     sources.import_modules(imports)
 
@@ -295,14 +300,10 @@ def _check_page(path: Path) -> None:
         raise BridgeError(f"--html {path}: {why}. Accepted: a file, new or old, in a folder that is there")
 
 
-def _shown(text) -> str:
-    """Text for a terminal: names come from files, and what moves its cursor or is no text is shown by its code."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text))
-
-
 def _finish(report, output) -> None:
+    progress.hide()
     if report is not None:
-        print(_shown(report))
+        print(printable(report))
     if output is not None:
         print(f"wrote {output}")
     raise typer.Exit(1 if report is not None and not report.passed else 0)
@@ -313,13 +314,16 @@ def main() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the oracle; whatever Keras is set to elsewhere
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app(prog_name="bridge")
+        try:
+            app(prog_name="bridge")
+        finally:
+            progress.hide()
     except SystemExit as e:
         if e.code == 128 + signal.SIGINT:  # typer's own code, without a word
             print("interrupted", file=sys.stderr)
         raise
     except (BridgeError, OSError) as e:
-        print(f"error: {_shown(e)}", file=sys.stderr)
+        print(f"error: {printable(e)}", file=sys.stderr)
         full = isinstance(e, OSError) and e.errno in FULL
         raise SystemExit(3 if full else getattr(e, "exit_code", 2)) from None
     except MemoryError:

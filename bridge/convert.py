@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from bridge import layout, rules
+from bridge.progress import log
 
 
 def to_torch(model, exact_training: bool = False):
@@ -29,6 +30,7 @@ def source(model, exact_training: bool = False):
     """Write a Keras model as torch source; see `bridge.torch_writer.TorchSource`."""
     from bridge import keras_reader, torch_writer
 
+    log.info("%s: converting it to torch", model.name)
     graph = layout.convert(keras_reader.read(model), "first")
     if exact_training:
         graph.nodes = [
@@ -56,4 +58,5 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
     """
     from bridge import keras_writer, torch_reader
 
+    log.info("%s: converting it to Keras", type(module).__name__)
     return keras_writer.write(layout.convert(torch_reader.read(module, example_inputs, dynamic), "last"))

@@ -17,6 +17,7 @@ import torch
 
 from bridge import keras_reader
 from bridge.graph import flatten
+from bridge.progress import log
 from bridge.report import STEPS
 from bridge.twin import Twin
 
@@ -56,6 +57,7 @@ def train_keras(
     for smaller in SMALLER[dtype]:
         twin, optimizer, losses = Twin(dtype, deterministic=True), None, []
         while len(losses) < STEPS:
+            log.info("%s: step %d of %d in Keras", model.name, len(losses) + 1, STEPS)
             with tf.GradientTape() as tape:
                 outputs = flatten(keras_reader.run(model, arrays, twin, training=True)[0])
                 pairs = zip(outputs, wanted, strict=True)
@@ -88,7 +90,8 @@ def train_torch(network: torch.nn.Module, given: Callable[[], tuple], wanted: li
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer, losses = torch.optim.SGD(trained, step, momentum=MOMENTUM), []
-    for _ in range(STEPS):
+    for i in range(STEPS):
+        log.info("%s: step %d of %d in torch", type(network).__name__, i + 1, STEPS)
         optimizer.zero_grad()
         outputs = flatten(network(*given()))
         loss = sum(

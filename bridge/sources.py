@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.graph import BridgeError
+from bridge.progress import log
 
 ACCEPTED = "Accepted: a .keras, .h5, .json or .pt2 file, a folder of `bridge to-torch`, or module:function"
 FUNCTION = "Accepted: module:function, a function without arguments that returns a keras.Model or a torch.nn.Module"
@@ -75,6 +76,7 @@ def load(source: str, trust: bool = False, weights: list[str] | None = None, bar
     Raises:
         BridgeError: There is no such thing, or it is damaged, or it is none of the above.
     """
+    log.info("loading %s", source)
     if source.endswith(".json"):
         return load_json(source, _take(weights, True), bare)
     if is_function(source):

@@ -24,6 +24,7 @@ from bridge import keras_reader, layout, lockstep, rules, torch_reader
 from bridge.align import Pair, align, differences
 from bridge.explain import explain
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
+from bridge.progress import log
 from bridge.report import Layer, Report
 from bridge.tensors import tensor
 from bridge.twin import Twin
@@ -108,6 +109,7 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     report = case.report
     for note in graph.notes:
         report.note_once(note)
+    log.info("%s: reading the torch module", model.name)
     try:
         case.program = torch_reader.export(module, tensors, dynamic)
         second = layout.convert(torch_reader.read(module, tensors, dynamic, program=case.program), "first")
@@ -115,6 +117,7 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     except BridgeError as e:
         report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
         return report
+    log.info("%s: comparing settings and weights", model.name)
     case.pairs, unmatched = align(first, second)
     for sentence in unmatched or _unused(module, case.pairs):
         report.fail("structure", sentence)
@@ -303,6 +306,7 @@ def _called(case: Case, graph: Graph) -> None:
 def _forward(case: Case, graph: Graph) -> None:
     """Compare every tensor of a forward pass in inference mode; `graph` is Keras' as it was read."""
     report = case.report
+    log.info("%s: every tensor of a forward pass in float32", case.model.name)
     try:
         _, case.values = keras_reader.run(case.model, case.arrays)
     except Exception as e:  # inputs of the user's own may fail in any layer
@@ -318,6 +322,7 @@ def _forward(case: Case, graph: Graph) -> None:
         changed = [n for n, x in case.values.items() if not _error(again[n], x) <= WALKED and np.isfinite(x).all()]
         if changed:
             report.fail("structure", f"{changed[0]} does not do in Keras what its configuration says")
+        log.info("%s: the same in float64", case.model.name)
         _, keras64 = keras_reader.run(case.model, case.arrays, Twin("float64"))
     except Exception as e:  # TensorFlow lacks a kernel, or a layer of the user's own fails in any way
         report.notes.append(f"float32 only: {_said(e)}")
@@ -424,6 +429,7 @@ def _rates(node: Node) -> list[float]:
 def _training(case: Case) -> None:
     """Compare one training step, Dropout set to 0: outputs, active Dropouts, gradients, new statistics."""
     report = case.report
+    log.info("%s: gradients and statistics of a step of training", case.model.name)
     try:
         twin, rng = Twin(case.dtype, deterministic=True), np.random.default_rng(1)
         with tf.GradientTape() as tape:

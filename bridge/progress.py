@@ -1,0 +1,48 @@
+"""What is being done, for people who wait: `bridge` logs each stage of its work, and its commands show the last one.
+
+In your own program: `logging.getLogger("bridge").setLevel("INFO")`, and a handler.
+"""
+
+import logging
+
+log = logging.getLogger("bridge")
+
+
+def printable(text) -> str:
+    """Text for a terminal: names come from files, and what moves its cursor or is no text is shown by its code."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text))
+
+
+class Shown(logging.Handler):
+    """The stage that was logged last, with a spinner, on the terminal to which errors go; nowhere if it is none."""
+
+    def __init__(self):
+        super().__init__()
+        from rich.console import Console
+
+        self.console = Console(stderr=True)
+        self.status = self.console.status("")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.console.is_terminal:
+            from rich.text import Text
+
+            self.status.update(Text(printable(record.getMessage())))  # Text: names are never read as markup
+            self.status.start()
+
+    def close(self) -> None:
+        self.status.stop()
+        super().close()
+
+
+def show() -> None:
+    """Show the stages from now on."""
+    log.setLevel(logging.INFO)
+    log.addHandler(Shown())
+
+
+def hide() -> None:
+    """Take what is shown away, before anything else is printed."""
+    for handler in [h for h in log.handlers if isinstance(h, Shown)]:
+        log.removeHandler(handler)
+        handler.close()
