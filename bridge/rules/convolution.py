@@ -175,7 +175,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
     x, rank = call.inputs[0], next(int(c) for c in call.target if c.isdigit())
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")
-    channels, groups = x.shape[1], call["groups"]
+    groups = call["groups"]
+    channels = call.state["weight"][1].shape[1] * groups  # where the image's are open, too
     strides, dilation = call.numbers("stride", rank), call.numbers("dilation", rank)
     depthwise = is_depthwise(channels, groups, strides, dilation)
     weights = call.weights(DEPTHWISE if depthwise else WEIGHTS, channels=channels)

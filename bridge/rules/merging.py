@@ -168,12 +168,23 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "neg":
         return _arithmetic("multiply", a["self"], -1, call.path, call.outputs)
     if a.get("alpha", 1) != 1:
-        raise Unsupported(f"alpha={a['alpha']}", "multiply the second tensor before")
+        return _scaled(call)
     if a.get("rounding_mode"):
         raise Unsupported(f"rounding_mode={a['rounding_mode']!r}", "divide without rounding")
     if call.target == "rsub":
         return _operands("subtract", a["other"], a["self"], call)
     return _operands(ATEN[call.target], a["self"], a["other"], call)
+
+
+def _scaled(call: TorchOperation) -> list[Node]:
+    """Nodes for a sum or difference whose second part, or for `rsub` the first, has a factor."""
+    a, other = call.arguments, call["self" if call.target == "rsub" else "other"]
+    if not isinstance(other, Value):
+        raise Unsupported(f"alpha={a['alpha']} with a number or a weight", "multiply it before")
+    part = replace(other, name=f"{call.outputs[0].name}:scaled", dtype=call.outputs[0].dtype)
+    factor = Node("multiply", {"number": a["alpha"]}, inputs=[other], outputs=[part])
+    options = a | {"alpha": 1, "self" if call.target == "rsub" else "other": part}
+    return [factor, *read_torch(replace(call, arguments=options))]
 
 
 def write_torch(node: Node) -> TorchCall:

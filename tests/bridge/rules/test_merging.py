@@ -250,7 +250,7 @@ def test_functions_put_new_axes_first(check):
 @pytest.mark.parametrize(
     "function, text",
     [
-        (lambda m, x: torch.add(x, x, alpha=2), "alpha=2; multiply the second tensor before"),
+        (lambda m, x: torch.add(x, 1.5, alpha=2), "alpha=2 with a number or a weight; multiply it before"),
         (lambda m, x: torch.div(x, 3, rounding_mode="floor"), "rounding_mode='floor'"),
         (lambda m, x: x + x.shape[0], "one of its operands is a constant"),
     ],
@@ -310,3 +310,26 @@ def test_sums_of_tensors_from_outside_keep_their_memory():
     module = bridge.to_torch(keras.Model(inputs, layers.Add()(tensors)))
     assert ".add_(" not in inspect.getsource(type(module))
     assert module(torch.ones(1, 3, 5, 5), torch.ones(2, 3, 5, 5)).shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: torch.add(x, y, alpha=2),
+        lambda x, y: torch.sub(x, y, alpha=-0.5),
+        lambda x, y: torch.rsub(x, y, alpha=3),
+        lambda x, y: x.clone().add_(y, alpha=0.1),
+    ],
+)
+def test_a_factor_of_the_second_part(check, function):
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            return function(x, self.c(x))
+
+    module = Module()
+    model = check.from_torch(module, torch.randn(2, 3, 5, 4))
+    assert bridge.verify(model, module).passed
