@@ -1,8 +1,10 @@
 """Whole models: keras.Model -> torch.nn.Module and back."""
 
+import contextlib
 from dataclasses import replace
 
 from bridge import layout, rules
+from bridge.graph import BridgeError
 from bridge.progress import log
 
 
@@ -59,4 +61,15 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
     from bridge import keras_writer, torch_reader
 
     log.info("%s: converting it to Keras", type(module).__name__)
-    return keras_writer.write(layout.convert(torch_reader.read(module, example_inputs, dynamic), "last"))
+    program = torch_reader.export(module, example_inputs, dynamic)
+
+    def convert(tied: bool):
+        graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied)
+        return keras_writer.write(layout.convert(graph, "last"))
+
+    try:
+        return convert(tied=False)
+    except BridgeError as e:
+        with contextlib.suppress(BridgeError):
+            return convert(tied=True)
+        raise e

@@ -99,7 +99,10 @@ class Context:
             return any(order in orders for orders in others) if others else self.takers(node.outputs[0], order) > 0
 
         def place(given: Order) -> Placement:
-            orders = [given if v == value else next(iter(self.written.get(v.name, {given: v}))) for v in node.inputs]
+            rest = {v.name: given if v.rank == len(given) else identity(v.rank) for v in node.inputs}  # not written yet
+            orders = [
+                given if v == value else next(iter(self.written.get(v.name, [rest[v.name]]))) for v in node.inputs
+            ]
             inner = replace(self, orders=orders, outside=[False] * len(orders))
             return rules.for_operator(node.operator).LAYOUT(node, inner)
 

@@ -166,6 +166,7 @@ def read(
     values: Callable[[str, torch.Tensor], np.ndarray] = lambda name, tensor: array(tensor),
     program=None,
     obstacles: list[Obstacle] | None = None,
+    tied: bool = False,
 ) -> Graph:
     """Read a module into a graph with channels first.
 
@@ -177,6 +178,8 @@ def read(
             default its value.
         program: The module's export, where there is one.
         obstacles: A list to fill with what cannot be carried, instead of raising.
+        tied: Let the weights flow that no layer of Keras could hold: those that are shared by operators which cannot be
+            one layer, and those that are frozen beside others that are trained.
 
     Returns:
         The graph; its parameters have the names of the state dict and Keras' axes.
@@ -209,7 +212,9 @@ def read(
     earliest = {id(m): path for path, m in reversed(modules.items())}
     paths = {path: earliest[id(m)] for path, m in modules.items()}  # a shared module goes by its first name
 
-    for item in _group(nodes, modules, paths):
+    groups = list(_group(nodes, modules, paths))
+    flowing = _tied(groups, {p: tensors[name] for p, name in held.items()}) if tied else set()
+    for item in groups:
         node = item[-1]
         if node.op == "placeholder":
             if node.name in held:
@@ -233,7 +238,7 @@ def read(
         elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
             path, kind = _origin(node, paths)
             try:
-                graph.nodes += _nodes(item, path, known, state, modules, paths, graph)
+                graph.nodes += _nodes(item, path, known, state, modules, paths, graph, flowing)
             except Unsupported as e:
                 obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     obstacles += _tied_parts(graph.parameters)
@@ -357,31 +362,49 @@ def _group(nodes, modules, paths):
             yield groups[key]
 
 
-def _nodes(item, path, values, state, modules, paths, graph) -> list[Node]:
-    """What a rule makes of an operator: with the weights that it holds or, where it cannot, with those that flow."""
+def _tied(groups, tensors: dict[str, torch.Tensor]) -> set[str]:
+    """The placeholders of weights that are read by operators of other kinds or beside others, or are partly frozen."""
+    uses: dict[int, set] = {}
+    partly: set[int] = set()
+    for item in groups:
+        read = {id(t): t for node in item for n in node.all_input_nodes if (t := tensors.get(n.name)) is not None}
+        for key in read:
+            uses.setdefault(key, set()).add((str(item[-1].target), *sorted(read)))
+        parameters = {key: t.requires_grad for key, t in read.items() if isinstance(t, torch.nn.Parameter)}
+        if len(set(parameters.values())) > 1:
+            partly |= {key for key in parameters if read[key].ndim == 1}  # a bias is easily added apart
+    return {name for name, t in tensors.items() if len(uses.get(id(t), ())) > 1 or id(t) in partly}
+
+
+def _nodes(item, path, values, state, modules, paths, graph, flowing=frozenset()) -> list[Node]:
+    """What a rule makes of an operator: with the weights that it holds or, where it cannot, with those that flow.
+
+    `flowing` names those that have to.
+    """
     call = _operation(item, path, values, state, modules, paths, graph)
     rule = rules.for_torch(call.target)
     if rule is None:
         raise Unsupported(f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported")
     weights = {n.name: n for n in item[-1].all_input_nodes if n.name in state} if len(item) == 1 else {}
-    before, refused = set(graph.parameters), None
-    if call.inputs or not weights:
+    forced = flowing & weights.keys()
+    attempts = [forced] if call.inputs or not weights else []
+    attempts += [set(weights)] if weights and set(weights) not in attempts else []
+    refused = None
+    for names in attempts:
+        before = set(graph.parameters)
+        flows = {n: _value(weights[n]) for n in weights if n in names and n not in values}
         try:
-            return chain(rule.read_torch(call), call.inputs, call.outputs)
+            call = _operation(item, path, values | flows, state, modules, paths, graph) if flows else call
+            nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
+            made = [parameter.flowing(*state[n], v, call) for n, v in flows.items()]
         except Unsupported as e:
-            if not weights:
-                raise
-            refused = e
-    for name in graph.parameters.keys() - before:
-        del graph.parameters[name]
-    flows = {name: _value(n) for name, n in weights.items()}
-    call = _operation(item, path, values | flows, state, modules, paths, graph)
-    try:
-        nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
-    except Unsupported as e:
-        raise refused or e from None
-    values |= flows
-    return [*(parameter.flowing(*state[n], v, call) for n, v in flows.items()), *nodes]
+            refused = refused or e
+            for name in graph.parameters.keys() - before:
+                del graph.parameters[name]
+            continue
+        values |= flows
+        return made + nodes
+    raise refused
 
 
 def _operation(item, path, values, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:

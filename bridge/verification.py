@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,7 @@ from bridge.explain import explain
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.progress import log
 from bridge.report import Layer, Report
-from bridge.tensors import tensor
+from bridge.tensors import array, tensor
 from bridge.twin import Twin
 
 FORWARD = 1e-9  # float64: of the largest value of the tensor
@@ -63,6 +64,7 @@ class Case:
     report: Report
     program: Any = None
     second: Graph | None = None  # the torch module's
+    tied: bool = False  # as it was read
     pairs: list[Pair] = field(default_factory=list)
     values: dict[str, np.ndarray] = field(default_factory=dict)  # every tensor of Keras' forward pass
     dtype: str = "float64"  # float32 where the model cannot be run in float64
@@ -72,6 +74,11 @@ class Case:
     def given(self) -> tuple[torch.Tensor, ...]:
         """Tensors of their own for a call of the module, which may change them in place."""
         return tuple(t.clone() for t in self.tensors)
+
+    def torch_side(self, values: Callable = lambda name, tensor: array(tensor)) -> Graph:
+        """The torch module's graph with these values in the place of its weights."""
+        graph = torch_reader.read(self.module, self.tensors, self.dynamic, values, self.program, tied=self.tied)
+        return layout.convert(graph, "first")
 
     def network(self) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
         """A copy of the module and its inputs in the dtype of the comparison."""
@@ -112,20 +119,17 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     log.info("%s: reading the torch module", model.name)
     try:
         case.program = torch_reader.export(module, tensors, dynamic)
-        second = layout.convert(torch_reader.read(module, tensors, dynamic, program=case.program), "first")
-        case.second = second
+        unmatched = _aligned(case)
     except BridgeError as e:
         report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
         return report
-    log.info("%s: comparing settings and weights", model.name)
-    case.pairs, unmatched = align(first, second)
     for sentence in unmatched or _unused(module, case.pairs):
         report.fail("structure", sentence)
-    for sentence in differences(case.pairs, first, second):
+    for sentence in differences(case.pairs, first, case.second):
         report.fail("settings", sentence)
     report.hashes = {
         "keras": _hash(first, [p.keras for p in case.pairs]),
-        "torch": _hash(second, [p.torch for p in case.pairs]),
+        "torch": _hash(case.second, [p.torch for p in case.pairs]),
     }
     _forward(case, graph)
     if any(isinstance(m, torch.export.UnflattenedModule) for m in module.modules()):
@@ -133,6 +137,29 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     elif not unmatched:
         _training(case)
     return report
+
+
+def _aligned(case: Case) -> list[str]:
+    """Read the torch module and align it, its weights held by layers or, if that does not fit, tied ones flowing.
+
+    Returns:
+        What has no counterpart.
+    """
+    log.info("%s: comparing settings and weights", case.model.name)
+    error, found = None, []
+    for tied in (False, True):
+        try:
+            second = replace(case, tied=tied).torch_side()
+        except BridgeError as e:
+            error = error or e
+            continue
+        found.append((tied, second, *align(case.first, second)))
+        if not found[-1][-1]:
+            break
+    if not found:
+        raise error
+    case.tied, case.second, case.pairs, unmatched = found[-1] if not found[-1][-1] else found[0]
+    return unmatched
 
 
 def assert_equivalent(model, module, inputs=None, layouts=None) -> None:
@@ -478,8 +505,7 @@ def _training(case: Case) -> None:
             return np.zeros(tensor.shape) if trained[name].grad is None else torch_reader.array(trained[name].grad)
         return torch_reader.array(held.get(name, tensor))
 
-    torch_side = torch_reader.read(case.module, case.tensors, case.dynamic, after, case.program)
-    torch_side = layout.convert(torch_side, "first")
+    torch_side = case.torch_side(after)
     _gradients(case, keras_side, torch_side)
     _statistics(case, keras_side, torch_side)
     if report.gradients and not report.failures:  # else the steps would only say it again
@@ -519,8 +545,7 @@ def _steps(case: Case, outputs: list[np.ndarray]) -> None:
             return np.zeros(tensor.shape)
         return torch_reader.array(after[name]).astype("float64") - torch_reader.array(before[name]).astype("float64")
 
-    torch_side = torch_reader.read(case.module, case.tensors, case.dynamic, moved_there, case.program)
-    torch_side = layout.convert(torch_side, "first")
+    torch_side = case.torch_side(moved_there)
     mine, theirs = (np.array(report.losses[k]) for k in ("keras", "torch"))
     limit = max(LOSSES, DECLARED * case.declared) if case.dtype == "float64" else STEPPED
     report.steps["losses"] = error = float(np.abs(mine - theirs).max() / max(np.abs(mine).max(), 1e-30))

@@ -58,6 +58,26 @@ def bridge() -> str:
     return f"{ratios(record)}\n\n{limits}"
 
 
+def networks() -> str:
+    """What tests/acceptance/bridge.py found of each network."""
+    record = newest("acceptance-bridge")
+    rows = [
+        [
+            name,
+            *(f"{r[k]:.0e}" if k in r else "" for k in ("float64", "float32", "own", "onnx")),
+            r["permutes"],
+            {None: "", True: "equal", False: "NOT equal"}[r.get("verify", {}).get("passed")],
+        ]
+        for name, r in record["results"].items()
+    ]
+    head = ["network", "float64", "float32", "float32 itself", "onnxruntime", "permutations", "`verify`"]
+    return (
+        f"{table(head, rows)}\n\nMeasured {record['date']} by `tests/acceptance/bridge.py` on pictures of "
+        f"{record['size']} x {record['size']}, with random weights and statistics under which the output depends on "
+        "the picture."
+    )
+
+
 def fit() -> str:
     """The ratio of benchmarks/training.py."""
     return ratios(newest("benchmarks-training"))
@@ -151,6 +171,7 @@ PARTS = {
     "benchmark": benchmark,
     "bridge": bridge,
     "fit": fit,
+    "networks": networks,
     "operators": operators,
     "resume": resume,
     "unet": unet,

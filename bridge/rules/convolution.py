@@ -16,7 +16,17 @@ from dataclasses import replace
 from bridge import rules
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, literal, single
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    activation,
+    call_source,
+    literal,
+    parameter,
+    single,
+)
 
 OPERATORS = ("convolution",)
 KERAS = ("Conv1D", "Conv2D", "Conv3D")
@@ -170,6 +180,8 @@ def scaled(kernel, scale):
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if isinstance(call.arguments.get("bias"), Value) and not isinstance(call["weight"], Value):
+        return parameter.of_layer(read_torch, call, 1)
     if isinstance(call.arguments.get("weight"), Value):
         return rules.for_operator("computed_kernel").read_torch(call)
     x, rank = call.inputs[0], next(int(c) for c in call.target if c.isdigit())

@@ -63,6 +63,8 @@ def scaled(kernel, scale):
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if isinstance(call.arguments.get("bias"), Value) and not isinstance(call["weight"], Value):
+        return parameter.of_layer(read_torch, call, -1)
     rank = call.inputs[0].rank
     if isinstance(call.arguments.get("weight"), Value):
         node = einsum.node("...i,oi->...o", [call["input"], call["weight"]], call.outputs, call.path)

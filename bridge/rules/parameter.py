@@ -7,6 +7,7 @@ the model's input, as Keras records what is computed from inputs alone; `bridge.
 What comes in is held as it was read. Where it becomes the kernel of a convolution it is held with the axes of one.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +133,14 @@ def with_bias(nodes: list[Node], axis: int, bias: Value | None, made: Value) -> 
     before, aligned = replace(made, name=f"{made.name}:unbiased"), along(axis, bias, made)
     added = Node("add", inputs=[before, *aligned.outputs], outputs=[made])
     return [*nodes[:-1], replace(nodes[-1], outputs=[before]), aligned, added]
+
+
+def of_layer(read: Callable[[TorchOperation], list[Node]], call: TorchOperation, axis: int) -> list[Node]:
+    """The nodes of a layer that holds its weight and whose bias flows, along this axis of what it makes."""
+    x, bias, made = call["input"], call["bias"], call.outputs[0]
+    first, *rest = read(replace(call, arguments=call.arguments | {"bias": None}, inputs=[x]))
+    nodes = [replace(first, inputs=first.inputs or [x]), *rest]
+    return with_bias(nodes, axis % made.rank, bias, made)
 
 
 def read_torch(call: TorchOperation) -> list[Node]:

@@ -16,7 +16,17 @@ from dataclasses import replace
 
 from bridge.graph import Node, Unsupported, Value, chain
 from bridge.layout import channels
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, literal, single
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    activation,
+    call_source,
+    literal,
+    parameter,
+    single,
+)
 from bridge.rules import slice as slices
 
 OPERATORS = ("transposed_convolution",)
@@ -125,6 +135,8 @@ def scaled(kernel, scale):
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
+    if isinstance(call.arguments.get("bias"), Value) and not isinstance(call["weight"], Value):
+        return parameter.of_layer(read_torch, call, 1)
     if isinstance(call["weight"], Value):
         raise Unsupported(
             "its weight is computed, and keras.ops.conv_transpose does not run in a functional model of Keras 3.15",

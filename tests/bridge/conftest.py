@@ -226,6 +226,26 @@ def from_torch(module, *tensors):
     return model
 
 
+def tied(module, x):
+    """Carry a torch module whose weights layers of Keras cannot hold, and see that they are trained as one."""
+    import torch
+
+    import bridge
+
+    generator = torch.Generator().manual_seed(0)
+    for p in module.parameters():
+        p.data.normal_(generator=generator)
+    module.eval()
+    model = bridge.to_keras(module, (x,))
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == sum(
+        p.numel() for p in module.parameters() if p.requires_grad
+    )
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert bridge.verify(model, bridge.to_torch(model)).passed
+    return model
+
+
 def _weights(model, ordered):
     """Every weight of a model; in an order of their own where layers may have moved."""
     arrays = [np.asarray(w) for w in model.weights]
@@ -256,6 +276,7 @@ def check():
         live_torch=live_torch,
         pictures=pictures,
         same_graph=same_graph,
+        tied=tied,
         randomise=randomise,
         relative=relative,
         to_first=to_first,

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import bridge
 from bridge import keras_writer
@@ -112,14 +113,29 @@ def test_a_shared_convolution_that_is_same_or_causal_at_one_of_its_calls(check, 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_single_tied_weight_is_refused(bias):
-    module = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5, bias=bias))
-    module[1].weight = module[0].weight
-    with pytest.raises(
-        bridge.BridgeError,
-        match=r"1 .dense.: its weight 0.weight is also another layer's.*use one module in both places",
-    ):
-        bridge.to_keras(module, (X,))
+def test_a_single_tied_weight(check, bias):
+    """It flows, as Keras shares whole layers only."""
+    module = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5, bias=bias))
+    module[2].weight = module[0].weight
+    check.tied(module, X)
+
+
+@pytest.mark.parametrize(
+    "function, parts",
+    [
+        (lambda m, x: F.linear(torch.relu(F.linear(x, m.w, m.b)), m.w.t()), {"w": (4, 5), "b": (4,)}),
+        (lambda m, x: F.conv2d(x, m.w) + F.conv2d(x, m.w - m.w.mean((2, 3), keepdim=True)), {"w": (4, 3, 3, 3)}),
+    ],
+)
+def test_weights_that_are_used_in_two_ways(check, function, parts):
+    check.tied(module_of(function, **{k: nn.Parameter(torch.empty(shape)) for k, shape in parts.items()}), X)
+
+
+def test_tied_tables_are_refused():
+    module = module_of(lambda m, x: m.l(m.e(x)), e=nn.Embedding(7, 4), l=nn.Linear(4, 7, bias=False))
+    module.l.weight = module.e.weight
+    with pytest.raises(bridge.BridgeError, match="its weight e.weight is also another layer's"):
+        bridge.to_keras(module, (torch.zeros(2, 3, dtype=torch.int64),))
 
 
 def test_freezing():
@@ -129,8 +145,17 @@ def test_freezing():
     assert [x.trainable for x in model.layers[1:]] == [False, True, True] and len(model.trainable_weights) == 2
 
 
-def test_partly_frozen_modules_are_all_listed():
-    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+def test_partly_frozen_modules(check):
+    """Their weights flow, as Keras trains a layer as a whole."""
+    module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh(), nn.Conv2d(3, 3, 1), nn.Tanh(), nn.Linear(5, 2))
+    module[0].bias.requires_grad_(False)
+    module[2].weight.requires_grad_(False)
+    model = check.tied(module, X)
+    assert [kinds(model).count(k) for k in ("Conv2D", "Dense", "EinsumDense")] == [2, 1, 2]
+
+
+def test_partly_frozen_normalisations_are_all_listed():
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.GroupNorm(1, 3))
     module[0].bias.requires_grad_(False)
     module[2].weight.requires_grad_(False)
     with pytest.raises(bridge.BridgeError) as e:
