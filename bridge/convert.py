@@ -32,7 +32,7 @@ def source(model, exact_training: bool = False):
     """Write a Keras model as torch source; see `bridge.torch_writer.TorchSource`."""
     from bridge import keras_reader, torch_writer
 
-    log.info("%s: converting it to torch", model.name)
+    log.info("%s: converting it to torch", getattr(model, "name", model))
     graph = layout.convert(keras_reader.read(model), "first")
     if exact_training:
         graph.nodes = [

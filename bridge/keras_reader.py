@@ -15,7 +15,7 @@ import numpy as np
 
 from bridge import rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
-from bridge.rules import KerasLayer
+from bridge.rules import KerasLayer, rescaling
 from bridge.simplify import simplify
 from bridge.tensors import held
 
@@ -270,6 +270,9 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
             )
     if is_layer:
         _check_dtypes(call, outputs)
+    if config.get("data_format") == "channels_first" and config.get("use_bias"):  # it is added by keras.ops.add
+        shape = outputs[0].shape
+        rescaling.refuse_biased(shape, (1, shape[1], *[1] * (len(shape) - 2)))
     flat = keras.tree.flatten(call.arguments)
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
     extra += [f"{k}={v}" for k, v in call.keywords.items() if v is not None and k != "training"]

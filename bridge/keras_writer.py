@@ -32,6 +32,7 @@ def write(graph: Graph) -> keras.Model:
     plans, obstacles = [], []
     for node in graph.nodes:
         try:
+            node = getattr(rules.for_operator(node.operator), "arranged", lambda node: node)(node)
             _policy(node, graph)
             plans.append((node, rules.for_operator(node.operator).write_keras(node), _trainable(node, graph)))
         except Unsupported as e:
@@ -80,11 +81,13 @@ def write(graph: Graph) -> keras.Model:
 
 
 def _one(inputs: list, dtype: str, ones: dict[str, Any], taken: set[str]):
-    """A one of shape (1, 1), for the layers that multiply it by their weight; it is made of the input's shape alone."""
+    """A one of shape (1, 1), for the layers that multiply it by their weight; its value depends on no input's."""
     if dtype not in ones:
-        total = keras.ops.sum(keras.ops.cast(inputs[0], dtype))
-        ones[dtype] = keras.ops.reshape(keras.ops.ones_like(total), (1, 1))
-        ones[dtype]._keras_history.operation.name = _name("one", taken)
+        x, ops = inputs[0], keras.ops
+        for step in (lambda x: ops.cast(x, dtype), ops.sum, ops.ones_like, lambda x: ops.reshape(x, (1, 1))):
+            x = step(x)
+            x._keras_history.operation.name = _name("one", taken)
+        ones[dtype] = x
     return ones[dtype]
 
 
@@ -183,6 +186,8 @@ def _with_constants(call: KerasCall, node: Node, graph: Graph) -> KerasCall:
         entry: rules.to_torch_axes(graph.parameters[node.parameters[role]].value, pattern)
         for entry, (role, pattern) in call.constants.items()
     }
+    first = arrays.pop("x1", None)  # given before the inputs
+    call = call if first is None else replace(call, leading=(first, *call.leading))
     return replace(call, config=call.config | arrays) if arrays else call
 
 

@@ -67,6 +67,8 @@ def train_keras(
             if not losses[-1] <= losses[0] and smaller != SMALLER[dtype][-1]:  # NaN, too
                 break
             variables = [twin.variables[id(v)] for v in model.trainable_variables]
+            for variable in variables:
+                variable.constraint = None  # of Keras' training, which the report names
             slopes = tape.gradient(loss, [v.value for v in variables], unconnected_gradients="zero")
             slopes = [tf.convert_to_tensor(g) for g in slopes]
             if optimizer is None:

@@ -19,30 +19,35 @@ class Shown(logging.Handler):
     def __init__(self):
         super().__init__()
         from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
 
-        self.console = Console(stderr=True)
-        self.status = self.console.status("")
+        self.console, self.level_before = Console(stderr=True), log.level
+        self.spinner = Spinner("dots")
+        # what a model of the user's own prints still goes where it should
+        self.live = Live(self.spinner, console=self.console, transient=True, redirect_stdout=False)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.console.is_terminal:
             from rich.text import Text
 
-            self.status.update(Text(printable(record.getMessage())))  # Text: names are never read as markup
-            self.status.start()
+            self.spinner.update(text=Text(printable(record.getMessage())))  # Text: names are never read as markup
+            self.live.start()
 
     def close(self) -> None:
-        self.status.stop()
+        self.live.stop()
         super().close()
 
 
 def show() -> None:
     """Show the stages from now on."""
-    log.setLevel(logging.INFO)
     log.addHandler(Shown())
+    log.setLevel(logging.INFO)
 
 
 def hide() -> None:
     """Take what is shown away, before anything else is printed."""
     for handler in [h for h in log.handlers if isinstance(h, Shown)]:
         log.removeHandler(handler)
+        log.setLevel(handler.level_before)
         handler.close()

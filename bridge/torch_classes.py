@@ -150,8 +150,11 @@ class Network:
             key = _identity(node, call.constructor)
             way = f"{access}{owner.find(key) or self._module(node, call, owner, key)}"
             if self._mixed(node, call):
-                self.helpers["in_dtype"] = None
-                expression = expression.replace("{self}(", f"in_dtype({way}, torch.{node.outputs[0].dtype}, ")
+                made = f"torch.{node.outputs[0].dtype}"
+                if "{self}(" in expression:
+                    self.helpers["in_dtype"] = None
+                    expression = expression.replace("{self}(", f"in_dtype({way}, {made}, ")
+                expression = expression.replace("{self}", f"{way}.to({made})")
             expression = expression.replace("{self}", way)
         return [Step(owner.local(node.name), node.inputs, node.outputs, expression)]
 
@@ -235,7 +238,7 @@ class Network:
 def _overwritable(graph: Graph) -> set[str]:
     """The values that their only reader may overwrite: neither autograd nor another call of its module needs them.
 
-    Where several tensors come from outside, their open sizes may differ, and what looks alike is broadcast.
+    A sum does so only where no open size can make it broadcast, and where torch.autocast gives both parts one dtype.
     """
     uses = Counter(v.name for node in graph.nodes for v in node.inputs) + Counter(
         v.name for v in flatten(graph.outputs)
@@ -247,10 +250,20 @@ def _overwritable(graph: Graph) -> set[str]:
         if getattr(rules.for_operator(n.operator), "OVERWRITABLE", False)
         for v in n.outputs
     }
+    lower: set[str] = set()
+    for n in graph.nodes:
+        kind = getattr(rules.for_operator(n.operator), "AUTOCAST", "")
+        if kind == "lower" or (kind and all(v.name in lower for v in n.inputs)):
+            lower.update(v.name for v in n.outputs)
+
+    def sums(n: Node) -> bool:
+        same_size = len(graph.inputs) == 1 and not any(None in v.shape[1:] for v in n.inputs)
+        return same_size and all(v.name in lower for v in n.inputs)
+
     return {
         v.name
         for n in graph.nodes
-        if names[n.name] <= 1 and (len(n.inputs) == 1 or len(graph.inputs) == 1)
+        if names[n.name] <= 1 and (len(n.inputs) == 1 or sums(n))
         for v in n.inputs
         if fresh.get(v.name) == n.scope and uses[v.name] == 1
     }

@@ -22,6 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import array
 
 CASTS = ("to", "_to_copy")  # ATen's
+ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 PARTS = "parametrizations"  # the child of a layer by which torch.nn.utils.parametrize computes its weights
 
 
@@ -40,6 +41,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     Raises:
         BridgeError: torch.export could not follow the module.
     """
+    _check_examples(example_inputs)
     dynamic = dynamic or [{0} if x.ndim else set() for x in example_inputs]
     if len(dynamic) != len(example_inputs):
         raise BridgeError(
@@ -51,7 +53,10 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         for x, axes in zip(example_inputs, dynamic, strict=True)
     )
     axes = shapes = tuple({a: torch.export.Dim.AUTO for a in axes} for axes in dynamic)
-    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    try:
+        kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    except ValueError as e:
+        raise BridgeError(f"{type(module).__name__} has no signature that torch.export could read: {e}") from e
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, x, *others)
         fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
         shapes = (*shapes[:fixed], shapes[fixed:])
@@ -80,6 +85,14 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             hook.remove()
         for m, flag in training.items():
             m.training = flag
+
+
+def _check_examples(example_inputs) -> None:
+    if not isinstance(example_inputs, tuple) or not all(isinstance(x, torch.Tensor) for x in example_inputs):
+        raise BridgeError(
+            "example_inputs must be a tuple of torch tensors, one for each argument of forward. "
+            f"Received: {type(example_inputs).__name__}"
+        )
 
 
 def passes(module: torch.nn.Module) -> str:
@@ -146,15 +159,16 @@ _normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
 class _AsRead(torch.overrides.TorchFunctionMode):
     """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
 
-    In eval mode Dropout returns its input itself, and torch.export then takes every later use of the input for a use
-    of the output: a skip connection around a Dropout would be read as one behind it.
+    In eval mode Dropout returns its input itself, as does a conversion that changes nothing, and torch.export then
+    takes every later use of the input for a use of the output: a skip connection around it would be read as behind it.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
             dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
             return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
-        if "dropout" in getattr(function, "__name__", "") and args and isinstance(args[0], torch.Tensor):
+        name = getattr(function, "__name__", "")
+        if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         return function(*args, **(kwargs or {}))
 
@@ -187,11 +201,7 @@ def read(
     Raises:
         BridgeError: Lists every operator that no rule can carry, by the path of its module.
     """
-    if not isinstance(example_inputs, tuple) or not all(isinstance(x, torch.Tensor) for x in example_inputs):
-        raise BridgeError(
-            "example_inputs must be a tuple of torch tensors, one for each argument of forward. "
-            f"Received: {type(example_inputs).__name__}"
-        )
+    _check_examples(example_inputs)
     program = program or export(module, example_inputs, dynamic)
     name = type(module).__name__
     if isinstance(module, torch.export.UnflattenedModule):  # it knows the class that was exported
@@ -233,7 +243,7 @@ def read(
                 path, kind = _origin(node, paths)
                 reason = f"its output {node.args[1]} is used, which no rule can carry"
                 obstacles.append(Obstacle(path or "forward", kind, reason, "use the first output alone"))
-        elif _casts_weight(node, state):  # it is the same weight, of which a layer computes with a copy
+        elif (node.target is torch.ops.aten.alias.default and node.args[0].name in state) or _casts_weight(node, state):
             state[node.name] = state[node.args[0].name]
         elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
             path, kind = _origin(node, paths)
@@ -252,6 +262,11 @@ def _casts_weight(node, state) -> bool:
     """Tell whether a node makes a floating weight a float of another size."""
     casts = node.op == "call_function" and "aten" in str(node.target) and node.target.__name__.split(".")[0] in CASTS
     if not casts or not isinstance(node.args[0], torch.fx.Node) or node.args[0].name not in state:
+        return False
+    source = node.args[0]
+    while source.target is torch.ops.aten.alias.default:
+        source = source.args[0]
+    if source.op != "placeholder":  # a copy that is rounded already
         return False
     return node.meta["val"].is_floating_point() and node.args[0].meta["val"].is_floating_point()
 
@@ -395,7 +410,7 @@ def _nodes(item, path, values, state, modules, paths, graph, flowing=frozenset()
         flows = {n: _value(weights[n]) for n in weights if n in names and n not in values}
         try:
             call = _operation(item, path, values | flows, state, modules, paths, graph) if flows else call
-            nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
+            nodes = _read(rule, call)
             made = [parameter.flowing(*state[n], v, call) for n, v in flows.items()]
         except Unsupported as e:
             refused = refused or e
@@ -405,6 +420,19 @@ def _nodes(item, path, values, state, modules, paths, graph, flowing=frozenset()
         values |= flows
         return made + nodes
     raise refused
+
+
+def _read(rule, call: TorchOperation) -> list[Node]:
+    """What a rule makes of an operator; a weight that it overlooks has to flow, or would be lost in silence."""
+    tensor = call.arguments.get("self", call.arguments.get("input"))
+    if call.state and isinstance(tensor, str) and "class" not in call.arguments and not hasattr(rule, "OPERANDS"):
+        raise Unsupported(f"{call.target} of a weight")
+    nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
+    used = {name.partition("[")[0] for node in nodes for name in node.parameters.values()}
+    lost = [name for name, array, trained in call.state.values() if name not in used and (array.size > 1 or trained)]
+    if lost and "class" not in call.arguments:
+        raise Unsupported(f"{call.target} of the weights {', '.join(lost)}")
+    return nodes
 
 
 def _operation(item, path, values, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:

@@ -132,6 +132,8 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
         "torch": _hash(case.second, [p.torch for p in case.pairs]),
     }
     _forward(case, graph)
+    if not report.failures:
+        _alone(case, graph)
     if any(isinstance(m, torch.export.UnflattenedModule) for m in module.modules()):
         report.notes.append("the torch module is an exported program, which holds inference alone: not trained")
     elif not unmatched:
@@ -216,7 +218,7 @@ def _inputs(model, graph: Graph, given) -> list[np.ndarray]:
                 "Pass smaller `inputs`, or convert without a comparison (--no-verify)"
             )
     for size in SIZES:
-        arrays = sample(graph, size)
+        arrays = sample(graph, size, _batch(graph))
         try:
             pairs = zip(arrays, graph.inputs, strict=True)
             keras_reader.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
@@ -226,6 +228,39 @@ def _inputs(model, graph: Graph, given) -> list[np.ndarray]:
     raise BridgeError(
         f"{model.name} takes none of the sizes {SIZES} in its open axes: pass `inputs`. The last try said: {error}"
     )
+
+
+def _batch(graph: Graph) -> int:
+    """A size of the batch by which Keras does not take what has a number for each example for a bias of an axis."""
+    sums = [
+        n.inputs[0].shape for n in graph.nodes if n.operator == "add" and len(n.inputs) == 2 and n.inputs[0].rank > 1
+    ]
+    taken = {n for shape in sums for n in (shape[1], shape[-1])}
+    return next(n for n in (BATCH, 2, *range(4, 99)) if n not in taken)
+
+
+def _alone(case: Case, graph: Graph) -> None:
+    """Compare the outputs for a batch of one, for which a module's Python may go another way."""
+    if any(v.shape[:1] != (None,) for v in graph.inputs):
+        return
+    outputs = flatten(keras_reader.run(case.model, [a[:1] for a in case.arrays])[0])
+    wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
+    try:
+        with torch.no_grad():
+            found = flatten(copy.deepcopy(case.module).eval()(*(t[:1] for t in case.given())))
+            have = [torch_reader.array(x) for x in found]
+    except Exception as e:  # as the user's own code fails
+        case.report.fail("forward", f"the torch module does not take a batch of one: {_said(e)}")
+        return
+    for value, mine, theirs in zip(flatten(case.first.outputs), wanted, have, strict=True):
+        if "float" in mine.dtype.name and mine.dtype != theirs.dtype:
+            name = value.source or value.name
+            case.report.fail("structure", f"the output {name} is {mine.dtype} in Keras and {theirs.dtype} in torch")
+    largest = max(float(np.abs(x.astype("float64")).max(initial=0)) for x in case.values.values())
+    errors = (_error(h, w, NOTHING * largest) for h, w in zip(have, wanted, strict=True))
+    error = max(errors, default=0.0)
+    if not error <= STEPPED:
+        case.report.fail("forward", f"with a batch of one the outputs differ by {error:.1e}: does `forward` ask?")
 
 
 def _check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:
@@ -390,7 +425,12 @@ def _forward(case: Case, graph: Graph) -> None:
     report.judge_layers(lambda name: _why(case, name, there))
     for value in flatten(case.first.outputs):
         x = _seen(case.values, value)
-        if x is not None and len(x) > 1 and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max():
+        if (
+            x is not None
+            and x.ndim
+            and len(x) > 1
+            and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max()
+        ):
             report.notes.append(f"the output {value.source} hardly depends on the input: that it agrees proves little")
 
 

@@ -24,11 +24,13 @@ and, where they apply,
     FUSES         True: its Keras layer has an `activation`
     OVERWRITABLE  True: in torch a ReLU or a sum may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
+    OPERANDS      True: a weight may stand for any of the tensors of its ATen operators
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
     CASTS         Keras classes that make floats of whole numbers
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
+    AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
     BELOW         function of a node whose input must be whole numbers below what it returns
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader

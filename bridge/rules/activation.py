@@ -121,6 +121,7 @@ ATEN = {f.call.split(".")[1] if f.call else f.module: name for name, f in FUNCTI
 ATEN |= {"relu6": "relu6", "log_sigmoid": "log_sigmoid", "clamp": "clip", "clip": "clip"}
 
 OPERATORS = ("activation",)
+AUTOCAST = "as given"
 KERAS = ("Activation", *LAYERS, *OPERATIONS)
 TORCH = tuple(ATEN)
 LAYOUT = anything

@@ -15,6 +15,7 @@ from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_
 from bridge.rules.reduction import reduction
 
 OPERATORS = ("batch_norm",)
+AUTOCAST = "as given"
 KERAS = ("BatchNormalization",)
 MIXED = True  # its weights may be of another dtype than its input
 LAYOUT = channels
@@ -129,7 +130,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
 
 def _of_the_batch(call: TorchOperation) -> list[Node]:
     """What has no running statistics, as arithmetic: weight standardisation is often written so."""
-    x, made = call.inputs[0], call.outputs[0]
+    x, made = call["input"], call.outputs[0]
     weight, bias = call["weight"], call["bias"]
     if isinstance(weight, str) or isinstance(bias, str):
         raise Unsupported("its weights do not flow", "let them flow")  # the reader does so

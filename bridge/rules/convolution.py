@@ -29,6 +29,7 @@ from bridge.rules import (
 )
 
 OPERATORS = ("convolution",)
+AUTOCAST = "lower"
 KERAS = ("Conv1D", "Conv2D", "Conv3D")
 LAYOUT = channels
 FUSES = True

@@ -9,6 +9,7 @@ from bridge.layout import Context, Placement, Rows, channel_order, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, einsum, parameter
 
 OPERATORS = ("dense",)
+AUTOCAST = "lower"
 KERAS = ("Dense",)
 FUSES = True
 OVERWRITABLE = True

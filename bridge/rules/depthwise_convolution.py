@@ -16,6 +16,7 @@ from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, activation, convolution
 
 OPERATORS = ("depthwise_convolution",)
+AUTOCAST = "lower"
 KERAS = ("DepthwiseConv1D", "DepthwiseConv2D")
 TORCH = ()
 LAYOUT = channels

@@ -13,7 +13,21 @@ from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_
 
 OPERATORS = ("group_norm",)
 KERAS = ("GroupNormalization",)
-TORCH = ("group_norm", "instance_norm")
+HELPERS = {
+    "UnscaledGroupNorm": '''
+        class UnscaledGroupNorm(nn.GroupNorm):
+            """Group normalisation with a bias and no weight, of which torch's own has no gradient on the CPU."""
+
+            def __init__(self, num_groups, num_channels, eps=1e-5):
+                super().__init__(num_groups, num_channels, eps)
+                self.register_parameter("weight", None)
+
+            def forward(self, x):
+                y = F.group_norm(x, self.num_groups, eps=self.eps)
+                return y + self.bias.view(-1, *[1] * (x.dim() - 2))
+        '''
+}
+TORCH = ("group_norm", "instance_norm", *HELPERS)
 MIXED = True  # its weights may be of another dtype than its input
 LAYOUT = channels
 OVERWRITABLE = True
@@ -51,7 +65,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
             "track_running_stats=True: it uses running statistics at inference and each example's own in training",
             "set track_running_stats=False, or use BatchNorm",
         )
-    groups = call["num_groups"] if call.target == "group_norm" else size
+    groups = size if call.target == "instance_norm" else call["num_groups"]
     return [_node(size, 1, groups, call["eps"], call.weights(WEIGHTS), call.path)]
 
 
@@ -74,5 +88,9 @@ def write_torch(node: Node) -> TorchCall:
         options["affine"] = False
     if missing == ["bias"]:
         options["bias"] = False
-    setup = ('{self}.register_parameter("weight", None)',) if missing == ["weight"] else ()
-    return TorchCall("{self}({0})", call_source(function, *arguments, **options), weights, setup=setup)
+    setup, helpers = (), ()
+    if missing == ["weight"] and instance:
+        setup = ('{self}.register_parameter("weight", None)',)
+    elif missing == ["weight"]:
+        function, helpers = "UnscaledGroupNorm", ("UnscaledGroupNorm",)
+    return TorchCall("{self}({0})", call_source(function, *arguments, **options), weights, {}, setup, helpers)

@@ -30,11 +30,25 @@ FUNCTIONS = {f"ops.{operator.title()}": operator for operator in ARITHMETIC} | {
 ATEN = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum"}
 
 OPERATORS = ("concatenate", *ARITHMETIC)
+AUTOCAST = "as given"
 COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 OVERWRITABLE = True
+OPERANDS = True
 KERAS = ("Concatenate", "CustomScaleLayer", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
 TORCH = ("cat", "rsub", "neg", *ATEN)
 LAYOUT = axes
+
+
+def arranged(node: Node) -> Node:
+    """The node with its operands in the order in which Keras adds them along the right axes."""
+    if node.operator != "add" or len(node.inputs) < 2:
+        return node
+    x, other = (v.shape for v in node.inputs)
+    return (
+        replace(node, inputs=node.inputs[::-1])
+        if rescaling.biased(x, other) and not rescaling.biased(other, x)
+        else node
+    )
 
 
 def join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
@@ -75,6 +89,8 @@ def _operands(operator: str, left, right, source: KerasLayer | TorchOperation) -
     if not any(isinstance(x, rescaling.Array) for x in (left, right)):
         return _arithmetic(operator, left, right, source.path, source.outputs)
     if isinstance(left, Value):
+        if operator == "add" and isinstance(source, KerasLayer):
+            rescaling.refuse_biased(left.shape, right.value.shape)
         return [rescaling.node(operator, left, right, source)]
     if operator == "divide":
         raise Unsupported("it divides an array by a tensor", "divide a tensor by an array, or by a tensor")
@@ -129,6 +145,14 @@ def _same(x: Value, name: str) -> list[Node]:
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
+    nodes = _read_keras(layer)
+    for node in nodes:
+        if node.operator == "add" and len(node.inputs) == 2:
+            rescaling.refuse_biased(*(v.shape for v in node.inputs))
+    return nodes
+
+
+def _read_keras(layer: KerasLayer) -> list[Node]:
     kind, a = layer.class_name, layer.arguments
     if kind in FUNCTIONS:
         return _operands(FUNCTIONS[kind], a["x1"], a["x2"], layer)

@@ -25,6 +25,10 @@ PARTS = {2: ("square", "sum", "sqrt"), 1: ("absolute", "sum", None), inf: ("abso
 def _norm(x: Value, order, axes, keepdims: bool, name: str, made: Value) -> list[Node]:
     """Nodes for a norm of vectors."""
     check_dtype(x.dtype)
+    if x.dtype in ("float16", "bfloat16"):
+        raise Unsupported(
+            f"of {x.dtype}, whose squares torch adds up in float32", "convert the tensor to float32 before"
+        )
     if order not in PARTS:
         raise Unsupported(f"the norm of order {order}", f"orders are {', '.join(map(str, PARTS))}")
     before, function, after = PARTS[order]

@@ -39,7 +39,9 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return fixed(node, context)
     made, source, target = node.outputs[0], context.source, context.target
     orders = [boundary_order(made, source, target)]
-    if made.rank > 2 and _is_kernel(made, context):
+    if node.attributes.get("pinned"):
+        orders = [identity(made.rank)]
+    elif made.rank > 2 and _is_kernel(made, context):
         orders = [kernel_order(made.rank, source, target)]
     elif made.rank > 2 and source != target:  # or an image without a batch
         axis = 0 if source == "first" else made.rank - 1
@@ -51,12 +53,17 @@ def LAYOUT(node: Node, context: Context) -> Placement:
 
 def _is_kernel(value: Value, context: Context) -> bool:
     """Tell whether a value becomes the kernel of a convolution, or a part of it, at whatever distance."""
-    return any(
-        reader.inputs[1].name == value.name
-        if reader.operator == "computed_kernel"
-        else any(_is_kernel(made, context) for made in reader.outputs)
-        for reader in context.consumers.get(value.name, [])
-    )
+    found, seen = [value.name], {value.name}
+    for name in found:
+        for reader in context.consumers.get(name, []):
+            if reader.operator == "computed_kernel":
+                if reader.inputs[1].name == name:
+                    return True
+                continue  # the image, with which the network goes on
+            more = [v.name for v in reader.outputs if v.name not in seen]
+            found += more
+            seen.update(more)
+    return False
 
 
 def merge(node: Node, reader: Node) -> Node | None:
@@ -112,6 +119,8 @@ def write_keras(node: Node) -> list[KerasCall]:
 def flowing(name: str, array: np.ndarray, trainable: bool, value: Value, call: TorchOperation) -> Node:
     """The node for a weight or buffer of torch that a rule does not hold."""
     source = replace(call, state={"": (name, array, trainable)}, arguments={})
+    if "float" not in array.dtype.name:
+        raise Unsupported(f"{name}, of {array.dtype.name}, is computed with", "make it a buffer of floats")
     parameters = source.weights({"kernel": ("", PATTERN if array.ndim else NUMBER)})
     return Node("parameter", {}, parameters, name, outputs=[value])
 

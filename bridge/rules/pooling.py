@@ -24,6 +24,7 @@ from bridge.rules.reduction import reduction
 
 WINDOWS = ("max_pooling", "average_pooling", "inside_average_pooling")
 OPERATORS = (*WINDOWS, "adaptive_pooling")
+AUTOCAST = "as given"
 KERAS = (
     *(
         f"{kind}{function}Pooling{n}D"

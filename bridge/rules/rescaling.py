@@ -89,6 +89,39 @@ def aligned(node: Node) -> tuple[int, ...]:
     return tuple(sizes.get(a, 1) for a in range(min(sizes, default=rank), rank))
 
 
+def biased(x, other, certain: bool = False) -> bool:
+    """Tell whether Keras on TensorFlow adds `other` to `x` along another axis than broadcasting says.
+
+    keras.ops.add takes what has one axis of more than one cell for a bias of the last axis or, where its size is not
+    that one's, of axis 1, whichever axis it has: an array of shape (H, 1, 1) where H is the number of channels.
+
+    Args:
+        x: The shape of the first operand.
+        other: The shape of the second.
+        certain: Only by sizes that are known; by default what is open may have any size.
+    """
+    axes = [a for a, n in enumerate(other, len(x) - len(other)) if n != 1]
+    if len(axes) != 1 or len(x) < 2:
+        return False
+    size, (axis,) = other[axes[0] - len(x) + len(other)], axes
+    if certain and None in (size, x[1], x[-1]):
+        return False
+    if axis == len(x) - 1:
+        return False
+    if size is None or x[-1] in (size, None):
+        return True
+    return x[1] in (size, None) and axis != 1
+
+
+def refuse_biased(x, other) -> None:
+    """Refuse a sum of Keras that does not broadcast as its shapes say."""
+    if biased(x, other, certain=True):
+        raise Unsupported(
+            f"Keras on TensorFlow adds a tensor of shape {tuple(other)} to one of {tuple(x)} as a bias of another axis",
+            "give the smaller one first, as in keras.ops.add(bias, x)",
+        )
+
+
 @dataclass
 class Array:
     """An operand of more than one number, or a trained one: its values in the axes that it has, and who holds it."""
@@ -193,8 +226,9 @@ def _rescaling(layer: KerasLayer) -> list[Node]:
 def write_keras(node: Node) -> list[KerasCall]:
     along, rank = node["along"], node.inputs[0].rank
     if "constant" in node.parameters:
-        function = FUNCTIONS[node["function"]][0]
-        return [KerasCall(f"ops.{function}", constants={"x2": ("constant", pattern(along, rank))})]
+        function, shape = FUNCTIONS[node["function"]][0], aligned(node)
+        first = function == "add" and biased(node.inputs[0].shape, shape)
+        return [KerasCall(f"ops.{function}", constants={"x1" if first else "x2": ("constant", pattern(along, rank))})]
     letters = "abcdefghij"[:rank]
     equation = f"{letters},{''.join(letters[a] for a in along)}->{letters}"
     shape = tuple(node.inputs[0].shape[1:])

@@ -170,9 +170,14 @@ def nodes(source: tuple, target: tuple, name: str) -> list[Node]:
     blocks = find_blocks(source, target)
     if all(block == KEEP for block in blocks):
         return [Node("permute", {"permutation": tuple(range(len(source)))}, name=name)]
-    if blocks[0] == KEEP and len(target) == 2 < len(source):
-        return [Node("flatten", {}, name=name)]
-    return [Node("reshape", {"blocks": plain(list(blocks), source)}, name=name)]
+    return [of_blocks(list(blocks), source, name)]
+
+
+def of_blocks(blocks: list[Block], source, name: str) -> Node:
+    """The neutral node of a list of blocks, by the sizes before: all axes but the batch in one are a "flatten"."""
+    if blocks[0] == KEEP and sum(len(sizes) for _, sizes in blocks) == 2 < len(source):
+        return Node("flatten", {}, name=name)
+    return Node("reshape", {"blocks": plain(blocks, source)}, name=name)
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:

@@ -9,8 +9,8 @@ from itertools import accumulate, pairwise
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import axes, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
-from bridge.rules.reshape import DROP, KEEP, NEW, plain
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
+from bridge.rules.reshape import DROP, KEEP, NEW
 
 OPERATORS = ("slice",)
 KERAS = ("ops.GetItem", "ops.Split", "ops.Unstack")
@@ -47,7 +47,8 @@ def index(x: Value, items: tuple, made: Value, name: str) -> list[Node]:
         axis += 1
     shape = nodes[-1].outputs[0].shape if nodes else x.shape
     if set(blocks) != {KEEP}:
-        nodes.append(Node("reshape", {"blocks": plain(blocks, shape)}, inputs=[nodes[-1].outputs[0] if nodes else x]))
+        whole = nodes[-1].outputs[0] if nodes else x
+        nodes.append(replace(reshape.of_blocks(blocks, shape, ""), inputs=[whole]))
     if not nodes:
         nodes = [Node("permute", {"permutation": identity(x.rank)}, inputs=[x])]
     nodes[-1].outputs = [made]

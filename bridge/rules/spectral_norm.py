@@ -82,6 +82,16 @@ def _inner(node: Node) -> Node:
     return replace(node, operator=node["operator"], attributes=attributes, parameters=parameters)
 
 
+def merge(node: Node, reader: Node) -> Node | None:
+    """As the inner layer's rule does: a transposed convolution takes in the crop of its output."""
+    inner = _inner(node)
+    merged = getattr(rules.for_operator(inner.operator), "merge", lambda node, reader: None)(inner, reader)
+    if merged is None:
+        return None
+    attributes = {**node.attributes, **merged.attributes}
+    return replace(node, attributes=attributes, outputs=merged.outputs)
+
+
 def read_keras(layer: KerasLayer) -> list[Node]:
     import keras
 

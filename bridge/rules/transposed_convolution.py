@@ -30,6 +30,7 @@ from bridge.rules import (
 from bridge.rules import slice as slices
 
 OPERATORS = ("transposed_convolution",)
+AUTOCAST = "lower"
 KERAS = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 TORCH = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 LAYOUT = channels

@@ -124,6 +124,7 @@ def test_a_single_tied_weight(check, bias):
     "function, parts",
     [
         (lambda m, x: F.linear(torch.relu(F.linear(x, m.w, m.b)), m.w.t()), {"w": (4, 5), "b": (4,)}),
+        (lambda m, x: F.linear(x, m.w) + m.w.mean(), {"w": (4, 5)}),
         (lambda m, x: F.conv2d(x, m.w) + F.conv2d(x, m.w - m.w.mean((2, 3), keepdim=True)), {"w": (4, 3, 3, 3)}),
     ],
 )

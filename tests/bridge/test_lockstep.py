@@ -81,3 +81,13 @@ def test_steps_too_large_are_made_smaller(check, monkeypatch):
     report = bridge.verify(model, module)
     assert report.rate / smaller in (16, 256, 4096) and max(report.losses["keras"]) > report.losses["keras"][0]
     assert len(report.losses["torch"]) == 10
+
+
+def test_constraints_are_left_out():
+    """They belong to Keras' training; the report names them."""
+    x = keras.Input((7, 5, 3))
+    y = keras.layers.Conv2D(4, 3, kernel_constraint="non_neg", bias_constraint=keras.constraints.MaxNorm(0.01))(x)
+    model = keras.Model(x, y)
+    model.layers[1].kernel.assign(np.random.default_rng(0).normal(size=(3, 3, 3, 4)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed and "kernel_constraint" in str(report) + str(report.notes)

@@ -620,3 +620,25 @@ def test_the_padding_of_a_maximum_is_no_fault(check):
     model = bridge.to_keras(module, (torch.randn(2, 3, 9, 8),))
     assert any("pad" in operation.name for operation in model.operations)
     assert bridge.verify(model, module).passed
+
+
+def test_a_single_number_for_an_output():
+    module = Module(lambda m, x: m.c(x).mean(), c=torch.nn.Conv2d(3, 4, 3))
+    assert bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module).passed
+
+
+def test_another_way_for_a_batch_of_one():
+    module = Module(lambda m, x: m.c(x) * 2 if x.shape[0] == 1 else m.c(x), c=torch.nn.Conv2d(3, 4, 3))
+    report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module)
+    assert not report.passed and "with a batch of one the outputs differ" in str(report)
+
+
+class Module(torch.nn.Module):
+    def __init__(self, function, **children):
+        super().__init__()
+        self.function = function
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, x):
+        return self.function(self, x)

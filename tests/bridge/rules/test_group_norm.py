@@ -56,7 +56,8 @@ def test_options(check, groups, scale, center):
     layer, norm = again.get_layer("n"), module.n
     assert (layer.scale, layer.center, layer.epsilon, layer.groups) == (scale, center, 0.3, groups)
     assert (norm.weight is not None, norm.bias is not None, norm.eps) == (scale, center, 0.3)
-    assert type(norm) is (nn.GroupNorm if groups == 2 else nn.InstanceNorm2d)
+    kind = "UnscaledGroupNorm" if center and not scale else "GroupNorm"
+    assert type(norm).__name__ == (kind if groups == 2 else "InstanceNorm2d")
 
 
 def test_between_convolutions_nothing_is_permuted(check):
@@ -136,3 +137,11 @@ def test_running_statistics_are_refused():
         bridge.to_keras(module, (torch.randn(2, 4, 5, 5),))
     assert "0 (InstanceNorm2d): track_running_stats=True: it uses running statistics at inference and" in str(e.value)
     assert "own in training; set track_running_stats=False, or use BatchNorm" in str(e.value)
+
+
+def test_a_bias_alone_trains(check):
+    x = keras.Input((6, 7, 8), name="x")
+    model = check.randomise(keras.Model(x, layers.GroupNormalization(2, scale=False)(layers.Conv2D(8, 1)(x))))
+    module = bridge.to_torch(model)
+    module(torch.randn(2, 8, 6, 7)).sum().backward()
+    assert bridge.verify(model, module).passed

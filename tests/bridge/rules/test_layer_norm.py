@@ -286,3 +286,17 @@ def test_refusals_from_torch():
     module = nn.LayerNorm([2, 5])
     with pytest.raises(bridge.BridgeError, match="it normalises axis 0, the batch; normalise other axes"):
         bridge.to_keras(nn.Sequential(module), (torch.randn(2, 5),), [set()])
+
+
+def test_what_it_reads_goes_on(check):
+    """As in a residual block with the normalisation first: torch.export shows a conversion of nothing as its input."""
+    x = keras.Input((6, 5, 4), name="x")
+    y = layers.Conv2D(4, 3, padding="same")(x)
+    norms = [
+        layers.LayerNormalization(name="l"),
+        layers.RMSNormalization(name="r"),
+        layers.LayerNormalization(axis=[1, 2]),
+    ]
+    model = keras.Model(x, [y + layers.Conv2D(4, 1)(norm(y)) for norm in norms] + [layers.ReLU()(y)])
+    check.both_ways(model, same_layers=False)
+    assert bridge.verify(check.randomise(model), bridge.to_torch(model)).passed

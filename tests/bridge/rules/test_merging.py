@@ -285,9 +285,10 @@ def test_the_scaled_sum_of_inception_resnet(check, scale):
 @pytest.mark.parametrize(
     "join, count",
     [
-        (lambda x, c: ops.add(x, c), 1),
-        (lambda x, c: ops.add(c, x), 1),
-        (lambda x, c: layers.Add()([c, layers.BatchNormalization()(c), x]), 2),
+        (lambda x, c: ops.add(layers.Conv2D(3, 1)(x), c), 1),
+        (lambda x, c: layers.Add()([c, layers.BatchNormalization()(c), layers.Conv2D(3, 1)(x)]), 2),
+        (lambda x, c: ops.add(c, x), 0),  # under torch.autocast of another dtype, as what a LayerNorm makes
+        (lambda x, c: ops.add(layers.LayerNormalization()(layers.Conv2D(3, 1)(x)), c), 0),
         (lambda x, c: ops.add(c, layers.ReLU()(c)), 0),  # autograd needs what a ReLU returns
         (lambda x, c: ops.add(c, c), 0),
         (lambda x, c: ops.add(layers.Conv2D(3, 5)(x), x), 0),  # smaller: it is broadcast
@@ -332,4 +333,69 @@ def test_a_factor_of_the_second_part(check, function):
 
     module = Module()
     model = check.from_torch(module, torch.randn(2, 3, 5, 4))
+    assert bridge.verify(model, module).passed
+
+
+def test_autocast_is_as_without_overwriting():
+    """A sum of float32 and bfloat16 is float32."""
+    x = keras.Input((5, 5, 3), name="x")
+    y = layers.Conv2D(3, 3, padding="same")(x)
+    module = bridge.to_torch(keras.Model(x, [ops.add(layers.Conv2D(3, 1)(x), y), ops.add(layers.Conv2D(3, 1)(y), x)]))
+    with torch.autocast("cpu", torch.bfloat16):
+        both, mixed = module(torch.ones(1, 3, 5, 5))
+    assert both.dtype == torch.bfloat16 and mixed.dtype == torch.float32
+
+
+def test_open_sizes_may_broadcast():
+    x = keras.Input((None, None, 3), name="x")
+    y, z = layers.Conv2D(3, 1)(x), layers.Permute((2, 1, 3))(layers.Conv2D(3, 1)(x))
+    module = bridge.to_torch(keras.Model(x, ops.add(y, z)))
+    assert module(torch.ones(2, 3, 1, 5)).shape == (2, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda x: x + np.arange(6, dtype="float32")[:, None], (6, 6, 4)),  # of the rows, as many as there are columns
+        (lambda x: x + np.arange(4, dtype="float32")[:, None, None], (4, 6, 4)),  # as many as there are channels
+        (lambda x: layers.Conv2D(4, 3, padding="same", data_format="channels_first")(x), (4, 4, 4)),
+    ],
+)
+def test_sums_that_keras_takes_for_a_bias(make, shape):
+    """keras.ops.add on TensorFlow is a bias_add where its second operand looks like one, along whichever axis."""
+    x = keras.Input(shape, name="x")
+    with pytest.raises(bridge.BridgeError, match="as a bias of another axis"):
+        bridge.to_torch(keras.Model(x, make(x)))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_a_number_for_each_example(check, channels):
+    """Keras takes those of as many examples as there are channels for a bias."""
+    x = keras.Input((5, 6, 4), name="x")
+    y = layers.Conv2D(channels, 1)(x)
+    model = check.randomise(keras.Model(x, y + layers.Dense(1)(layers.GlobalAveragePooling2D(keepdims=True)(x))))
+    module = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed
+    back = bridge.to_keras(module, (torch.randn(2, 4, 5, 6),))
+    batch = np.random.default_rng(0).normal(size=(channels, 5, 6, 4)).astype("float32")
+    want = module(torch.from_numpy(check.to_first(batch))).detach()
+    assert check.relative(check.to_first(np.asarray(back(batch))), want) < 1e-5
+
+
+@pytest.mark.parametrize("shape, trained", [((6,), False), ((1, 1, 8, 1), True), ((6, 1), True), ((1, 8, 1, 1), True)])
+def test_sums_of_torch_are_none(check, shape, trained):
+    """Whatever the sizes of the axes are."""
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Conv2d(3, 8, 1)
+            part = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            self.p = torch.nn.Parameter(part) if trained else torch.nn.Buffer(part)
+
+        def forward(self, x):
+            return self.c(x)[..., :6] + self.p
+
+    module = Module()
+    model = check.from_torch(module, torch.randn(2, 3, 8 if len(shape) == 4 else 6, 6))
     assert bridge.verify(model, module).passed

@@ -55,6 +55,10 @@ CASES = {
     "transposed": (lambda m, x: F.linear(x, m.w.t()), ROWS, {"w": (6, 4)}),
     "parts": (lambda m, x: x * m.w[:, :6] + m.w[:, 6:], ROWS, {"w": (1, 12)}),
     "concatenated": (lambda m, x: x * torch.cat([m.a, m.b], 1), ROWS, {"a": (1, 2), "b": (1, 4)}),
+    "as another": (lambda m, x: x + m.w.type_as(x), IMAGE, {"w": (6, 1, 1)}),
+    "in the shape of another": (lambda m, x: x + m.w.expand_as(x[:1]), IMAGE, {"w": (1, 6, 7, 5)}),
+    "view as another": (lambda m, x: x * m.v.view_as(m.w) + m.w, IMAGE, {"v": (6, 1), "w": (6, 1, 1)}),
+    "the name of a function": (lambda m, x: m.sum(x) * m.w, ROWS, {"sum": nn.Linear(6, 6), "w": (6,)}),
     "read twice": (lambda m, x: (x + m.w) * m.w, IMAGE, {"w": (6, 1, 1)}),
 }  # fmt: skip
 
@@ -124,6 +128,9 @@ def test_dtypes(check, policy):
     model = check.randomise(keras.Model(x, ops.add(y, ops.squeeze(weight, 0))))
     module = bridge.to_torch(model)
     assert module.w.dtype == getattr(torch, "float32" if "mixed" in policy else policy)
+    assert str(module(torch.zeros(2, 5, 4, dtype=getattr(torch, x.dtype))).dtype).endswith(
+        policy.removeprefix("mixed_")
+    )
     assert bridge.verify(model, module).passed
 
 
@@ -157,3 +164,40 @@ def test_refusals(function, shapes, text):
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(module, (IMAGE,))
     assert text in str(e.value)
+
+
+def test_deep_networks_take_no_time(check):
+    """Looking for what becomes of a weight must not follow every path."""
+
+    def deep(m, x):
+        x = x + m.p
+        for i in range(40):
+            x = x + torch.tanh(getattr(m, f"c{i}")(x)) * 0.1
+        return x
+
+    module = Module(deep, p=(1, 4, 5, 5), **{f"c{i}": nn.Conv2d(4, 4, 1) for i in range(40)})
+    check.from_torch(module, torch.randn(2, 4, 5, 5))
+
+
+def test_a_value_of_ones_of_many_cells_is_no_weight():
+    x = keras.Input((5, 4), name="x")
+    weight = layers.EinsumDense("ab,cd->acd", (5, 4), name="w")(ops.ones_like(ops.sum(x, 0)))
+    with pytest.raises(bridge.BridgeError, match="it multiplies sums of its input by all of its weight"):
+        bridge.to_torch(keras.Model(x, ops.add(x, ops.sum(weight, 0))))
+
+
+def test_whole_numbers_are_refused():
+    module = Module(lambda m, x: torch.cat([x, m.w.expand(2, 6)], 1))
+    module.register_buffer("w", torch.arange(6)[None])
+    with pytest.raises(bridge.BridgeError):
+        bridge.to_keras(module, (torch.zeros(2, 6, dtype=torch.int64),), [set()])
+
+
+def test_a_weight_that_is_rounded():
+    """There and back is not the weight itself."""
+    module = Module(lambda m, x: x * m.w.half().float(), w=(6, 1, 1)).eval()
+    module.w.data.uniform_(1, 2)
+    model = bridge.to_keras(module, (IMAGE,))
+    have = np.asarray(model(IMAGE.permute(0, 2, 3, 1).numpy()))
+    np.testing.assert_array_equal(have, module(IMAGE).detach().permute(0, 2, 3, 1))
+    assert bridge.verify(model, module).passed

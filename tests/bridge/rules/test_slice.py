@@ -102,3 +102,12 @@ def test_what_is_refused():
 
     with pytest.raises(bridge.BridgeError, match=r"its bounds are computed from an open size.*export with"):
         bridge.to_keras(Half(), (torch.randn(2, 3, 8, 6),), [{0, 2}])
+
+
+@pytest.mark.parametrize("key", [(slice(None), -1), (slice(None), 0), (slice(None), slice(None), 2)], ids=str)
+def test_what_leaves_two_axes(check, key):
+    """The last step of a sequence: there a slice and a Flatten are one thing."""
+    x = keras.Input((7, 5), name="x")
+    model = keras.Model(x, layers.Dense(2)(layers.Conv1D(4, 3)(x)[key]))
+    module, _ = check.both_ways(model, same_layers=False)
+    assert bridge.verify(model, module).passed

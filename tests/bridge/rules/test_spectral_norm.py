@@ -202,3 +202,9 @@ def test_an_inner_module_of_several_operators_is_refused():
     module.s.layer = nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")
     with pytest.raises(bridge.BridgeError, match="it wraps Conv2d, of several operators; wrap a single layer"):
         bridge.to_keras(module, (torch.randn(2, 2, 5, 6),))
+
+
+def test_a_crop_of_what_it_makes(check):
+    x = keras.Input((5, 6, 3), name="x")
+    model = check.randomise(keras.Model(x, layers.SpectralNormalization(layers.Conv2DTranspose(5, 3, 2, "same"))(x)))
+    assert bridge.verify(model, bridge.to_torch(model)).passed
