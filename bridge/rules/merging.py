@@ -35,7 +35,7 @@ COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 OVERWRITABLE = True
 OPERANDS = True
 KERAS = ("Concatenate", "CustomScaleLayer", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
-TORCH = ("cat", "rsub", "neg", *ATEN)
+TORCH = ("cat", "rsub", "neg", "addcmul", *ATEN)
 LAYOUT = axes
 
 
@@ -105,6 +105,8 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
     """Nodes for two operands, one of which may be a number."""
     left, right = (x.item() if isinstance(x, np.generic) else x for x in (left, right))
     for x in (left, right):
+        if type(x).__name__ == "Node":  # of torch.fx
+            raise Unsupported("one of its operands is worked out from an open size of the input", "fix that size")
         if not isinstance(x, (Value, int, float)) or isinstance(x, bool):
             raise Unsupported(
                 "one of its operands is a constant or a weight, not a tensor that flows",
@@ -189,6 +191,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
     a = call.arguments
     if call.target == "cat":
         return _concatenate(a["tensors"], a["dim"], call.path)
+    if call.target == "addcmul":
+        return _product_added(call)
     if call.target == "neg":
         return _arithmetic("multiply", a["self"], -1, call.path, call.outputs)
     if a.get("alpha", 1) != 1:
@@ -198,6 +202,19 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "rsub":
         return _operands("subtract", a["other"], a["self"], call)
     return _operands(ATEN[call.target], a["self"], a["other"], call)
+
+
+def _product_added(call: TorchOperation) -> list[Node]:
+    """Nodes for `self + value * tensor1 * tensor2`."""
+    a, made = call.arguments, call.outputs[0]
+    tensors = [a["tensor1"], a["tensor2"]]
+    if not all(isinstance(x, Value) for x in (a["self"], *tensors)):
+        raise Unsupported("its weights do not flow", "let them flow")  # the reader does so
+    rank = max(x.rank for x in tensors)
+    aligned = [replace(x, shape=(*[1] * (rank - x.rank), *x.shape)) for x in tensors]
+    part = replace(made, name=f"{made.name}:product", shape=_broadcast(aligned), symbols=())
+    factors = [*tensors, *([a["value"]] if a["value"] != 1 else [])]
+    return [*join("multiply", factors, "", [part]), *join("add", [a["self"], part], call.path, [made])]
 
 
 def _scaled(call: TorchOperation) -> list[Node]:

@@ -4,12 +4,14 @@ In a graph that was read, a permutation only renames axes (`bridge.layout`); it 
 needs an order that its input does not have.
 """
 
+import numpy as np
+
 from bridge.graph import Node
 from bridge.layout import Context, Placement, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
 
 OPERATORS = ("permute",)
-KERAS = ("Permute", "ops.Transpose")
+KERAS = ("Permute", "ops.Transpose", "ops.Swapaxes", "ops.Moveaxis")
 SWAPS = {"transpose": ("dim0", "dim1"), "swapdims": ("dim0", "dim1"), "swapaxes": ("axis0", "axis1")}
 SAME = ("alias", "clone", "contiguous")  # the same values with the axes where they were
 TORCH = ("permute", "movedim", "moveaxis", "mT", "t", *SAME, *SWAPS)
@@ -23,12 +25,28 @@ def LAYOUT(node: Node, context: Context) -> Placement:
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    if layer.class_name == "Permute":
+    operation, axes = layer.operation, list(identity(layer.rank))
+    if layer.class_name == "ops.Swapaxes":
+        a, b = operation.axis1, operation.axis2
+        axes[a], axes[b] = axes[b], axes[a]
+        permutation = tuple(axes)
+    elif layer.class_name == "ops.Moveaxis":
+        permutation = _moved(layer.rank, *(np.atleast_1d(x) for x in (operation.source, operation.destination)))
+    elif layer.class_name == "Permute":
         permutation = (0, *layer.config["dims"])
     else:
         axes = layer.config.get("axes")
         permutation = tuple(a % layer.rank for a in axes) if axes else tuple(reversed(range(layer.rank)))
     return [Node("permute", {"permutation": permutation}, name=layer.path)]
+
+
+def _moved(rank: int, source, destination) -> tuple[int, ...]:
+    """The permutation that moves these axes to those places, the others staying in their order."""
+    moves = {int(t) % rank: int(s) % rank for s, t in zip(source, destination, strict=True)}
+    axes = [a for a in range(rank) if a not in moves.values()]
+    for target in sorted(moves):
+        axes.insert(target, moves[target])
+    return tuple(axes)
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -44,12 +62,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "permute":
         axes = [a % rank for a in call["dims"]]
     elif call.target in ("movedim", "moveaxis"):
-        moves = {
-            t % rank: s % rank for s, t in zip(call.numbers("source", 1), call.numbers("destination", 1), strict=True)
-        }
-        axes = [a for a in axes if a not in moves.values()]
-        for target in sorted(moves):
-            axes.insert(target, moves[target])
+        axes = _moved(rank, call.numbers("source", 1), call.numbers("destination", 1))
     elif call.target not in SAME and rank > 1:
         a, b = (call[k] % rank for k in SWAPS[call.target]) if call.target in SWAPS else (rank - 2, rank - 1)
         axes[a], axes[b] = axes[b], axes[a]

@@ -252,7 +252,10 @@ def test_functions_put_new_axes_first(check):
     [
         (lambda m, x: torch.add(x, 1.5, alpha=2), "alpha=2 with a number or a weight; multiply it before"),
         (lambda m, x: torch.div(x, 3, rounding_mode="floor"), "rounding_mode='floor'"),
-        (lambda m, x: x + x.shape[0], "one of its operands is a constant"),
+        (
+            lambda m, x: x + x.shape[0],
+            "one of its operands is worked out from an open size of the input; fix that size",
+        ),
     ],
 )
 def test_refusals_from_torch(function, text):
@@ -398,4 +401,25 @@ def test_sums_of_torch_are_none(check, shape, trained):
 
     module = Module()
     model = check.from_torch(module, torch.randn(2, 3, 8 if len(shape) == 4 else 6, 6))
+    assert bridge.verify(model, module).passed
+
+
+@pytest.mark.parametrize("value", [1, 0.5])
+def test_a_product_added(check, value):
+    """As in the response normalisation of ConvNeXt V2."""
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c = torch.nn.Conv2d(3, 4, 3)
+            self.weight, self.bias = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+
+        def forward(self, x):
+            x = self.c(x)
+            norm = x.norm(p=2, dim=(2, 3), keepdim=True)
+            norm = norm / (norm.mean(1, keepdim=True) + 1e-6)
+            return x + torch.addcmul(self.bias.view(1, -1, 1, 1), self.weight.view(1, -1, 1, 1), x * norm, value=value)
+
+    module = Module()
+    model = check.from_torch(module, torch.randn(2, 3, 6, 5))
     assert bridge.verify(model, module).passed

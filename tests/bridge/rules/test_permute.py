@@ -67,3 +67,16 @@ def test_from_torch_and_back(check, function):
     model = bridge.to_keras(module, (x,))
     assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), want) == 0
     assert check.relative(bridge.to_torch(model)(x).numpy(), want) == 0
+
+
+MOVES = [
+    lambda x: keras.ops.swapaxes(x, 1, -1),
+    lambda x: keras.ops.moveaxis(x, -1, 1),
+    lambda x: keras.ops.moveaxis(x, [1, 2], [3, 1]),
+]
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_other_functions_of_keras(check, move):
+    x = keras.Input((5, 4, 3), name="x")
+    check.both_ways(keras.Model(x, keras.layers.Dense(2)(move(keras.layers.Conv2D(3, 2)(x)))), same_layers=False)
