@@ -84,7 +84,21 @@ class Case:
         """A copy of the module and its inputs in the dtype of the comparison."""
         dtype = getattr(torch, self.dtype)
         tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in self.given())
-        return copy.deepcopy(self.module).to(dtype), tensors
+        return _copied(self.module, dtype), tensors
+
+
+def _copied(module: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:
+    """A copy of a module, in another dtype; also of tensors that are plain attributes, of which torch takes no care."""
+    held = [(m, name, x) for m in module.modules() for name, x in vars(m).items() if isinstance(x, torch.Tensor)]
+    memo = {id(x): x.detach().clone() for _, _, x in held if not x.is_leaf}  # those deepcopy refuses
+    network = copy.deepcopy(module, memo)
+    if dtype is not None:
+        network = network.to(dtype)
+        for m in network.modules():
+            for name, x in list(vars(m).items()):
+                if isinstance(x, torch.Tensor) and x.is_floating_point():
+                    setattr(m, name, x.to(dtype))
+    return network
 
 
 def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | None = None) -> Report:
@@ -247,7 +261,7 @@ def _alone(case: Case, graph: Graph) -> None:
     wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
     try:
         with torch.no_grad():
-            found = flatten(copy.deepcopy(case.module).eval()(*(t[:1] for t in case.given())))
+            found = flatten(_copied(case.module).eval()(*(t[:1] for t in case.given())))
             have = [torch_reader.array(x) for x in found]
     except Exception as e:  # as the user's own code fails
         case.report.fail("forward", f"the torch module does not take a batch of one: {_said(e)}")

@@ -5,7 +5,7 @@ first, the same layer is a convolution with a kernel of one cell.
 """
 
 from bridge.graph import Node, Value
-from bridge.layout import Context, Placement, Rows, channel_order, identity
+from bridge.layout import Context, Placement, Rows, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, activation, call_source, einsum, parameter
 
 OPERATORS = ("dense",)
@@ -34,7 +34,7 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return Placement([order], [identity(2)], kernel=order)
     first = order.index(node["axis"]) == 1 and rank in (4, 5) and not node.attributes.get("pinned")
     if not (first and context.target == "first") and order[-1] != node["axis"]:
-        order = channel_order(rank, node["axis"], "last")
+        order = (*(a for a in order if a != node["axis"]), node["axis"])  # the others as they are written
     axis = order.index(node["axis"])
     return Placement([order], [order], {"axis": axis}, kernel="rows" if axis == rank - 1 else f"{rank} axes")
 

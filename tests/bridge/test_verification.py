@@ -642,3 +642,17 @@ class Module(torch.nn.Module):
 
     def forward(self, x):
         return self.function(self, x)
+
+
+def test_tensors_that_are_plain_attributes():
+    module = Module(lambda m, x: torch.nn.functional.conv2d(m.c(x), m.kernel, groups=4), c=torch.nn.Conv2d(3, 4, 3))
+    module.kernel = torch.randn(4, 1, 3, 3)
+    assert bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 8, 7),)), module).passed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_weight_that_a_hook_has_computed():
+    """torch.nn.utils.weight_norm keeps the product of the last call, which deepcopy refuses."""
+    module = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Conv2d(3, 4, 3)))
+    module(torch.randn(2, 3, 5, 5)).sum().backward()
+    assert bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module).passed

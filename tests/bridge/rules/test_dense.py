@@ -75,11 +75,12 @@ def test_from_torch_and_back(check, shape, bias):
         assert check.relative(bridge.to_torch(model)(x).numpy(), want) < 1e-9
 
 
-def test_a_frozen_bias_alone_is_refused():
+def test_a_frozen_bias_alone(check):
+    """It is added by itself, as Keras trains a layer as a whole or not at all."""
     module = torch.nn.Sequential(torch.nn.Linear(6, 4))
     module[0].bias.requires_grad_(False)
-    with pytest.raises(bridge.BridgeError, match=r"(?s)0 .dense.: .*'kernel'.* trained and .*'bias'.* not.*freeze all"):
-        bridge.to_keras(module, (torch.randn(2, 6),))
+    model = check.tied(module, torch.randn(2, 6))
+    assert [w.shape for w in model.trainable_weights] == [(6, 4)]
 
 
 def test_frozen(check):
@@ -88,3 +89,20 @@ def test_frozen(check):
     module, again = check.both_ways(model)
     assert [p.requires_grad for p in module.parameters()] == [False, False, True, True]
     assert [x.trainable for x in again.layers[1:]] == [False, True]
+
+
+def test_behind_a_permutation_of_the_batch(check):
+    """As at the end of a network for sequences: (length, batch, classes)."""
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.l = torch.nn.Conv1d(3, 4, 3), torch.nn.Linear(4, 5)
+
+        def forward(self, x):
+            return self.l(self.c(x).permute(2, 0, 1))
+
+    module = Module()
+    model = check.from_torch(module, torch.randn(2, 3, 7))
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
