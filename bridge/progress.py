@@ -5,12 +5,19 @@ In your own program: `logging.getLogger("bridge").setLevel("INFO")`, and a handl
 
 import logging
 
-log = logging.getLogger("bridge")
-
 
 def printable(text) -> str:
     """Text for a terminal: names come from files, and what moves its cursor or is no text is shown by its code."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(text))
+
+
+def _printable(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
+log = logging.getLogger("bridge")
+log.addFilter(_printable)  # wherever it goes: a log file, say, may not hold a lone surrogate
 
 
 class Shown(logging.Handler):
@@ -31,7 +38,7 @@ class Shown(logging.Handler):
         if self.console.is_terminal:
             from rich.text import Text
 
-            self.spinner.update(text=Text(printable(record.getMessage())))  # Text: names are never read as markup
+            self.spinner.update(text=Text(record.getMessage()))  # Text: names are never read as markup
             self.live.start()
 
     def close(self) -> None:

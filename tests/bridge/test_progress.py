@@ -57,3 +57,10 @@ def test_a_name_does_not_move_the_cursor(terminal, capsys):
     progress.hide()
     shown = capsys.readouterr().err
     assert "31mred" in shown and "\x1b[31mred" not in shown
+
+
+def test_a_name_that_is_no_text(caplog):
+    """No file and no other process could take it."""
+    caplog.set_level(logging.INFO, "bridge")
+    progress.log.info("reading %s", "a\ud800b")
+    assert stages(caplog) == ["reading a\\ud800b"]
