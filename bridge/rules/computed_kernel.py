@@ -60,7 +60,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if len(layer.inputs) < 2:
         raise Unsupported("its kernel is a constant", "use a Conv layer")
     operation, (x, kernel) = layer.operation, layer.inputs
-    n, last = kernel.rank - 2, operation.data_format != "channels_first"
+    n = kernel.rank - 2
 
     def numbers(value):
         return (value,) * n if isinstance(value, int) else tuple(value)
@@ -68,7 +68,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     config = {
         "filters": kernel.shape[-1],
         "kernel_size": kernel.shape[:n],
-        "groups": x.shape[-1 if last else 1] // kernel.shape[-2],
+        "groups": 1,  # keras.ops.conv has none
         "activation": None,
         "data_format": operation.data_format,
         "padding": operation.padding,

@@ -78,3 +78,16 @@ def test_a_norm_of_matrices_is_refused():
     x = keras.Input((5, 4, 3), name="x")
     with pytest.raises(bridge.BridgeError, match="ord=1 over several axes, which in Keras is a norm of matrices"):
         bridge.to_torch(keras.Model(x, ops.norm(x, 1, (1, 2))))
+
+
+def test_a_weight_norm_of_another_shape_is_refused():
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.v, self.g = nn.Parameter(torch.randn(4, 3, 2, 2)), nn.Parameter(torch.ones(1, 1, 1, 1))
+
+        def forward(self, x):
+            return nn.functional.conv2d(x, torch._weight_norm(self.v, self.g))
+
+    with pytest.raises(bridge.BridgeError, match=r"its g has the shape \(1, 1, 1, 1\); give it \(4, 1, 1, 1\)"):
+        bridge.to_keras(Module(), (torch.randn(2, 3, 6, 5),))

@@ -201,3 +201,11 @@ def test_a_weight_that_is_rounded():
     have = np.asarray(model(IMAGE.permute(0, 2, 3, 1).numpy()))
     np.testing.assert_array_equal(have, module(IMAGE).detach().permute(0, 2, 3, 1))
     assert bridge.verify(model, module).passed
+
+
+def test_a_bias_beside_the_weight_is_refused():
+    x = keras.Input((5,), name="x")
+    one = ops.reshape(ops.ones_like(ops.sum(x)), (1, 1))
+    weight = layers.EinsumDense("ab,cd->acd", (3, 5), bias_axes="d", name="w")(one)
+    with pytest.raises(bridge.BridgeError, match="it has a bias or an activation"):
+        bridge.to_torch(keras.Model(x, ops.matmul(x, ops.transpose(ops.squeeze(weight, 0)))))
