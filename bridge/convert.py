@@ -58,10 +58,10 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
     Raises:
         BridgeError: Lists every operator that cannot be carried.
     """
-    from bridge import keras_writer, torch_reader
+    from bridge import keras_writer, torch_export, torch_reader
 
     log.info("%s: converting it to Keras", type(module).__name__)
-    program = torch_reader.export(module, example_inputs, dynamic)
+    program = torch_export.export(module, example_inputs, dynamic)
 
     def convert(tied: bool):
         graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied)

@@ -171,3 +171,29 @@ def chain(nodes: list[Node], inputs: list[Value], outputs: list[Value]) -> list[
                 list(outputs) if last else [replace(outputs[0], name=name, shape=node.shape or outputs[0].shape)]
             )
     return nodes
+
+
+class Steps:
+    """Nodes that are made one after the other: each step returns what it makes, and the last one makes `made`."""
+
+    def __init__(self, made: Value):
+        self.made, self.nodes = made, []
+
+    def __call__(self, operator: str, inputs: list[Value], shape: Shape, dtype: str = "", **attributes) -> Value:
+        """Add a node.
+
+        Args:
+            operator: The neutral one.
+            inputs: What it reads.
+            shape: Of what it makes.
+            dtype: Of that; by default the first input's.
+            **attributes: The node's.
+        """
+        value = Value(f"{self.made.name}:{len(self.nodes)}", tuple(shape), dtype or inputs[0].dtype)
+        self.nodes.append(Node(operator, attributes, inputs=list(inputs), outputs=[value]))
+        return value
+
+    def finish(self, name: str = "") -> list[Node]:
+        """Return the nodes; the last one has the layer's name and makes its output."""
+        self.nodes[-1].outputs, self.nodes[-1].name = [self.made], name
+        return self.nodes

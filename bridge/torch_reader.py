@@ -1,176 +1,45 @@
 """torch.nn.Module -> Graph, through torch.export.
 
-The exported program names ATen operators with all their arguments and says which module each came from.
-Modules whose class a rule knows as a whole (a helper that the bridge generated, torch's own composite
-modules) are read as one operation.
+Modules whose class a rule knows as a whole (a helper that the bridge generated, torch's own composite modules) are read
+as one operation. What no input and no parameter reaches, such as a mask or an index made of buffers, is computed with
+the module's own tensors. An operator that no rule reads is put into the words of its decomposition.
 """
 
-import inspect
 import operator
 import re
-import textwrap
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bridge import rules
+from bridge import decomposition, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
-from bridge.rules import TorchOperation, parameter
+from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
 from bridge.tensors import array
+from bridge.torch_export import check_examples, export, known_class
 
 CASTS = ("to", "_to_copy")  # ATen's
-ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 PARTS = "parametrizations"  # the child of a layer by which torch.nn.utils.parametrize computes its weights
+ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its arguments
+    **{name: (name, "self", "other") for name in ("add", "sub", "mul")},
+    "truediv": ("div", "self", "other"),
+    "floordiv": ("floor_divide", "self", "other"),
+    "mod": ("remainder", "self", "other"),
+    "pow": ("pow", "self", "exponent"),
+    "neg": ("neg", "self"),
+    "sym_max": ("maximum", "self", "other"),
+    "sym_min": ("minimum", "self", "other"),
+    "sym_float": ("alias", "self"),
+    "_sym_sqrt": ("sqrt", "self"),
+}
+FILLED = ("empty", "full", "ones", "zeros")  # what new_zeros and zeros_like make depends on no value of their tensor
 
 
-def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
-    """Export a module in eval mode, its batch dynamic.
-
-    Args:
-        module: Any module; its training flags are put back afterwards.
-        example_inputs: Tensors as for a call of the module; a batch of one is doubled, as torch.export cannot
-            keep it open.
-        dynamic: For each input the axes that stay open; by default the batch.
-
-    Returns:
-        A `torch.export.ExportedProgram`.
-
-    Raises:
-        BridgeError: torch.export could not follow the module.
-    """
-    _check_examples(example_inputs)
-    dynamic = dynamic or [{0} if x.ndim else set() for x in example_inputs]
-    if len(dynamic) != len(example_inputs):
-        raise BridgeError(
-            f"dynamic names the open axes of {len(dynamic)} input(s), example_inputs has {len(example_inputs)}"
-        )
-    # copies, as torch.export takes one tensor given twice for one input
-    examples = tuple(
-        torch.cat([x, x]) if x.ndim and x.shape[0] == 1 and 0 in axes else x.clone()
-        for x, axes in zip(example_inputs, dynamic, strict=True)
-    )
-    axes = shapes = tuple({a: torch.export.Dim.AUTO for a in axes} for axes in dynamic)
-    try:
-        kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
-    except ValueError as e:
-        raise BridgeError(f"{type(module).__name__} has no signature that torch.export could read: {e}") from e
-    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, x, *others)
-        fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-        shapes = (*shapes[:fixed], shapes[fixed:])
-    training = {m: m.training for m in module.modules()}
-    passing = []
-    try:
-        module.eval()
-        passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
-        with torch.no_grad(), _AsRead():
-
-            def export_with(tensors):
-                return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
-
-            program = export_with(examples)
-            _refuse_branches(module, program, examples, axes, export_with)
-            return program
-    except BridgeError:
-        raise
-    except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user
-        raise BridgeError(
-            f"{type(module).__name__} cannot be exported by torch.export with inputs of shape "
-            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {type(e).__name__}: {str(e).strip()[:2000]}"
-        ) from e
-    finally:
-        for hook in passing:
-            hook.remove()
-        for m, flag in training.items():
-            m.training = flag
-
-
-def _check_examples(example_inputs) -> None:
-    if not isinstance(example_inputs, tuple) or not all(isinstance(x, torch.Tensor) for x in example_inputs):
-        raise BridgeError(
-            "example_inputs must be a tuple of torch tensors, one for each argument of forward. "
-            f"Received: {type(example_inputs).__name__}"
-        )
-
-
-def passes(module: torch.nn.Module) -> str:
-    """Tell whether a module returns its input itself in eval mode, by the name of its attribute with the rate."""
-    name = known_class(module)
-    return getattr(rules.for_torch(name), "PASSING", {}).get(name, "") if name else ""
-
-
-def _on_its_own(module, inputs, keywords):
-    """Give a module a tensor of its own to return, so that the export shows the module at all."""
-
-    def alias(x):
-        return torch.ops.aten.alias(x) if isinstance(x, torch.Tensor) else x
-
-    return torch.utils._pytree.tree_map(alias, (inputs, keywords))
-
-
-def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
-    """Refuse a module whose Python takes another way for another size: the export holds the way of the examples alone.
-
-    torch.export turns a decision about an open size into a guard of the program. Sizes that the
-    module itself does not take prove nothing, nor do guards of an operator's own, as pooling with ceil_mode has: the
-    program of the other size is then the same.
-    """
-    checked = program.module()
-    changes = [{(i, 0) for i, axes in enumerate(open_axes) if 0 in axes}]
-    changes += [{(i, a)} for i, axes in enumerate(open_axes) for a in axes if a]
-    for change in filter(None, changes):
-        other = list(x.clone() for x in examples)
-        for i, a in change:
-            other[i] = torch.cat([other[i], other[i].narrow(a, 0, 1)], a)
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # sizes alone: nothing is computed
-                checked(*map(mode.from_tensor, other))
-        except Exception as e:
-            try:
-                module(*(x.clone() for x in other))
-            except Exception:  # not a size for this module
-                continue
-            if _steps(export_with(tuple(other))) == _steps(program):
-                continue
-            raise BridgeError(
-                f"{type(module).__name__} goes another way for inputs of shape "
-                f"{', '.join(str(tuple(x.shape)) for x in other)} than for the example inputs: {str(e).strip()[:300]}. "
-                "Leave the axis out of `dynamic`, or take the decision out of forward"
-            ) from e
-
-
-def _steps(program) -> list[tuple]:
-    """The operators of a program with their constants: equal for two exports that went the same way."""
-    nodes = [n for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
-    return [(str(n.target), torch.fx.node.map_arg((n.args, n.kwargs), lambda x: None)) for n in nodes]
-
-
-@torch.library.custom_op("bridge::normalize", mutates_args=())
-def _normalize(x: torch.Tensor, p: float, dim: list[int], eps: float) -> torch.Tensor:
-    """F.normalize as one operator."""
-    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
-
-
-_normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
-
-
-class _AsRead(torch.overrides.TorchFunctionMode):
-    """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
-
-    In eval mode Dropout returns its input itself, as does a conversion that changes nothing, and torch.export then
-    takes every later use of the input for a use of the output: a skip connection around it would be read as behind it.
-    """
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
-            dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
-            return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
-        name = getattr(function, "__name__", "")
-        if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
-            args = (torch.ops.aten.alias(args[0]), *args[1:])
-        return function(*args, **(kwargs or {}))
+class InPlace(Unsupported):
+    """An operator changes memory that is read again: its parts would, too."""
 
 
 def read(
@@ -201,7 +70,7 @@ def read(
     Raises:
         BridgeError: Lists every operator that no rule can carry, by the path of its module.
     """
-    _check_examples(example_inputs)
+    check_examples(example_inputs)
     program = program or export(module, example_inputs, dynamic)
     name = type(module).__name__
     if isinstance(module, torch.export.UnflattenedModule):  # it knows the class that was exported
@@ -209,53 +78,285 @@ def read(
     graph = Graph(name, [], None, [], {}, channels="first")
     tensors = dict(module.state_dict(keep_vars=True)) | dict(module.named_parameters(remove_duplicate=False))
     tensors |= dict(module.named_buffers(remove_duplicate=False)) | program.constants
-    first = {id(t): name for name, t in reversed(tensors.items())}  # a tied weight goes by its first name
     _check_dtypes(graph.name, tensors)
-    signature = program.graph_signature
-    held = signature.inputs_to_parameters | signature.inputs_to_buffers | signature.inputs_to_lifted_tensor_constants
-    state: dict[str, tuple[str, np.ndarray, bool]] = {}
-    known: dict[str, Value] = {}
+    reader = Reader(graph, program, dict(module.named_modules(remove_duplicate=False)), tensors, values)
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles
-    nodes = list(program.graph.nodes)
-    modules = dict(module.named_modules(remove_duplicate=False))
-    earliest = {id(m): path for path, m in reversed(modules.items())}
-    paths = {path: earliest[id(m)] for path, m in modules.items()}  # a shared module goes by its first name
-
-    groups = list(_group(nodes, modules, paths))
-    flowing = _tied(groups, {p: tensors[name] for p, name in held.items()}) if tied else set()
-    for item in groups:
+    groups = deque(_group(list(program.graph.nodes), reader.modules, reader.paths))
+    if tied:
+        reader.flowing = _tied(groups, {p: tensors[name] for p, name in reader.held.items()})
+    while groups:
+        item = groups.popleft()
         node = item[-1]
-        if node.op == "placeholder":
-            if node.name in held:
-                tensor = tensors[held[node.name]]
-                trainable = isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
-                value = np.asarray(values(first[id(tensor)], tensor))
-                state[node.name] = (first[id(tensor)], value, trainable)
-            else:
-                known[node.name] = _value(node)
-                graph.inputs.append(known[node.name])
-        elif node.op == "output":
-            graph.outputs = _outputs(program, node, known)
-        elif node.target is operator.getitem and node.args[0].name in known:
-            value = known[node.name] = known[node.args[0].name][node.args[1]]
-            if node.users and not obstacles and not any(value in n.outputs for n in graph.nodes):
-                path, kind = _origin(node, paths)
-                reason = f"its output {node.args[1]} is used, which no rule can carry"
-                obstacles.append(Obstacle(path or "forward", kind, reason, "use the first output alone"))
-        elif (node.target is torch.ops.aten.alias.default and node.args[0].name in state) or _casts_weight(node, state):
-            state[node.name] = state[node.args[0].name]
-        elif isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
-            path, kind = _origin(node, paths)
-            try:
-                graph.nodes += _nodes(item, path, known, state, modules, paths, graph, flowing)
-            except Unsupported as e:
+        if node._erased:  # it took one of the results of what has been decomposed
+            continue
+        try:
+            reader.read(item, bool(obstacles))
+        except Unsupported as e:
+            parts = []
+            if len(item) == 1 and isinstance(node.target, torch._ops.OpOverload) and not isinstance(e, InPlace):
+                parts = decomposition.inline(node, e)
+            groups.extendleft([part] for part in reversed(parts))
+            if not parts:
+                reader.known.setdefault(node.name, _made(node))  # its readers are not to blame
+                e = node.meta.get("reason", e)
+                path, kind = _origin(node, reader.paths)
                 obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     obstacles += _tied_parts(graph.parameters)
     if obstacles and refuse:
         obstacles = list(dict.fromkeys(obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", obstacles)
     return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
+
+
+@dataclass
+class Reader:
+    """One reading of a program; what it knows goes by the names of torch.fx's nodes.
+
+    `known` is what flows, `state` what is held (name, array, whether it is trained), and `constants` what is made of
+    buffers alone, as tensors of torch. `sizes` says which axis of which value has an open size; by that and a dtype
+    `ones` has as many ones, and `numbers` has it as a number.
+    """
+
+    graph: Graph
+    program: torch.export.ExportedProgram
+    modules: dict[str, torch.nn.Module]
+    tensors: dict[str, torch.Tensor]
+    values: Callable[[str, torch.Tensor], np.ndarray]
+    known: dict[str, Value | list[Value]] = field(default_factory=dict)
+    state: dict[str, tuple[str, np.ndarray, bool]] = field(default_factory=dict)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    sizes: dict[str, tuple[Value, int]] = field(default_factory=dict)
+    ones: dict[tuple[str, str], Value] = field(default_factory=dict)
+    numbers: dict[tuple[str, str], Value] = field(default_factory=dict)
+    flowing: set[str] = field(default_factory=set)  # the weights that have to
+
+    def __post_init__(self):
+        signature = self.program.graph_signature
+        self.held = signature.inputs_to_parameters | signature.inputs_to_buffers
+        self.held |= signature.inputs_to_lifted_tensor_constants
+        self.first = {id(t): name for name, t in reversed(self.tensors.items())}  # a tied weight goes by its first name
+        earliest = {id(m): path for path, m in reversed(self.modules.items())}
+        self.paths = {path: earliest[id(m)] for path, m in self.modules.items()}  # as does a shared module
+
+    def read(self, item: list[torch.fx.Node], refused: bool) -> None:
+        """Read one operator, or the operators of one module; `refused` tells whether something before could not be."""
+        node = item[-1]
+        if node.op == "placeholder":
+            self._placeholder(node)
+        elif node.op == "output":
+            self.graph.outputs = _outputs(self.program, node, self.known)
+        elif node.target is operator.getitem and node.args[0].name in self.known:
+            value = self.known[node.name] = self.known[node.args[0].name][node.args[1]]
+            if node.users and not refused and not any(value in n.outputs for n in self.graph.nodes):
+                reason = f"its output {node.args[1]} is used, which no rule can carry"
+                raise Unsupported(reason, "use the first output alone")
+        elif _aliased(node) in self.state or _casts_weight(node, self.state):
+            self.state[node.name] = self.state[node.args[0].name]
+            tensor = self.constants.get(node.args[0].name)
+            if tensor is not None:
+                self.constants[node.name] = node.target(tensor, *node.args[1:], **node.kwargs)
+        elif not self._constant(node) and isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
+            self._add(self._nodes(item, _origin(node, self.paths)[0]))
+
+    def _placeholder(self, node) -> None:
+        if node.name not in self.held:
+            self.known[node.name] = value = _value(node)
+            self.graph.inputs.append(value)
+            self._measure(value)
+            return
+        tensor = self.tensors[self.held[node.name]]
+        parameter = isinstance(tensor, torch.nn.Parameter)
+        name = self.first[id(tensor)]
+        self.state[node.name] = (name, np.asarray(self.values(name, tensor)), parameter and tensor.requires_grad)
+        if not parameter:
+            self.constants[node.name] = tensor.detach()
+
+    def _add(self, nodes: list[Node]) -> None:
+        """Put nodes into the graph."""
+        self.graph.nodes += nodes
+        for node in nodes:
+            self._measure(*node.outputs)
+            made = node.outputs[0]
+            if node.operator in ("ones", "cast") and len(made.symbols) == 1 and isinstance(made.symbols[0], str):
+                self.ones.setdefault((made.symbols[0], made.dtype), made)
+
+    def _measure(self, *values: Value) -> None:
+        """Remember where an open size can be seen, which is in what came first."""
+        for value in values:
+            for axis, size in enumerate(value.symbols):
+                if isinstance(size, str):
+                    self.sizes.setdefault(size, (value, axis))
+
+    def _constant(self, node) -> bool:
+        """Compute what is made of buffers and constants alone; tell whether it is."""
+        if node.op != "call_function":
+            return False
+        if node.target is operator.getitem:
+            made = self.constants.get(node.args[0].name)
+            if made is None:
+                return False
+            return self._hold(node, made[node.args[1]])
+        if not isinstance(node.target, torch._ops.OpOverload) or not _is_fixed(node.meta.get("val")):
+            return False
+        name = node.target._schema.name.removeprefix("aten::").rstrip("_")
+        words = set(name.split("_"))
+        given = {n.name: self.constants.get(n.name) for n in node.all_input_nodes}
+        if words & {"new", "like"} and words & set(FILLED):
+            given = {n: torch.empty(()) if x is None else x for n, x in given.items()}
+        random = torch.Tag.nondeterministic_seeded in node.target.tags
+        if random or any(x is None for x in given.values()):
+            return False
+        _check_in_place(node, self.held)
+        arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: given[n.name])
+        if "like" in words:  # the sizes are those of a tensor that flows
+            made = node.meta["val"]
+            arguments = (torch.empty(tuple(made.shape), dtype=made.dtype), *arguments[1:])
+        with torch.no_grad():
+            return self._hold(node, node.target(*arguments, **keywords))
+
+    def _hold(self, node, made) -> bool:
+        self.constants[node.name] = made
+        if isinstance(made, torch.Tensor):
+            self._update(node)
+        return True
+
+    def _update(self, node) -> None:
+        """Take a constant as it now is: what is written to in place may have other names."""
+        path = _origin(node, self.paths)[0]
+        name = f"{path}.{node.name}" if path else node.name
+        while name in self.tensors:
+            name += "_"
+        self.state[node.name] = (name, array(self.constants[node.name]).copy(), False)
+
+    def _nodes(self, item, path: str) -> list[Node]:
+        """What a rule makes of an operator: with the weights that it holds or, where it cannot, with flowing ones."""
+        for n in item[-1].all_input_nodes:
+            if n.name in self.constants and n.name not in self.held:
+                self._update(n)
+        call = self._operation(item, path, self.known)
+        rule = rules.for_torch(call.target)
+        if rule is None:
+            raise Unsupported(
+                f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported"
+            )
+        weights = {n.name: n for n in item[-1].all_input_nodes if n.name in self.state} if len(item) == 1 else {}
+        forced = self.flowing & weights.keys()
+        attempts = [forced] if call.inputs or not weights else []
+        attempts += [set(weights)] if weights and set(weights) not in attempts else []
+        refused = None
+        for names in attempts:
+            before = set(self.graph.parameters)
+            flows = {n: _value(weights[n]) for n in weights if n in names and n not in self.known}
+            try:
+                call = self._operation(item, path, self.known | flows) if flows else call
+                nodes = _read(rule, call)
+                made = [parameter.flowing(*self.state[n], v, call) for n, v in flows.items()]
+            except Unsupported as e:
+                refused = refused or e
+                for name in self.graph.parameters.keys() - before:
+                    del self.graph.parameters[name]
+                continue
+            self.known |= flows
+            return made + nodes
+        raise refused
+
+    def _operation(self, item, path: str, values, wrapper: str | None = None) -> TorchOperation:
+        """Describe an ATen call, or the call of a known module, as plain data.
+
+        `wrapper` is the path of a known module whose inner layer is asked for.
+        """
+        last, state, modules = item[-1], self.state, self.modules
+        stack = [p for _, p, _ in _stack(last, self.paths) if p in modules and p != wrapper]
+        whole = next(((p, known_class(modules[p])) for p in stack if known_class(modules[p])), None)
+        if wrapper is not None and whole is None and len(item) > 1:
+            raise Unsupported(f"it wraps {type(modules[path]).__name__}, of several operators", "wrap a single layer")
+
+        def plain(x):
+            if isinstance(x, torch.fx.Node):
+                if x.name in values:
+                    return values[x.name]
+                return state[x.name][0] if x.name in state else Size(str(x.meta["val"]))
+            return map_structure(plain, x) if isinstance(x, (list, tuple)) else x
+
+        made = self.known[last.name] = values[last.name] = _made(last)
+        outputs = made if isinstance(made, list) else [made]
+        if whole is None:
+            if not isinstance(last.target, torch._ops.OpOverload):
+                raise Unsupported(f"there is no rule for {last.target}")
+            _check_in_place(last, state)
+            schema = [a.name for a in last.target._schema.arguments]
+            defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
+            given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
+            inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
+            name = last.target._schema.name.removeprefix("aten::")
+            if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
+                raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
+            if not inputs and not last.all_input_nodes:
+                raise Unsupported(f"{name} computes something from constants alone", "store the result as a buffer")
+            held = {
+                k: state[x.name]
+                for k, x in given.items()
+                if isinstance(x, torch.fx.Node) and x.name in state and x.name not in values
+            }
+            arguments = {k: plain(x) for k, x in given.items()}
+            kinds = {a.name: str(a.type) for a in last.target._schema.arguments}
+            for k, x in given.items():  # not those that are sizes of what is made
+                if isinstance(arguments[k], Size) and kinds[k] in ("number", "Tensor"):
+                    arguments[k] = self._number(x, outputs[0].dtype)
+            target = name.rstrip("_")
+        else:
+            last_path, (path, target) = path, whole
+            inside = set(item)
+            read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
+            inputs = [values[x.name] for x in read if x.name in values]
+            prefix = f"{path}." if path else ""
+            held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
+            module = modules[path]
+            arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+            arguments |= {"class": target}
+            if target in getattr(rules.for_torch(target), "WRAPPERS", ()):
+                arguments["layer"] = self._operation(item, last_path, values, path)
+                held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}
+        wraps = isinstance(arguments.get("layer"), TorchOperation)
+        serves = held or isinstance(arguments.get("weight"), Value)  # of a layer, even where it is computed
+        owner = path if wraps or (_owns(path, last, modules) and (serves or not _holds(modules[path]))) else ""
+        given = (arguments, inputs, outputs, held)
+        return TorchOperation(owner, target, *given, self.graph.parameters, self.sizes, self.ones)
+
+    def _number(self, node: torch.fx.Node, dtype: str) -> Value:
+        """A number that is worked out from open sizes, as a tensor without axes."""
+        symbol = str(node.meta["val"])
+        if (symbol, dtype) in self.numbers:
+            return self.numbers[symbol, dtype]
+        made = Value(f"{node.name}:{dtype}", (), dtype)
+        call = TorchOperation("", "", {}, [], [made], {}, self.graph.parameters, self.sizes, self.ones)
+        if symbol in self.sizes:
+            nodes = sizes.number(symbol, made, call)
+        else:
+            target, *names = ARITHMETIC.get(getattr(node.target, "__name__", ""), ("",))
+            operands = [self._number(x, dtype) if isinstance(x, torch.fx.Node) else x for x in node.args]
+            rule = rules.for_torch(target)
+            if rule is None:
+                raise Unsupported(f"it computes {symbol} from open sizes of the input", "export with these sizes fixed")
+            arguments = {"alpha": 1} | dict(zip(names, operands, strict=True))
+            inputs = [x for x in operands if isinstance(x, Value)]
+            call = TorchOperation("", target, arguments, inputs, [made], {}, self.graph.parameters)
+            nodes = chain(rule.read_torch(call), inputs, [made])
+        self._add(nodes)
+        self.numbers[symbol, dtype] = made
+        return made
+
+
+def _is_fixed(values) -> bool:
+    """Tell whether these are tensors of known sizes."""
+    values = values if isinstance(values, (list, tuple)) else [values]
+    return all(isinstance(v, torch.Tensor) and all(isinstance(n, int) for n in v.shape) for v in values)
+
+
+def _aliased(node) -> str:
+    """The name of what a node is another name for."""
+    return node.args[0].name if node.target is torch.ops.aten.alias.default else ""
 
 
 def _casts_weight(node, state) -> bool:
@@ -329,6 +430,11 @@ def _value(node, index: int | None = None) -> Value:
     )
 
 
+def _made(node) -> Value | list[Value]:
+    values = node.meta["val"]
+    return [_value(node, i) for i in range(len(values))] if isinstance(values, (list, tuple)) else _value(node)
+
+
 def _stack(node, paths) -> list[tuple[str, str, str]]:
     """(key, path, class) of the modules around a node, outermost first; the key tells two calls of one module apart."""
     return [(key, paths.get(path, path), kind) for key, (path, kind) in node.meta.get("nn_module_stack", {}).items()]
@@ -337,27 +443,6 @@ def _stack(node, paths) -> list[tuple[str, str, str]]:
 def _origin(node, paths) -> tuple[str, str]:
     stack = _stack(node, paths)
     return (stack[-1][1], stack[-1][2].split(".")[-1]) if stack else ("", "")
-
-
-def known_class(module: torch.nn.Module) -> str | None:
-    """The name under which a rule reads a module as a whole: "nn.Softsign", a helper with our very source, ..."""
-    kind = type(module)
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-        return None  # what the user put in would be lost
-    for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}"):  # classes of other packages
-        if rules.for_torch(name):
-            return name
-    if kind.__module__.startswith("torch.nn."):
-        name = f"nn.{kind.__name__}"
-        return name if rules.for_torch(name) else None
-    rule = rules.for_torch(kind.__name__)
-    if rule is None or kind.__name__ not in getattr(rule, "HELPERS", {}):
-        return None
-    try:
-        source = textwrap.dedent(inspect.getsource(kind))
-    except (OSError, TypeError):
-        return None
-    return kind.__name__ if source.strip() == rules.helper_source(kind.__name__).strip() else None
 
 
 def _group(nodes, modules, paths):
@@ -391,37 +476,6 @@ def _tied(groups, tensors: dict[str, torch.Tensor]) -> set[str]:
     return {name for name, t in tensors.items() if len(uses.get(id(t), ())) > 1 or id(t) in partly}
 
 
-def _nodes(item, path, values, state, modules, paths, graph, flowing=frozenset()) -> list[Node]:
-    """What a rule makes of an operator: with the weights that it holds or, where it cannot, with those that flow.
-
-    `flowing` names those that have to.
-    """
-    call = _operation(item, path, values, state, modules, paths, graph)
-    rule = rules.for_torch(call.target)
-    if rule is None:
-        raise Unsupported(f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported")
-    weights = {n.name: n for n in item[-1].all_input_nodes if n.name in state} if len(item) == 1 else {}
-    forced = flowing & weights.keys()
-    attempts = [forced] if call.inputs or not weights else []
-    attempts += [set(weights)] if weights and set(weights) not in attempts else []
-    refused = None
-    for names in attempts:
-        before = set(graph.parameters)
-        flows = {n: _value(weights[n]) for n in weights if n in names and n not in values}
-        try:
-            call = _operation(item, path, values | flows, state, modules, paths, graph) if flows else call
-            nodes = _read(rule, call)
-            made = [parameter.flowing(*state[n], v, call) for n, v in flows.items()]
-        except Unsupported as e:
-            refused = refused or e
-            for name in graph.parameters.keys() - before:
-                del graph.parameters[name]
-            continue
-        values |= flows
-        return made + nodes
-    raise refused
-
-
 def _read(rule, call: TorchOperation) -> list[Node]:
     """What a rule makes of an operator; a weight that it overlooks has to flow, or would be lost in silence."""
     tensor = call.arguments.get("self", call.arguments.get("input"))
@@ -433,69 +487,6 @@ def _read(rule, call: TorchOperation) -> list[Node]:
     if lost and "class" not in call.arguments:
         raise Unsupported(f"{call.target} of the weights {', '.join(lost)}")
     return nodes
-
-
-def _operation(item, path, values, state, modules, paths, graph, wrapper: str | None = None) -> TorchOperation:
-    """Describe an ATen call, or the call of a known module, as plain data.
-
-    `wrapper` is the path of a known module whose inner layer is asked for.
-    """
-    last = item[-1]
-    stack = [p for _, p, _ in _stack(last, paths) if p in modules and p != wrapper]
-    whole = next(((p, known_class(modules[p])) for p in stack if known_class(modules[p])), None)
-    if wrapper is not None and whole is None and len(item) > 1:
-        raise Unsupported(f"it wraps {type(modules[path]).__name__}, of several operators", "wrap a single layer")
-
-    def plain(x):
-        if isinstance(x, torch.fx.Node):
-            if x.name in values:
-                return values[x.name]
-            if x.name in state:
-                return state[x.name][0]
-            return x  # a size that is only known at run time
-        return map_structure(plain, x) if isinstance(x, (list, tuple)) else x
-
-    several = isinstance(last.meta["val"], (list, tuple))
-    outputs = [_value(last, i) for i in range(len(last.meta["val"]))] if several else [_value(last)]
-    values[last.name] = outputs if several else outputs[0]  # also of what is refused: its readers are not to blame
-    if whole is None:
-        if not isinstance(last.target, torch._ops.OpOverload):
-            raise Unsupported(f"there is no rule for {last.target}")
-        _check_in_place(last, state)
-        schema = [a.name for a in last.target._schema.arguments]
-        defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
-        given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
-        inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
-        name = last.target._schema.name.removeprefix("aten::")
-        alone = f"{name} computes something from weights or constants alone"
-        if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
-            raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
-        if not inputs and not any(n.name in state for n in last.all_input_nodes):
-            raise Unsupported(alone, "store the result as a parameter or buffer")
-        held = {
-            k: state[x.name]
-            for k, x in given.items()
-            if isinstance(x, torch.fx.Node) and x.name in state and x.name not in values
-        }
-        arguments = {k: plain(x) for k, x in given.items()}
-        target = name.rstrip("_")
-    else:
-        last_path, (path, target) = path, whole
-        inside = set(item)
-        read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
-        inputs = [values[x.name] for x in read if x.name in values]
-        prefix = f"{path}." if path else ""
-        held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
-        module = modules[path]
-        arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
-        arguments |= {"class": target}
-        if target in getattr(rules.for_torch(target), "WRAPPERS", ()):
-            arguments["layer"] = _operation(item, last_path, values, state, modules, paths, graph, path)
-            held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}
-    wraps = isinstance(arguments.get("layer"), TorchOperation)
-    serves = held or isinstance(arguments.get("weight"), Value)  # of a layer, even where it is computed
-    owner = path if wraps or (_owns(path, last, modules) and (serves or not _holds(modules[path]))) else ""
-    return TorchOperation(owner, target, arguments, inputs, outputs, held, graph.parameters)
 
 
 def _aliases(node, kind: str) -> bool:
@@ -524,14 +515,14 @@ def _check_in_place(node, state) -> None:
         root = root.args[0]
     if root.name in state:
         reason = f"{node.target._schema.name.removeprefix('aten::')} changes a weight or buffer in place"
-        raise Unsupported(reason, "use the operation that is not in place, or leave it out in eval mode")
+        raise InPlace(reason, "use the operation that is not in place, or leave it out in eval mode")
     memory = [root]
     for m in memory:
         memory += [
             u for u in m.users if u is not node and (_aliases(u, "view") or _aliases(u, "write")) and u.args[0] is m
         ]
     if any(u > node for m in memory for u in m.users):  # in the order of the program
-        raise Unsupported(
+        raise InPlace(
             f"{node.target._schema.name.removeprefix('aten::')} changes in place a tensor that is read again through "
             "another view",
             "use the operation that is not in place",

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from bridge import keras_reader, layout, lockstep, rules, torch_reader
+from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_reader
 from bridge.align import Pair, align, differences
 from bridge.explain import explain
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
@@ -132,7 +132,7 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
         report.note_once(note)
     log.info("%s: reading the torch module", model.name)
     try:
-        case.program = torch_reader.export(module, tensors, dynamic)
+        case.program = torch_export.export(module, tensors, dynamic)
         unmatched = _aligned(case)
     except BridgeError as e:
         report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
@@ -407,7 +407,7 @@ def _forward(case: Case, graph: Graph) -> None:
         try:
             network, tensors = case.network()
             with _InDouble():
-                program = torch_reader.export(network, tensors, case.dynamic)
+                program = torch_export.export(network, tensors, case.dynamic)
             torch64 = torch_reader.run(program, tensors)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")
@@ -482,7 +482,7 @@ class _NoDropout(torch.overrides.TorchFunctionMode):
         super().__init__()
         self.rates: list[float] = []
         for part in module.modules():
-            if rate := torch_reader.passes(part):
+            if rate := torch_export.passes(part):
                 part.register_forward_hook(partial(self._pass, rate), with_kwargs=True)
 
     def _pass(self, rate, part, inputs, keywords, _):

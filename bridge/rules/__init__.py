@@ -123,13 +123,21 @@ class KerasCall:
     first: bool = False
 
 
+@dataclass(frozen=True)
+class Size:
+    """A size that is known at run time alone, or what is computed from such sizes, as an expression of symbols."""
+
+    symbol: str
+
+
 @dataclass
 class TorchOperation:
     """An ATen call, or a whole module of a known class, as plain data.
 
     `target` is the ATen name ("conv2d") or the class; `arguments` holds every argument by the name of its
     schema (for a module: its attributes). Tensors that flow are `Value`s, weights are torch's own names in
-    `state`, and `weights()` turns them into parameters of the graph.
+    `state`, and `weights()` turns them into parameters of the graph. `sizes` says of which value's which axis an open
+    size is, by the symbol that `Value.symbols` has for it, and `ones` has as many ones as it says, by symbol and dtype.
     """
 
     path: str
@@ -139,6 +147,8 @@ class TorchOperation:
     outputs: list[Value]
     state: dict[str, tuple[str, np.ndarray, bool]]  # argument -> (name in the state dict, array, trainable)
     parameters: dict[str, Parameter]  # the graph's own
+    sizes: dict[str, tuple[Value, int]] = field(default_factory=dict)
+    ones: dict[tuple[str, str], Value] = field(default_factory=dict)
 
     def __getitem__(self, argument: str):
         return self.arguments[argument]

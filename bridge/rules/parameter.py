@@ -13,14 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
-from bridge.layout import Context, Placement, anything, boundary_order, fixed, identity
+from bridge.layout import Context, Placement, boundary_order, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
 from bridge.rules.reshape import KEEP, NEW, plain
 
-OPERATORS = ("parameter", "ones", "outer")
-KERAS = ("ops.OnesLike",)  # `rescaling` reads EinsumDense and hands over the outer products
-TORCH = ("ones_like",)
-CONSTANTS = ("ones",)
+OPERATORS = ("parameter", "outer")
+KERAS = TORCH = ()  # the reader makes the nodes; `rescaling` reads EinsumDense and hands over the outer products
 PATTERN, NUMBER = "... -> ...", "1 ->"  # a single number has one axis in Keras
 LETTERS = "cdefghijkl"
 
@@ -33,8 +31,6 @@ def kernel_order(rank: int, source: str, target: str) -> tuple[int, ...]:
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
-    if node.operator == "ones":
-        return anything(node, context)
     if node.operator == "outer":
         return fixed(node, context)
     made, source, target = node.outputs[0], context.source, context.target
@@ -67,12 +63,8 @@ def _is_kernel(value: Value, context: Context) -> bool:
 
 
 def merge(node: Node, reader: Node) -> Node | None:
-    """One number after the other: ones of one cell stay so, times a weight they are the weight, less an axis of one."""
+    """A one times a weight is the weight, less an axis of one."""
     made = reader.outputs[0]
-    if node.operator == "ones" and reader.operator == "reshape" and set(made.shape) <= {1}:
-        return replace(node, outputs=reader.outputs)
-    if node.operator == "ones" and reader.operator == "outer" and set(node.outputs[0].shape) == {1}:
-        return replace(reader, inputs=[])
     if node.operator == "outer" and not node.inputs and reader.operator in ("reshape", "flatten"):
         shape = (1, *(made.shape or (1,)))
         return replace(node, operator="parameter", outputs=reader.outputs) if shape == node.outputs[0].shape else None
@@ -93,20 +85,7 @@ def outer(layer: KerasLayer) -> list[Node]:
     return [Node("outer", {}, layer.weights, layer.path)]
 
 
-def read_keras(layer: KerasLayer) -> list[Node]:
-    return [_ones(layer)]
-
-
-def _ones(source: KerasLayer | TorchOperation) -> Node:
-    x, made = source.inputs[0], source.outputs[0]
-    if made.dtype != x.dtype:
-        raise Unsupported(f"it makes {made.dtype} of {x.dtype}", "cast the tensor first")
-    return Node("ones", {}, name=source.path)
-
-
 def write_keras(node: Node) -> list[KerasCall]:
-    if node.operator == "ones":
-        return [KerasCall("ops.ones_like")]
     shape = node.outputs[0].shape or (1,)
     letters = LETTERS[: len(shape)]
     if len(letters) < len(shape):
@@ -152,13 +131,7 @@ def of_layer(read: Callable[[TorchOperation], list[Node]], call: TorchOperation,
     return with_bias(nodes, axis % made.rank, bias, made)
 
 
-def read_torch(call: TorchOperation) -> list[Node]:
-    return [_ones(call)]
-
-
 def write_torch(node: Node) -> TorchCall:
-    if node.operator == "ones":
-        return TorchCall("torch.ones_like({0})")
     if node.operator == "outer":
         if not node.inputs:
             raise Unsupported("its value is its weight with one axis more", "drop that by keras.ops.squeeze(x, 0)")

@@ -6,10 +6,11 @@ axis of size 1 is the same. torch's `expand` copies nothing.
 
 from dataclasses import replace
 
-from bridge.graph import Node, Unsupported, Value
+from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
 from bridge.rules.reshape import KEEP, NEW
+from bridge.rules.sizes import open_ones
 
 OPERATORS = ("tile", "repeat")
 KERAS = ("RepeatVector", "ops.Tile", "ops.Repeat", "ops.BroadcastTo")
@@ -86,11 +87,27 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target in ("expand", "expand_as"):
         # torch.export shows a size that stays as -1, as a number, or as what the size of the input is
         sizes = [-1 if a == b else a for a, b in zip(made.symbols[::-1], x.symbols[::-1], strict=False)][::-1]
-        return _broadcast(x, [*made.symbols[: made.rank - x.rank], *sizes], made, call.path)
+        return _expand(x, [*made.symbols[: made.rank - x.rank], *sizes], call)
     if call.target == "repeat_interleave":
         return _repeat(x, call["repeats"], call["dim"], made, call.path)
     times = list(call["repeats"] if call.target == "repeat" else call["dims"])
     return _nodes("tile", x, [1] * (x.rank - len(times)) + times, made, call.path)
+
+
+def _expand(x: Value, sizes: list, call: TorchOperation) -> list[Node]:
+    """Nodes for an expand; to an open size it is a product with ones of that size."""
+    made = call.outputs[0]
+    opened = [n if isinstance(n, str) else 1 for n in sizes]
+    if set(opened) == {1}:
+        return _broadcast(x, sizes, made, call.path)
+    known = [1 if isinstance(n, str) else n for n in sizes]
+    given = [1] * (made.rank - x.rank) + list(x.shape)
+    shape = tuple(n if m in (1, -1) else m for n, m in zip(given, known, strict=True))
+    steps = Steps(made)
+    part = replace(x, name=f"{made.name}:part", shape=shape, symbols=())
+    nodes = _broadcast(x, known, part, "")
+    steps("multiply", [part, open_ones(steps, tuple(opened), x.dtype, call)], made.shape)
+    return [*nodes, *steps.finish(call.path)]
 
 
 def write_torch(node: Node) -> TorchCall:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bridge
-from bridge import torch_reader
+from bridge import torch_export, torch_reader
 
 nn = torch.nn
 
@@ -172,7 +172,7 @@ def test_a_helper_with_another_source_is_not_taken_for_ours():
         def forward(self, x):
             return x + len(namespace)
 
-    assert torch_reader.known_class(SharedDropout(0.5, (1,))) is None
+    assert torch_export.known_class(SharedDropout(0.5, (1,))) is None
     graph = torch_reader.read(nn.Sequential(SharedDropout(0.5, (1,))), (X,))
     assert [n.operator for n in graph.nodes] == ["add"]
 
@@ -194,7 +194,7 @@ def test_any_number_of_arguments(check):
 
 def test_run_gives_every_tensor():
     module = nn.Sequential(conv(), nn.ReLU(), nn.Flatten())
-    program = torch_reader.export(module, (X,))
+    program = torch_export.export(module, (X,))
     graph, seen = torch_reader.read(module, (X,), program=program), torch_reader.run(program, [X])
     assert all(seen[n.outputs[0].name].shape[1:] == n.outputs[0].shape[1:] for n in graph.nodes)
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import align, convert, keras_reader, layout, rules, torch_reader
+from bridge import align, convert, keras_reader, layout, rules, torch_export, torch_reader
 from bridge.rules import activation
 from bridge.rules.activation import LIMIT
 
@@ -541,7 +541,7 @@ def test_helpers_survive(layer):
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), torch.compile(module, backend="eager")):
         torch.testing.assert_close(other(x), want, rtol=0, atol=0)
     assert copy.deepcopy(module).double()(x.double()).dtype == torch.float64
-    open_sizes = torch_reader.export(module, (x,), [{0, 1}]).module()
+    open_sizes = torch_export.export(module, (x,), [{0, 1}]).module()
     torch.testing.assert_close(open_sizes(torch.cat([x, x], 1)), module(torch.cat([x, x], 1)), rtol=0, atol=0)
 
 

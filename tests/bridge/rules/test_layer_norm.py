@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import convert, torch_reader
+from bridge import convert, torch_export
 
 layers, ops = keras.layers, keras.ops
 
@@ -95,7 +95,7 @@ def test_convnext_has_no_permutation(check):
     module, again = check.both_ways(model)
     text, x = convert.source(model).text, tuple(map(torch.from_numpy, example(model)))
     assert "self.norm = LayerNormOver((1,), shape=(8,), eps=1e-06)" in text and "permute" not in text
-    operators = {str(n.target) for n in torch_reader.export(module, x).graph.nodes}
+    operators = {str(n.target) for n in torch_export.export(module, x).graph.nodes}
     assert not [o for o in operators if "permute" in o or "transpose" in o]
     assert [type(a) for a in again.layers] == [type(a) for a in model.layers]
     report = bridge.verify(model, module)
@@ -239,7 +239,7 @@ def test_the_helper_survives():
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module)), compiled):
         torch.testing.assert_close(other(x), want, rtol=0, atol=0)
     assert copy.deepcopy(module).double()(x.double()).dtype == torch.float64
-    program = torch_reader.export(module, (x,), [{0, 2, 3}])
+    program = torch_export.export(module, (x,), [{0, 2, 3}])
     larger = torch.randn(3, 5, 7, 9)
     torch.testing.assert_close(program.module()(larger), module(larger), rtol=0, atol=0)
     assert "LayerNormOver" in inspect.getsource(type(module))

@@ -152,7 +152,6 @@ def test_ones_of_a_tensor(check):
 @pytest.mark.parametrize(
     "function, shapes, text",
     [
-        (lambda m, x: F.prelu(x, m.w.abs()), {"w": (6,)}, "its weight is computed by the module, not stored"),
         (lambda m, x: F.conv_transpose2d(x, m.w * 2), {"w": (6, 4, 3, 3)}, "conv_transpose does not run"),
         (lambda m, x: x + m.w.mul_(2), {"w": (6, 1, 1)}, "changes a weight or buffer in place"),
         (lambda m, x: x + torch.sort(m.w)[0], {"w": (6, 1, 1)}, "there is no rule for the operator sort"),
@@ -160,7 +159,7 @@ def test_ones_of_a_tensor(check):
     ],
 )  # fmt: skip
 def test_refusals(function, shapes, text):
-    module = Module(function, buffers=True, **shapes).eval()
+    module = Module(function, **shapes).eval()
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(module, (IMAGE,))
     assert text in str(e.value)

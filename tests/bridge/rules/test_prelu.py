@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import bridge
-from bridge import convert, torch_reader
+from bridge import convert, torch_export
 
 layers = keras.layers
 CASES = [
@@ -143,7 +143,7 @@ def test_the_helper_survives():
     assert copy.deepcopy(module).double()(data.double()).dtype == torch.float64
     longer = torch.randn(2, 3, 9, 4)
     torch.testing.assert_close(
-        torch_reader.export(module, (data,), [{0, 2}]).module()(longer), module(longer), rtol=0, atol=0
+        torch_export.export(module, (data,), [{0, 2}]).module()(longer), module(longer), rtol=0, atol=0
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import convert, torch_reader
+from bridge import convert, torch_export
 
 layers, ops = keras.layers, keras.ops
 SINGLE = float(np.finfo("float32").eps)
@@ -165,7 +165,7 @@ def test_the_helper_survives():
         torch.testing.assert_close(other(x), want, rtol=0, atol=0)
     assert copy.deepcopy(module).double()(x.double()).dtype == torch.float64
     larger = torch.randn(3, 5, 7, 9)
-    program = torch_reader.export(module, (x,), [{0, 2, 3}])
+    program = torch_export.export(module, (x,), [{0, 2, 3}])
     torch.testing.assert_close(program.module()(larger), module(larger), rtol=0, atol=0)
 
 

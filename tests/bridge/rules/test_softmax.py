@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import align, convert, keras_reader, layout, torch_reader
+from bridge import align, convert, keras_reader, layout, torch_export, torch_reader
 
 layers, ops = keras.layers, keras.ops
 SHAPES = {2: (4,), 3: (5, 4), 4: (3, 6, 4), 5: (2, 3, 5, 4)}
@@ -165,7 +165,7 @@ def test_helpers_survive(function):
     assert copy.deepcopy(module).double()(x.double()).dtype == torch.float64
     longer = torch.randn(2, 9, 3)
     torch.testing.assert_close(
-        torch_reader.export(module, (x,), [{0, 1}]).module()(longer), module(longer), rtol=0, atol=0
+        torch_export.export(module, (x,), [{0, 1}]).module()(longer), module(longer), rtol=0, atol=0
     )
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import bridge
-from bridge import convert, torch_reader
+from bridge import convert, torch_export
 
 layers, ops = keras.layers, keras.ops
 
@@ -89,7 +89,7 @@ def test_the_helper_survives():
     for dtype in (torch.float16, torch.float64):
         assert copy.deepcopy(module).to(dtype)(x.to(dtype)).dtype == dtype
     larger = torch.randn(3, 5, 7, 9)
-    program = torch_reader.export(module, (x,), [{0, 2, 3}])
+    program = torch_export.export(module, (x,), [{0, 2, 3}])
     torch.testing.assert_close(program.module()(larger), module(larger), rtol=0, atol=0)
 
 

@@ -1,0 +1,185 @@
+"""torch.nn.Module -> torch.export's program, as the rules read it.
+
+The program names ATen operators with all their arguments and says which module each came from. It holds what Python
+does in eval mode, at the sizes of the examples: so a Dropout is made to return a tensor of its own, by which it can be
+seen, and a module that goes another way at another size of an open axis is refused.
+"""
+
+import inspect
+import textwrap
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bridge import rules
+from bridge.graph import BridgeError
+
+ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
+
+
+def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
+    """Export a module in eval mode, its batch dynamic.
+
+    Args:
+        module: Any module; its training flags are put back afterwards.
+        example_inputs: Tensors as for a call of the module; a batch of one is doubled, as torch.export cannot
+            keep it open.
+        dynamic: For each input the axes that stay open; by default the batch.
+
+    Returns:
+        A `torch.export.ExportedProgram`.
+
+    Raises:
+        BridgeError: torch.export could not follow the module.
+    """
+    check_examples(example_inputs)
+    dynamic = dynamic or [{0} if x.ndim else set() for x in example_inputs]
+    if len(dynamic) != len(example_inputs):
+        raise BridgeError(
+            f"dynamic names the open axes of {len(dynamic)} input(s), example_inputs has {len(example_inputs)}"
+        )
+    # copies, as torch.export takes one tensor given twice for one input
+    examples = tuple(
+        torch.cat([x, x]) if x.ndim and x.shape[0] == 1 and 0 in axes else x.clone()
+        for x, axes in zip(example_inputs, dynamic, strict=True)
+    )
+    axes = shapes = tuple({a: torch.export.Dim.AUTO for a in axes} for axes in dynamic)
+    try:
+        kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    except ValueError as e:
+        raise BridgeError(f"{type(module).__name__} has no signature that torch.export could read: {e}") from e
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, x, *others)
+        fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        shapes = (*shapes[:fixed], shapes[fixed:])
+    training = {m: m.training for m in module.modules()}
+    passing = []
+    try:
+        module.eval()
+        passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
+        with torch.no_grad(), _AsRead():
+
+            def export_with(tensors):
+                return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
+
+            program = export_with(examples)
+            _refuse_branches(module, program, examples, axes, export_with)
+            return program
+    except BridgeError:
+        raise
+    except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user
+        raise BridgeError(
+            f"{type(module).__name__} cannot be exported by torch.export with inputs of shape "
+            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {type(e).__name__}: {str(e).strip()[:2000]}"
+        ) from e
+    finally:
+        for hook in passing:
+            hook.remove()
+        for m, flag in training.items():
+            m.training = flag
+
+
+def check_examples(example_inputs) -> None:
+    if not isinstance(example_inputs, tuple) or not all(isinstance(x, torch.Tensor) for x in example_inputs):
+        raise BridgeError(
+            "example_inputs must be a tuple of torch tensors, one for each argument of forward. "
+            f"Received: {type(example_inputs).__name__}"
+        )
+
+
+def passes(module: torch.nn.Module) -> str:
+    """Tell whether a module returns its input itself in eval mode, by the name of its attribute with the rate."""
+    name = known_class(module)
+    return getattr(rules.for_torch(name), "PASSING", {}).get(name, "") if name else ""
+
+
+def _on_its_own(module, inputs, keywords):
+    """Give a module a tensor of its own to return, so that the export shows the module at all."""
+
+    def alias(x):
+        return torch.ops.aten.alias(x) if isinstance(x, torch.Tensor) else x
+
+    return torch.utils._pytree.tree_map(alias, (inputs, keywords))
+
+
+def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
+    """Refuse a module whose Python takes another way for another size: the export holds the way of the examples alone.
+
+    torch.export turns a decision about an open size into a guard of the program. Sizes that the
+    module itself does not take prove nothing, nor do guards of an operator's own, as pooling with ceil_mode has: the
+    program of the other size is then the same.
+    """
+    checked = program.module()
+    changes = [{(i, 0) for i, axes in enumerate(open_axes) if 0 in axes}]
+    changes += [{(i, a)} for i, axes in enumerate(open_axes) for a in axes if a]
+    for change in filter(None, changes):
+        other = list(x.clone() for x in examples)
+        for i, a in change:
+            other[i] = torch.cat([other[i], other[i].narrow(a, 0, 1)], a)
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # sizes alone: nothing is computed
+                checked(*map(mode.from_tensor, other))
+        except Exception as e:
+            try:
+                module(*(x.clone() for x in other))
+            except Exception:  # not a size for this module
+                continue
+            if _steps(export_with(tuple(other))) == _steps(program):
+                continue
+            raise BridgeError(
+                f"{type(module).__name__} goes another way for inputs of shape "
+                f"{', '.join(str(tuple(x.shape)) for x in other)} than for the example inputs: {str(e).strip()[:300]}. "
+                "Leave the axis out of `dynamic`, or take the decision out of forward"
+            ) from e
+
+
+def _steps(program) -> list[tuple]:
+    """The operators of a program with their constants: equal for two exports that went the same way."""
+    nodes = [n for n in program.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
+    return [(str(n.target), torch.fx.node.map_arg((n.args, n.kwargs), lambda x: None)) for n in nodes]
+
+
+@torch.library.custom_op("bridge::normalize", mutates_args=())
+def _normalize(x: torch.Tensor, p: float, dim: list[int], eps: float) -> torch.Tensor:
+    """F.normalize as one operator."""
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
+
+
+_normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
+
+
+class _AsRead(torch.overrides.TorchFunctionMode):
+    """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
+
+    In eval mode Dropout returns its input itself, as does a conversion that changes nothing, and torch.export then
+    takes every later use of the input for a use of the output: a skip connection around it would be read as behind it.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
+            dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
+            return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
+        name = getattr(function, "__name__", "")
+        if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
+            args = (torch.ops.aten.alias(args[0]), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+def known_class(module: torch.nn.Module) -> str | None:
+    """The name under which a rule reads a module as a whole: "nn.Softsign", a helper with our very source, ..."""
+    kind = type(module)
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        return None  # what the user put in would be lost
+    for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}"):  # classes of other packages
+        if rules.for_torch(name):
+            return name
+    if kind.__module__.startswith("torch.nn."):
+        name = f"nn.{kind.__name__}"
+        return name if rules.for_torch(name) else None
+    rule = rules.for_torch(kind.__name__)
+    if rule is None or kind.__name__ not in getattr(rule, "HELPERS", {}):
+        return None
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return None
+    return kind.__name__ if source.strip() == rules.helper_source(kind.__name__).strip() else None
