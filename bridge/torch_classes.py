@@ -29,13 +29,25 @@ def identifier(name: str, taken: set[str], fallback: str = "layer") -> str:
     import torch
 
     reserved = {"F", "nn", "torch", "self", "load", "Path", "INPUTS"}
-    if keyword.iskeyword(text) or text in reserved or hasattr(torch.nn.Module(), text):
+    if keyword.iskeyword(text) or text in reserved or hasattr(torch.nn.ModuleDict(), text):
         text += "_"
     unique, n = text, 2
     while unique in taken:
         unique, n = f"{text}_{n}", n + 1
     taken.add(unique)
     return unique
+
+
+def _key(part: str, taken: set[str]) -> str:
+    """What a part of a name becomes in its container: a number stays one, as in nn.Sequential."""
+    return (
+        part if part.isdecimal() and part.isascii() and len(part) < 9 and part not in taken else identifier(part, taken)
+    )
+
+
+def access(way: tuple[str, ...]) -> str:
+    """Source of the way to a module: `.layer1["0"].conv`."""
+    return "".join(f'["{key}"]' if key.isdigit() else f".{key}" for key in way)
 
 
 def class_name(name: str) -> str:
@@ -54,22 +66,40 @@ class TorchClass:
     place: str = ""  # of the instance in the network, ending in a dot
     attribute: str = ""  # the last part of that
     statements: list[str] = field(default_factory=list)  # of the constructor
-    attributes: set[str] = field(default_factory=set)
-    modules: dict[tuple, str] = field(default_factory=dict)  # what makes two nodes one module -> attribute
+    places: dict[tuple[str, ...], dict[str, str]] = field(
+        default_factory=dict
+    )  # container -> part of a name -> its key
+    modules: dict[tuple, str] = field(default_factory=dict)  # what makes two nodes one module -> the way to it
     children: dict[str, "TorchClass"] = field(default_factory=dict)  # path -> a nested model's
     forward: str = ""
 
     def source(self) -> str:
         """The class statement."""
         body = "".join(f"        {line}\n" for line in ["super().__init__()", *self.statements])
-        return f"\n\nclass {self.name}(nn.Module):\n    def __init__(self):\n{body}\n{self.forward}"
+        base = "nn.ModuleDict" if any(key.isdigit() for key in self.places.get((), {}).values()) else "nn.Module"
+        return f"\n\nclass {self.name}({base}):\n    def __init__(self):\n{body}\n{self.forward}"
+
+    def put(self, name: str) -> tuple[str, ...]:
+        """Find a new place for a module, as its name says: "layer1.0.conv" is in a container in a container."""
+        *outer, last = [part for part in name.split(".") if part] or [name]
+        way: tuple[str, ...] = ()
+        for part in outer:
+            inside = self.places.setdefault(way, {})
+            if f"{part}." not in inside:
+                inside[f"{part}."] = _key(part, set(inside.values()))
+                self.statements.append(f"self{access((*way, inside[f'{part}.']))} = nn.ModuleDict()")
+            way = (*way, inside[f"{part}."])
+        inside = self.places.setdefault(way, {})
+        key = _key(last, set(inside.values()))
+        inside[key] = key
+        return (*way, key)
 
     def find(self, key: tuple) -> str | None:
         """The way from here to a module that has been made here or further inside."""
         if key in self.modules:
             return self.modules[key]
         inside = ((child.attribute, child.find(key)) for child in self.children.values())
-        return next((f"{attribute}.{way}" for attribute, way in inside if way), None)
+        return next((f"{access((attribute,))}{way}" for attribute, way in inside if way), None)
 
     def local(self, name: str) -> str:
         """A name without what all names here begin with, and without the number of a call."""
@@ -125,14 +155,14 @@ class Network:
         self.readers = graph.consumers()
         self.leaving = {v.name for v in flatten(graph.outputs)}
 
-    def steps(self, items: list, owner: TorchClass, access: str) -> list[Step]:
-        """Make what nodes and nested models need in the class that owns them; `access` is the way to it."""
+    def steps(self, items: list, owner: TorchClass, where: str) -> list[Step]:
+        """Make what nodes and nested models need in the class that owns them; `where` is the way to it."""
         found = []
         for item in items:
-            found += self._call(item, owner, access) if isinstance(item, Calls) else self._node(item, owner, access)
+            found += self._call(item, owner, where) if isinstance(item, Calls) else self._node(item, owner, where)
         return found
 
-    def _node(self, node: Node, owner: TorchClass, access: str) -> list[Step]:
+    def _node(self, node: Node, owner: TorchClass, where: str) -> list[Step]:
         try:
             rule = rules.for_operator(node.operator)
             call = rule.write_torch(node)
@@ -148,7 +178,7 @@ class Network:
         expression = call.expression
         if call.constructor:
             key = _identity(node, call.constructor)
-            way = f"{access}{owner.find(key) or self._module(node, call, owner, key)}"
+            way = f"{where}{owner.find(key) or self._module(node, call, owner, key)}"
             if self._mixed(node, call):
                 made = f"torch.{node.outputs[0].dtype}"
                 if "{self}(" in expression:
@@ -162,7 +192,7 @@ class Network:
         """Let the constructors make every module whose weights are of another dtype than this one be of its own."""
         for owner, module, own in self.dtypes:
             if own != dtype:
-                owner.statements.append(f"self.{module}.to(torch.{own})")
+                owner.statements.append(f"self{module}.to(torch.{own})")
 
     def _mixed(self, node: Node, call) -> bool:
         """Tell whether a node computes in another dtype than its weights have, and torch's module would not."""
@@ -178,14 +208,16 @@ class Network:
     def _module(self, node: Node, call, owner: TorchClass, key: tuple) -> str:
         """Make a submodule and record its weights."""
         name = owner.local(node.name or f"{node.inputs[0].name}_{node.operator}")
-        module = owner.modules[key] = identifier(name, owner.attributes)
-        owner.statements.append(f"self.{module} = {call.constructor}")
-        owner.statements += [s.replace("{self}", f"self.{module}") for s in call.setup]
+        place = owner.put(name)
+        module = owner.modules[key] = access(place)
+        owner.statements.append(f"self{module} = {call.constructor}")
+        owner.statements += [s.replace("{self}", f"self{module}") for s in call.setup]
         owner.statements += _frozen(node, call, module, self.graph)
         sizes = {k: v for k, v in node.attributes.items() if isinstance(v, int) and not isinstance(v, bool)}
-        state = {f"{owner.place}{module}.{k}": v for k, v in call.state.items()}
+        prefix = f"{owner.place}{'.'.join(place)}"
+        state = {f"{prefix}.{k}": v for k, v in call.state.items()}
         for role, (name, pattern) in call.weights.items():
-            place, parameter = f"{owner.place}{module}.{name}".rstrip("."), node.parameters[role]
+            place, parameter = f"{prefix}.{name}".rstrip("."), node.parameters[role]
             held = self.graph.parameters[parameter]
             value = rules.to_torch_axes(held.value, pattern, **sizes)
             state[place] = value if held.own and value.flags.c_contiguous else owned(value)
@@ -201,12 +233,12 @@ class Network:
         self.dtypes += [(owner, module, d) for d in dict.fromkeys(floats) if "float" in d][:1]
         return module
 
-    def _call(self, call: Calls, owner: TorchClass, access: str) -> list[Step]:
+    def _call(self, call: Calls, owner: TorchClass, where: str) -> list[Step]:
         """Call a nested model, whose class is made at its first call; or write the call out."""
         path = re.sub(r"#\d+", "", call.label)
         child, first = owner.children.get(path), path not in owner.children
         if child is None:
-            attribute = identifier(owner.local(path), owner.attributes)
+            (attribute,) = owner.put(owner.local(path).replace(".", "_"))
             taken = {self.root.name, *(c.name for c in self.classes)}
             name, n = class_name(owner.local(path)), 2
             while name in taken:
@@ -222,17 +254,18 @@ class Network:
             for name, v in made.items()
             if name in self.leaving or any(id(n) not in own for n in self.readers.get(name, []))
         ]
-        steps = self.steps(call.items, child, "self.")
+        steps = self.steps(call.items, child, "self")
         if self.obstacles:
             return []
         result = outputs[0] if len(outputs) == 1 else tuple(outputs)
         text = method(*forward(steps, list(inputs.values()), result, nested=True))
         if first:
             child.forward = text
-            owner.statements.append(f"self.{child.attribute} = {child.name}()")
+            owner.statements.append(f"self{access((child.attribute,))} = {child.name}()")
+        inside = access((child.attribute,))
         if text == child.forward:
-            return [Step(owner.local(path), list(inputs.values()), outputs, f"{access}{child.attribute}({{all}})")]
-        return self.steps(call.items, child, f"{access}{child.attribute}.")
+            return [Step(owner.local(path), list(inputs.values()), outputs, f"{where}{inside}({{all}})")]
+        return self.steps(call.items, child, f"{where}{inside}")
 
 
 def _overwritable(graph: Graph) -> set[str]:
@@ -282,8 +315,8 @@ def _frozen(node: Node, call, module: str, graph: Graph) -> list[str]:
     roles = [r for r in call.weights if r not in buffers]
     frozen = [r for r in roles if not graph.parameters[node.parameters[r]].trainable]
     if frozen and len(frozen) == len(roles):
-        return [f"self.{module}.requires_grad_(False)"]
-    return [f"self.{module}.{call.weights[r][0]}.requires_grad_(False)" for r in frozen]
+        return [f"self{module}.requires_grad_(False)"]
+    return [f"self{module}.{call.weights[r][0]}.requires_grad_(False)" for r in frozen]
 
 
 def method(arguments: list[str], body: list[str], result: str) -> str:

@@ -6,7 +6,6 @@ What `to_torch` returns is this source, executed: what was verified is what is s
 import hashlib
 import itertools
 import linecache
-import operator
 import re
 import sys
 import types
@@ -17,7 +16,7 @@ import numpy as np
 from bridge import rules
 from bridge.graph import BridgeError, Graph
 from bridge.tensors import tensor
-from bridge.torch_classes import Network, calls, forward, method
+from bridge.torch_classes import Network, access, calls, forward, method
 
 HEADER = '''"""{title}
 
@@ -71,7 +70,7 @@ def write(graph: Graph) -> TorchSource:
     """
     network = Network(graph)
     root = network.root
-    steps = network.steps(calls(graph.nodes), root, "self.")
+    steps = network.steps(calls(graph.nodes), root, "self")
     if network.obstacles:
         obstacles = list(dict.fromkeys(network.obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} node(s) that torch cannot hold:", obstacles)
@@ -81,7 +80,9 @@ def write(graph: Graph) -> TorchSource:
     network.cast(one)
     arguments, body, result = forward(steps, graph.inputs, graph.outputs)
     root.forward = method(arguments, body, result)
-    root.statements += [f"self.{place} = self.{twin}" for place, twin in tied.items()]
+    root.statements += [
+        f"self{access(place.split('.'))} = self{access(twin.split('.'))}" for place, twin in tied.items()
+    ]
     inputs = ", ".join(
         f'"{a}": ({rules.literal(v.shape)}, {rules.literal(v.dtype)})'
         for a, v in zip(arguments, graph.inputs, strict=True)
@@ -128,7 +129,8 @@ def build(source: TorchSource):
     network.load_state_dict({k: tensor(v) for k, v in source.state.items()}, assign=True)
     for place, twin in source.tied.items():
         holder, _, name = place.rpartition(".")
-        setattr(network.get_submodule(holder), name, operator.attrgetter(twin)(network))
+        owner, _, weight = twin.rpartition(".")
+        setattr(network.get_submodule(holder), name, getattr(network.get_submodule(owner), weight))
     tensors = itertools.chain(network.named_parameters(), network.named_buffers())
     empty = [k for k, t in tensors if t.is_meta]
     if empty:
