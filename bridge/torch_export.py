@@ -11,7 +11,7 @@ import textwrap
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bridge import rules
+from bridge import in_place, rules
 from bridge.graph import BridgeError
 
 ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
@@ -63,7 +63,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
 
             program = export_with(examples)
             _refuse_branches(module, program, examples, axes, export_with)
-            return program
+        return in_place.functional(program)
     except BridgeError:
         raise
     except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user

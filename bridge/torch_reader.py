@@ -6,7 +6,6 @@ the module's own tensors. An operator that no rule reads is put into the words o
 """
 
 import operator
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from bridge import decomposition, rules
+from bridge import decomposition, in_place, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
@@ -36,10 +35,6 @@ ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its argum
     "_sym_sqrt": ("sqrt", "self"),
 }
 FILLED = ("empty", "full", "ones", "zeros")  # what new_zeros and zeros_like make depends on no value of their tensor
-
-
-class InPlace(Unsupported):
-    """An operator changes memory that is read again: its parts would, too."""
 
 
 def read(
@@ -93,9 +88,8 @@ def read(
         try:
             reader.read(item, bool(obstacles))
         except Unsupported as e:
-            parts = []
-            if len(item) == 1 and isinstance(node.target, torch._ops.OpOverload) and not isinstance(e, InPlace):
-                parts = decomposition.inline(node, e)
+            alone = len(item) == 1 and isinstance(node.target, torch._ops.OpOverload)
+            parts = decomposition.inline(node, e) if alone and not isinstance(e, in_place.InPlace) else []
             groups.extendleft([part] for part in reversed(parts))
             if not parts:
                 reader.known.setdefault(node.name, _made(node))  # its readers are not to blame
@@ -207,7 +201,7 @@ class Reader:
         random = torch.Tag.nondeterministic_seeded in node.target.tags
         if random or any(x is None for x in given.values()):
             return False
-        _check_in_place(node, self.held)
+        in_place.check(node, self.held, constant=True)
         arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: given[n.name])
         if "like" in words:  # the sizes are those of a tensor that flows
             made = node.meta["val"]
@@ -284,7 +278,7 @@ class Reader:
         if whole is None:
             if not isinstance(last.target, torch._ops.OpOverload):
                 raise Unsupported(f"there is no rule for {last.target}")
-            _check_in_place(last, state)
+            in_place.check(last, state)
             schema = [a.name for a in last.target._schema.arguments]
             defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
             given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
@@ -487,46 +481,6 @@ def _read(rule, call: TorchOperation) -> list[Node]:
     if lost and "class" not in call.arguments:
         raise Unsupported(f"{call.target} of the weights {', '.join(lost)}")
     return nodes
-
-
-def _aliases(node, kind: str) -> bool:
-    """Whether a node returns its first argument ("write": changed in place, "view": another look at its memory)."""
-    info = (
-        node.target._schema.returns[0].alias_info
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.returns
-        else None
-    )
-    if node.target is operator.getitem or re.search("dropout(?!_)", str(node.target)):
-        return kind == "view" and isinstance(node.args[0], torch.fx.Node)  # in eval mode Dropout returns its input
-    return (
-        info is not None
-        and info.is_write == (kind == "write")
-        and bool(node.args)
-        and isinstance(node.args[0], torch.fx.Node)
-    )
-
-
-def _check_in_place(node, state) -> None:
-    """Refuse a change in place that is seen through another view of the same memory later: the graph has no memory."""
-    if not _aliases(node, "write"):
-        return
-    root = node.args[0]
-    while _aliases(root, "view") or _aliases(root, "write"):
-        root = root.args[0]
-    if root.name in state:
-        reason = f"{node.target._schema.name.removeprefix('aten::')} changes a weight or buffer in place"
-        raise InPlace(reason, "use the operation that is not in place, or leave it out in eval mode")
-    memory = [root]
-    for m in memory:
-        memory += [
-            u for u in m.users if u is not node and (_aliases(u, "view") or _aliases(u, "write")) and u.args[0] is m
-        ]
-    if any(u > node for m in memory for u in m.users):  # in the order of the program
-        raise InPlace(
-            f"{node.target._schema.name.removeprefix('aten::')} changes in place a tensor that is read again through "
-            "another view",
-            "use the operation that is not in place",
-        )
 
 
 def _owns(path, node, modules) -> bool:

@@ -39,7 +39,7 @@ TORCH = ("detach", "detach_copy", *CASTS, *HELPERS)
 DOUBLE = {"ops.Cast": lambda cast, x: type(cast)("float64" if "float" in cast.dtype else cast.dtype)(x)}
 
 
-def _cast(x: Value, dtype: str, name: str) -> list[Node]:
+def cast(x: Value, dtype: str, name: str) -> list[Node]:
     if dtype == x.dtype:
         return [Node("permute", {"permutation": identity(x.rank)}, name=name, inputs=[x])]
     if "float" in dtype and "float" in x.dtype:
@@ -53,7 +53,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     x = layer.inputs[0]
     if layer.class_name == "ops.StopGradient":
         return [Node("stop_gradient", name=layer.path)]
-    return _cast(x, layer.outputs[0].dtype, layer.path)
+    return cast(x, layer.outputs[0].dtype, layer.path)
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -65,7 +65,7 @@ def write_keras(node: Node) -> list[KerasCall]:
 def read_torch(call: TorchOperation) -> list[Node]:
     if call.target.startswith("detach"):
         return [Node("stop_gradient", name=call.path)]
-    return _cast(call.inputs[0], call.outputs[0].dtype, call.path)
+    return cast(call.inputs[0], call.outputs[0].dtype, call.path)
 
 
 def write_torch(node: Node) -> TorchCall:

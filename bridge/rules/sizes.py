@@ -16,7 +16,7 @@ OPERATORS = ("ones",)
 KERAS = ("ops.OnesLike",)
 FILLED = {  # ATen -> the value; None where it is an argument
     **{f"{kind}{name}": value for name, value in (("zeros", 0), ("ones", 1), ("full", None)) for kind in ("", "new_")},
-    **{"zeros_like": 0, "ones_like": 1, "full_like": None},
+    **{"zeros_like": 0, "ones_like": 1, "full_like": None, "fill": None},
 }
 TORCH = (*FILLED, "arange")
 CONSTANTS = ("ones",)
@@ -108,7 +108,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "arange":
         return _arange(steps, call)
     value = FILLED[call.target]
-    value = call["fill_value"] if value is None else value
+    value = call["value" if call.target == "fill" else "fill_value"] if value is None else value
     if not isinstance(value, (int, float)):
         raise Unsupported("it fills a tensor with a value that is computed", "multiply ones by it")
     ones = open_ones(steps, made.symbols, made.dtype, call)

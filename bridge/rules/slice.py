@@ -7,7 +7,7 @@ index such as x[:, 0] is a slice of one, whose axis is then dropped, and None ad
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
-from bridge.graph import Node, Unsupported, Value
+from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import axes, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
 from bridge.rules.reshape import DROP, KEEP, NEW
@@ -15,7 +15,8 @@ from bridge.rules.reshape import DROP, KEEP, NEW
 OPERATORS = ("slice",)
 KERAS = ("ops.GetItem", "ops.Split", "ops.Unstack")
 SPLITS = ("chunk", "unsafe_chunk", "split", "unsafe_split", "split_with_sizes", "tensor_split", "unbind")
-TORCH = ("slice", "select", "narrow", *SPLITS)
+SCATTERS = ("slice_scatter", "select_scatter")  # what a change in place of a part is made, by bridge.in_place
+TORCH = ("slice", "select", "narrow", *SPLITS, *SCATTERS)
 LAYOUT = axes
 END = 2**63 - 1  # what torch.export writes for an open end
 
@@ -116,7 +117,43 @@ def write_keras(node: Node) -> list[KerasCall]:
     return [KerasCall("ops.get_item", {"key": (*(slice(None),) * node["axis"], _part(node))})]
 
 
+def _scatter(call: TorchOperation) -> list[Node]:
+    """Nodes for a tensor of which a part along an axis is another's: what is before it, that, and what is behind."""
+    x, part, made = call["self"], call["src"], call.outputs[0]
+    if not isinstance(x, Value) or not isinstance(part, Value):
+        raise Unsupported("a part of a weight is set, or set to a weight", "let both flow")  # the reader does so
+    axis, steps = call["dim"] % x.rank, Steps(made)
+    size, shape = x.shape[axis], list(x.shape)
+    if call.target == "select_scatter":
+        bounds = (call["index"], call["index"] + 1 if call["index"] != -1 else None, 1)
+        shape[axis] = 1
+        blocks = [KEEP] * x.rank
+        blocks[axis] = NEW
+        part = steps("reshape", [part], shape, blocks=reshape.plain(blocks, part.shape))
+    else:
+        bounds = (call["start"], call["end"], call["step"])
+    if size is None or not all(n is None or isinstance(n, int) for n in bounds):
+        raise Unsupported("it sets a part of an axis of an open size", "export with that size fixed")
+    start, stop, step = slice(*bounds).indices(size)
+    if step != 1:
+        raise Unsupported(f"it sets every {step}th part", "set all of them, or join the parts by torch.cat")
+    parts = []
+    for a, b in ((0, start), (start, stop), (stop, size)):
+        shape[axis] = b - a
+        if (a, b) == (start, stop):
+            parts.append(part)
+        elif a < b:
+            parts.append(steps("slice", [x], shape, axis=axis, start=a, stop=b if b < size else None, step=1))
+    if parts == [part]:
+        steps("permute", parts, made.shape, permutation=identity(made.rank))
+    else:
+        steps("concatenate", parts, made.shape, axis=axis)
+    return steps.finish(call.path)
+
+
 def read_torch(call: TorchOperation) -> list[Node]:
+    if call.target in SCATTERS:
+        return _scatter(call)
     x, outputs = call.inputs[0], call.outputs
     axis = call["dim"] % x.rank
     before = (slice(None),) * axis

@@ -9,12 +9,13 @@ from dataclasses import replace
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules.identity import cast
 from bridge.rules.reshape import KEEP, NEW
 from bridge.rules.sizes import open_ones
 
 OPERATORS = ("tile", "repeat")
 KERAS = ("RepeatVector", "ops.Tile", "ops.Repeat", "ops.BroadcastTo")
-TORCH = ("expand", "expand_as", "repeat", "tile", "repeat_interleave")
+TORCH = ("expand", "expand_as", "repeat", "tile", "repeat_interleave", "copy")
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -84,10 +85,15 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 def read_torch(call: TorchOperation) -> list[Node]:
     x, made = call.inputs[0], call.outputs[0]
+    if call.target == "copy":  # of `src`, to the sizes and dtype of `self`
+        x = call["src"]
+        if not isinstance(x, Value):
+            raise Unsupported("it copies a weight", "let it flow")  # the reader does so
+        converted = replace(x, name=f"{made.name}:dtype", dtype=made.dtype)
+        nodes = [replace(n, inputs=[x], outputs=[converted]) for n in cast(x, made.dtype, "")]
+        return [*nodes, *_expand(converted, list(made.symbols or made.shape), call)]
     if call.target in ("expand", "expand_as"):
-        # torch.export shows a size that stays as -1, as a number, or as what the size of the input is
-        sizes = [-1 if a == b else a for a, b in zip(made.symbols[::-1], x.symbols[::-1], strict=False)][::-1]
-        return _expand(x, [*made.symbols[: made.rank - x.rank], *sizes], call)
+        return _expand(x, list(made.symbols), call)
     if call.target == "repeat_interleave":
         return _repeat(x, call["repeats"], call["dim"], made, call.path)
     times = list(call["repeats"] if call.target == "repeat" else call["dims"])
@@ -97,6 +103,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
 def _expand(x: Value, sizes: list, call: TorchOperation) -> list[Node]:
     """Nodes for an expand; to an open size it is a product with ones of that size."""
     made = call.outputs[0]
+    same = [-1 if a == b else a for a, b in zip(sizes[::-1], x.symbols[::-1], strict=False)][::-1]
+    sizes = [*sizes[: made.rank - x.rank], *same]
     opened = [n if isinstance(n, str) else 1 for n in sizes]
     if set(opened) == {1}:
         return _broadcast(x, sizes, made, call.path)

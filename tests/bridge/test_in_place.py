@@ -1,0 +1,141 @@
+"""Changes in place: by themselves, through views, of parts, and what they must not take away."""
+
+import numpy as np
+import pytest
+import torch
+
+import bridge
+
+nn = torch.nn
+
+
+def module_of(function, **children):
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, child in children.items():
+                setattr(self, name, child)
+
+        def forward(self, *x):
+            return function(self, *x)
+
+    return Module()
+
+
+def conv():
+    return nn.Conv2d(3, 3, 3, padding=1)
+
+
+X = torch.randn(2, 3, 6, 5)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: x.relu_() + x,
+        lambda m, x: (lambda y: y.add_(1) * y)(x * 2),
+        lambda m, x: (lambda y: y.permute(0, 2, 3, 1).add_(1))(x * 2),  # the tensor itself is not read again
+    ],
+)
+def test_by_themselves(check, function):
+    module = module_of(lambda m, x: function(m, m.c(x)), c=conv()).double()
+    x = X.double()
+    with torch.no_grad():
+        want = module(x).numpy()
+    have = np.asarray(bridge.to_keras(module, (x,))(check.to_last(x.numpy())))
+    assert check.relative(check.to_first(have), want) < 1e-9
+
+
+def through_a_view(m, x):
+    y = x * 2
+    y.permute(0, 2, 3, 1).add_(1)
+    return y
+
+
+def through_two_views(m, x):
+    y = x * 2
+    a, b = y.transpose(1, 2), y.transpose(2, 3)
+    a.relu_()
+    return b
+
+
+def shifted(m, x):
+    """Temporal shift (Lin et al., 2019), as people write it."""
+    y = torch.zeros_like(x)
+    y[:, :1, 1:] = x[:, :1, :-1]
+    y[:, 1:2, :-1] = x[:, 1:2, 1:]
+    y[:, 2:] = x[:, 2:]
+    return y
+
+
+def of_one_channel(m, x):
+    y = x.clone()
+    y[:, 0] += y[:, 1] * y[:, 2]
+    y[..., -1] *= 3
+    return y
+
+
+def filled(m, x):
+    y = x * 2
+    y[:, :, 2:4] = 0.5
+    y[:, 1].fill_(1)
+    return y + x
+
+
+def with_a_parameter(m, x):
+    y = x * 2
+    y[:, 1:2] = m.c.weight[0, 0, :1, :1]
+    return y
+
+
+@pytest.mark.parametrize(
+    "function", [through_a_view, through_two_views, shifted, of_one_channel, filled, with_a_parameter]
+)
+def test_through_views(check, function):
+    module = module_of(lambda m, x: m.d(function(m, m.n(m.c(x)))), c=conv(), n=nn.BatchNorm2d(3), d=nn.Dropout(0.3))
+    check.from_torch(module, X)
+
+
+def test_what_trains_stays():
+    """Functional programs have no Dropout and another BatchNorm."""
+    module = module_of(
+        lambda m, x: shifted(m, m.d(m.n(m.c(x)))), c=conv(), n=nn.BatchNorm2d(3), d=nn.Dropout(0.3)
+    ).eval()
+    model = bridge.to_keras(module, (X,))
+    assert model.get_layer("d").rate == 0.3 and model.get_layer("n").weights
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+
+
+def test_constants_may_be_written_to(check):
+    def mask(m, x):
+        region = torch.zeros(6, 5)
+        for i, rows in enumerate((slice(0, 2), slice(2, 5), slice(5, None))):
+            region[rows] = i
+        return m.c(x) * (region - 1)
+
+    check.from_torch(module_of(mask, c=conv()), X)
+
+
+@pytest.mark.parametrize("write", [lambda m, x: m.c.weight.mul_(2), lambda m, x: m.c.bias[:1].add_(1)])
+def test_weights_are_not(write):
+    module = module_of(lambda m, x: (write(m, x), m.c(x))[1], c=conv())
+    with pytest.raises(bridge.BridgeError, match="changes a weight or buffer in place"):
+        bridge.to_keras(module, (X,))
+
+
+@pytest.mark.parametrize(
+    "write, text",
+    [
+        (lambda y, x: y[:, :, ::2].copy_(x[:, :, ::2]), "it sets every 2th part"),
+        (lambda y, x: y[:2].copy_(x[:2]), "it sets a part of an axis of an open size"),
+    ],
+)
+def test_refusals(write, text):
+    def function(m, x):
+        y = m.c(x)
+        write(y, x)
+        return y
+
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.to_keras(module_of(function, c=conv()), (X,))
