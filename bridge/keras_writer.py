@@ -213,7 +213,9 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
 
         def apply(x):
             inputs = x if isinstance(x, list) else [x]
-            result = function(*call.leading, *inputs, *call.trailing, **call.config)
+            by_place = len(inputs) - len(call.names)
+            named = dict(zip(call.names, inputs[by_place:], strict=True))
+            result = function(*call.leading, *inputs[:by_place], *call.trailing, **named, **call.config)
             keras.tree.flatten(result)[0]._keras_history.operation.name = _name(base + call.suffix, taken)
             return result
 

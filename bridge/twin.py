@@ -40,7 +40,7 @@ class Twin:
         rule = rules.for_keras(name)
         double = getattr(rule, "DOUBLE", {}).get(name)
         if double and self.dtype == "float64":
-            return lambda *inputs, **_: double(operation, *inputs)
+            return lambda *inputs, **given: double(operation, *inputs, **({} if is_layer else given))
         if not is_layer:
             return operation
         if id(operation) not in self.layers:

@@ -110,7 +110,8 @@ class KerasCall:
     `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`. `suffix` names
     what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name;
     `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern from its axes). With
-    `first` it takes the node's first input alone, and what comes next the others as they are.
+    `first` it takes the node's first input alone, and what comes next the others as they are. A function takes its last
+    inputs by `names`.
     """
 
     layer: str
@@ -121,6 +122,7 @@ class KerasCall:
     leading: tuple = ()
     trailing: tuple = ()
     first: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
