@@ -190,7 +190,7 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def _is_default(scale: float | None, query: Value) -> bool:
-    return scale is None or bool(query.shape[-1]) and math.isclose(scale, query.shape[-1] ** -0.5, rel_tol=1e-12)
+    return scale is None or (bool(query.shape[-1]) and math.isclose(scale, query.shape[-1] ** -0.5, rel_tol=1e-12))
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -204,7 +204,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
     tensors, fourth, rate = [a[k] for k in ("query", "key", "value")], a["attn_mask"], float(a["dropout_p"] or 0)
     if not all(isinstance(x, Value) for x in tensors):
         raise Unsupported("its query, key or value is a weight", "let it flow")  # the reader does so
-    query, key, value = tensors
+    query, _, value = tensors
     scale = _scale(a["scale"], query)
     if fourth is not None:
         _refuse_causal(a["is_causal"])

@@ -1,17 +1,31 @@
-"""Sums of products: keras.layers.Dot, keras.ops.{einsum, matmul} <-> torch.einsum, matmul, bmm.
+"""Sums of products: keras.layers.Dot, keras.ops.{einsum, matmul} <-> torch.einsum, matmul, bmm, mv, baddbmm.
 
 A node has an equation, whose letters are given in the order in which they first appear. It follows any layout, as a
 permuted input has permuted letters. Keras' Dot takes the batch along; its `normalize` is `keras.ops.normalize`.
+torch's `addmm` and the like add a product times `alpha` to a tensor times `beta`, which is not looked at if that is 0.
 """
+
+from dataclasses import replace
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal, merging
 from bridge.rules.reshape import KEEP, NEW
 
 OPERATORS = ("einsum",)
 KERAS = ("Dot", "ops.Matmul")  # and "ops.Einsum", which bridge.rules.resizing hands on
-TORCH = ("einsum", "matmul", "bmm", "mm")
+# ATen's name -> its factors
+PRODUCTS = {
+    "matmul": ("self", "other"),
+    "bmm": ("self", "mat2"),
+    "mm": ("self", "mat2"),
+    "mv": ("self", "vec"),
+    "dot": ("self", "tensor"),
+    "addmm": ("mat1", "mat2"),
+    "addmv": ("mat", "vec"),
+    "baddbmm": ("batch1", "batch2"),
+}
+TORCH = ("einsum", *PRODUCTS)
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 EPSILON = 1e-7  # of keras.ops.normalize
 
@@ -61,9 +75,11 @@ def node(equation: str, inputs: list, outputs: list[Value], name: str) -> Node:
 def _matmul(x, y, outputs: list[Value], name: str) -> Node:
     if not isinstance(x, Value) or not isinstance(y, Value):
         raise Unsupported("it multiplies by a constant or a weight", "hold the matrix in a Dense or Linear")
-    if min(x.rank, y.rank) < 2:
-        raise Unsupported("a product with a vector", "give it a second axis")
-    return node("...ij,...jk->...ik", [x, y], outputs, name)
+    if x.rank == y.rank == 1:
+        return node("i,i->", [x, y], outputs, name)
+    left, right = ("" if x.rank == 1 else "...i"), ("" if y.rank == 1 else "k")
+    batch = "" if y.rank == 1 else "..."
+    return node(f"{left}j,{batch}j{right}->{left or batch}{right}", [x, y], outputs, name)
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
@@ -117,7 +133,25 @@ def write_keras(node: Node) -> list[KerasCall]:
 def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "einsum":
         return [node(call["equation"], call["tensors"], call.outputs, call.path)]
-    return [_matmul(call["self"], call["other"] if call.target == "matmul" else call["mat2"], call.outputs, call.path)]
+    x, y = (call[k] for k in PRODUCTS[call.target])
+    if "beta" not in call.arguments:
+        return [_matmul(x, y, call.outputs, call.path)]
+    made, beta, alpha = call.outputs[0], call["beta"], call["alpha"]
+    product = replace(made, name=f"{made.name}:product")
+    nodes = [_matmul(x, y, [product], "")]
+    if alpha != 1:
+        scaled = replace(made, name=f"{made.name}:scaled")
+        nodes.append(Node("multiply", {"number": alpha}, inputs=[product], outputs=[scaled]))
+    if beta == 0:
+        return [*nodes[:-1], replace(nodes[-1], name=call.path, outputs=[made])]
+    other = call["self"]
+    if not isinstance(other, Value):
+        raise Unsupported("it adds a weight", "let it flow")  # the reader does so
+    if beta != 1:
+        part = replace(other, name=f"{made.name}:other")
+        nodes.append(Node("multiply", {"number": beta}, inputs=[other], outputs=[part]))
+        other = part
+    return [*nodes, *merging.join("add", [other, (scaled if alpha != 1 else product)], call.path, [made])]
 
 
 def write_torch(node: Node) -> TorchCall:

@@ -87,6 +87,66 @@ def test_the_ways_of_torch(check):
     check.from_torch(Products(), torch.randn(2, 4, 5), torch.randn(2, 5, 6))
 
 
+class Function(torch.nn.Module):
+    """A function of a sequence (B, 4, 5) and of a matrix (5, 5) and a vector (5) that are trained."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.m = torch.nn.Parameter(torch.zeros(5, 5))
+        self.v = torch.nn.Parameter(torch.zeros(5))
+
+    def forward(self, x):
+        return self.function(x, self.m, self.v)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, m, v: x @ v + v @ m @ v,
+        lambda x, m, v: v @ x.transpose(1, 2) + torch.dot(m[0], v),
+        lambda x, m, v: torch.mv(x[:, 0], v) @ x[:, 0] + m.mv(v),
+        lambda x, m, v: torch.addmm(v, x[:, 0], m) + v,
+        lambda x, m, v: torch.addmm(x[:, 1], x[:, 0], m, beta=0.5, alpha=-2) * m.sum() + v,
+        lambda x, m, v: torch.addmv(v, m, v, beta=3) + x,
+        lambda x, m, v: torch.baddbmm(x[:, :1], x, x.transpose(1, 2)[..., :1] @ v[None], alpha=0.3) @ m,
+        lambda x, m, v: torch.baddbmm(x, x, x.transpose(1, 2) @ x, beta=0, alpha=0.3) * m[0] + v,
+        lambda x, m, v: torch.einsum("bij,jk,bik,k->bi", x, m, x, v),
+        lambda x, m, v: torch.einsum("bij,j->i", x, torch.einsum("jk,k", m, v)),
+    ],
+)
+def test_vectors_and_sums(check, function):
+    check.from_torch(Function(function), torch.randn(2, 4, 5))
+
+
+def test_sums_are_trained(check):
+    module = Function(lambda x, m, v: torch.baddbmm(v, x, x.transpose(1, 2) @ x * m, beta=2, alpha=0.3))
+    model = check.from_torch(module, torch.randn(2, 4, 5))
+    assert bridge.verify(model, module).passed
+
+
+@pytest.mark.parametrize(("first", "second"), [((5, 6), (6,)), ((6,), (5, 6, 4)), ((5, 4, 6), (6,))])
+def test_vectors_of_keras(check, first, second):
+    """What has no batch is a vector here."""
+    a, b = keras.Input(first, name="a"), keras.Input(second, name="b")
+    vector = (ops.sum(a, 0), b) if len(first) == 1 else (a, ops.sum(b, 0))
+    module, _ = check.both_ways(keras.Model([a, b], ops.matmul(*vector)))
+    assert "einsum" in inspect.getsource(type(module))
+
+
+def test_what_is_not_looked_at(check):
+    """A tensor times 0, which may be anything."""
+
+    class Module(torch.nn.Module):
+        def forward(self, x, y):
+            return torch.baddbmm(y, x, x.transpose(1, 2), beta=0, alpha=2.0)
+
+    x = torch.randn(2, 4, 5)
+    model = bridge.to_keras(Module(), (x, torch.full((2, 4, 4), torch.nan)))
+    have = model([x.numpy(), np.full((2, 4, 4), np.nan, "float32")])
+    np.testing.assert_allclose(have, 2 * (x @ x.transpose(1, 2)), rtol=1e-5)
+
+
 def test_the_letters():
     assert canonical(["xyz", "xzw"], "xyw") == "abc,acd->abd"
 
