@@ -181,9 +181,9 @@ def _name(text: str, taken: set[str]) -> str:
 
 
 def _with_constants(call: KerasCall, node: Node, graph: Graph) -> KerasCall:
-    """Put the arrays that a call has in its configuration there."""
+    """Put the arrays that a call has in its configuration there: copies, as what was read may change."""
     arrays = {
-        entry: rules.to_torch_axes(graph.parameters[node.parameters[role]].value, pattern)
+        entry: np.array(rules.to_torch_axes(graph.parameters[node.parameters[role]].value, pattern))
         for entry, (role, pattern) in call.constants.items()
     }
     first = arrays.pop("x1", None)  # given before the inputs

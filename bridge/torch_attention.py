@@ -1,68 +1,60 @@
-"""nn.MultiheadAttention in the words that its parts are read in.
+"""F.multi_head_attention_forward, of nn.MultiheadAttention and nn.Transformer, in words that read well.
 
-torch makes one batch of examples and heads, splits the projections by a new axis, and leaves Dropout out in eval mode.
-Here the same is said with an axis for the heads, as a transformer written by hand has it, and with the rate.
+torch makes one axis of batch and heads, splits the projections along a new axis, and leaves Dropout out in eval mode.
+Here the heads have an axis, as in a transformer that is written by hand, and Dropout is called.
 """
+
+import inspect
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 
+SIGNATURE = inspect.signature(F.multi_head_attention_forward)
 
-def multi_head_attention(
-    query,
-    key,
-    value,
-    embed_dim_to_check,
-    num_heads,
-    in_proj_weight,
-    in_proj_bias,
-    bias_k,
-    bias_v,
-    add_zero_attn,
-    dropout_p,
-    out_proj_weight,
-    out_proj_bias,
-    training=True,
-    key_padding_mask=None,
-    need_weights=True,
-    attn_mask=None,
-    use_separate_proj_weight=False,
-    q_proj_weight=None,
-    k_proj_weight=None,
-    v_proj_weight=None,
-    static_k=None,
-    static_v=None,
-    average_attn_weights=True,
-    is_causal=False,
-):
-    """What F.multi_head_attention_forward returns, or None for a call that is left to it.
 
-    The tensors are (T, B, E), the result has the Dropout of training.
-    """
-    others = (bias_k, bias_v, static_k, static_v)
-    if query.ndim != 3 or add_zero_attn or any(x is not None for x in others):
+def multi_head_attention(*arguments, **keywords):
+    """What F.multi_head_attention_forward returns for (T, B, E), or None where it is left to do that itself."""
+    bound = SIGNATURE.bind(*arguments, **keywords)
+    bound.apply_defaults()
+    a = SimpleNamespace(**bound.arguments)
+    if a.query.ndim != 3 or a.add_zero_attn or any(x is not None for x in (a.bias_k, a.static_k, a.static_v)):
         return None
-    if use_separate_proj_weight:
-        weights = [q_proj_weight, k_proj_weight, v_proj_weight]
-        biases = [None] * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-        parts = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
-    elif query is key is value:
-        parts = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, -1)
-    else:
-        weights = in_proj_weight.chunk(3)
-        biases = [None] * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-        parts = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
-    query, key, value = (x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3) for x in parts)  # (B, N, T, H)
-    mask = _mask(attn_mask, key_padding_mask, query)
-    causal = is_causal and mask is attn_mask and not need_weights
-    if not need_weights:
-        made = F.scaled_dot_product_attention(query, key, value, mask, dropout_p, is_causal and key_padding_mask is None)
-        weights = None
-    else:
-        scores = query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)
-        scores = scores if mask is None else scores + mask
-        weights = F.dropout(scores.softmax(-1), dropout_p)
+    query, key, value = (x.unflatten(-1, (a.num_heads, -1)).permute(1, 2, 0, 3) for x in _projected(a))  # (B, N, T, H)
+    weights = None
+    if a.need_weights or a.dropout_p:
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)  # (B, N, T, S)
+        mask = _mask(a, query, floats=True)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        weights = F.dropout(weights, a.dropout_p, a.training) if a.dropout_p else weights
         made = weights @ value
-        weights = weights.mean(1) if average_attn_weights else weights
-    made = made.permute(2, 0, 1, 3).flatten(2)
-    return F.linear(made, out_proj_weight, out_proj_bias), weights
+    elif a.is_causal and a.key_padding_mask is None:
+        made = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    else:
+        made = F.scaled_dot_product_attention(query, key, value, _mask(a, query))
+    made = F.linear(made.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)  # (T, B, E)
+    if not a.need_weights:
+        return made, None
+    return made, weights.mean(1) if a.average_attn_weights else weights
+
+
+def _projected(a) -> tuple[torch.Tensor, ...]:
+    """Query, key and value, (T, B, E)."""
+    if a.query is a.key is a.value and not a.use_separate_proj_weight:
+        return F.linear(a.query, a.in_proj_weight, a.in_proj_bias).chunk(3, -1)
+    separate = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight)
+    weights = separate if a.use_separate_proj_weight else a.in_proj_weight.chunk(3)
+    biases = [None] * 3 if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
+    return tuple(F.linear(x, w, b) for x, w, b in zip((a.query, a.key, a.value), weights, biases, strict=True))
+
+
+def _mask(a, query, floats: bool = False) -> torch.Tensor | None:
+    """Both masks in one for F.scaled_dot_product_attention, (B, N, T, S); here True is what is left out."""
+    masks = [None if a.key_padding_mask is None else a.key_padding_mask[:, None, None], a.attn_mask]
+    if a.attn_mask is not None and a.attn_mask.ndim == 3:
+        masks[1] = a.attn_mask.unflatten(0, (-1, a.num_heads))
+    masks = [m for m in masks if m is not None]
+    if masks and not floats and all(m.dtype == torch.bool for m in masks):
+        return ~(masks[0] | masks[1] if masks[1:] else masks[0])
+    masks = [torch.where(m, -torch.inf, 0.0).to(query.dtype) if m.dtype == torch.bool else m for m in masks]
+    return masks[0] + masks[1] if masks[1:] else masks[0] if masks else None

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bridge import in_place, rules
 from bridge.graph import BridgeError
+from bridge.torch_attention import multi_head_attention
 
 ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 
@@ -50,7 +51,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         raise BridgeError(f"{type(module).__name__} has no signature that torch.export could read: {e}") from e
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(self, x, *others)
         fixed = kinds.index(inspect.Parameter.VAR_POSITIONAL)
-        shapes = (*shapes[:fixed], shapes[fixed:])
+        shapes = (*shapes[:fixed], *filter(None, [shapes[fixed:]]))
     training = {m: m.training for m in module.modules()}
     passing = []
     try:
@@ -158,6 +159,11 @@ class _AsRead(torch.overrides.TorchFunctionMode):
         if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
             dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
             return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
+        if function is torch.nn.functional.multi_head_attention_forward:
+            with self:
+                result = multi_head_attention(*args, **(kwargs or {}))
+            if result is not None:
+                return result
         name = getattr(function, "__name__", "")
         if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])

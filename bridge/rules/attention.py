@@ -88,9 +88,9 @@ def _scale(scale, query: Value) -> float | None:
     size = query.shape[-1]
     if scale is None:
         return None if size is None else size**-0.5
-    if not isinstance(scale, (int, float)) and np.ndim(scale):
+    if isinstance(scale, Value) or np.size(scale) != 1:
         raise Unsupported(f"scale={scale!r} is not a number", "multiply the query by it before")
-    return float(scale)
+    return np.asarray(scale).item()
 
 
 def _kind(dtype: str) -> str:
@@ -112,9 +112,10 @@ def _pattern(shape: tuple[int, ...], left: int = 0) -> str:
     return f"{names} -> {'1 ' * left}{names}"
 
 
-def _leading(shape: tuple[int, ...]) -> int:
-    """How many axes of size 1 an array begins with; the last axis stays."""
-    return next((i for i, n in enumerate(shape[:-1]) if n != 1), len(shape) - 1)
+def _reduced(array: np.ndarray) -> np.ndarray:
+    """An array of two axes, and of those before them that do not begin with sizes of 1: torch wants two."""
+    first = next((i for i, n in enumerate(array.shape[:-2]) if n != 1), max(array.ndim - 2, 0))
+    return np.atleast_2d(array.reshape(array.shape[first:]))
 
 
 def _of_rank(x: Value, rank: int, made: Value) -> tuple[list[Node], Value]:
@@ -148,7 +149,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     array = array.astype(tensors[0].dtype) if mask is None else array
     if _kind(array.dtype.name) != ("bias" if mask is None else "mask"):
         raise Unsupported(f"its mask is {array.dtype}", "give booleans; numbers to add are the bias")
-    array = array.reshape(array.shape[_leading(array.shape) :])
+    array = _reduced(array)
     _hold(node, array)
     node.parameters = {_kind(array.dtype.name): layer.constant(_kind(array.dtype.name), array)}
     return [node]
@@ -180,7 +181,7 @@ def _refuse_causal(causal: bool) -> None:
 def write_keras(node: Node) -> list[KerasCall]:
     query, scale, options = node.inputs[0], node["scale"], {}
     if query.dtype == "float64" and scale is not None and float(np.float32(scale)) != scale:
-        options["scale"] = np.asarray(scale)  # an array keeps all of its digits
+        options["scale"] = np.asarray([scale])  # which keeps all of its digits, also in a file
     elif not _is_default(scale, query):
         options["scale"] = scale
     options |= {"is_causal": True} if node["causal"] else {}
@@ -253,7 +254,7 @@ def _constant(call: TorchOperation) -> np.ndarray:
     rank = call["query"].rank
     if rank == 3 and array.ndim == 3 and array.shape[0] != 1:
         raise Unsupported(f"{name} of shape {array.shape} runs along the batch", "give it the size 1 there")
-    return array.reshape(array.shape[_leading(array.shape) :])
+    return _reduced(array)
 
 
 def _flowing(node: Node, fourth: Value, made: Value) -> list[Node]:
