@@ -94,7 +94,8 @@ def _one(inputs: list, dtype: str, ones: dict[str, Any], taken: set[str]):
 def _identity(node: Node, call: KerasCall) -> tuple:
     """Two calls are of one layer if they share their parameters, or have none and the same module's name."""
     shared = _parameters(node) if call.weights else ()
-    return (node.operator, repr(call), shared or node.name or node.outputs[0].name)
+    own = ("module", node.name) if node.name else ("value", node.outputs[0].name)  # which may have the same name
+    return (node.operator, repr(call), shared or own)
 
 
 def _parameters(node: Node) -> tuple:

@@ -207,8 +207,6 @@ def read_torch(call: TorchOperation) -> list[Node]:
         raise Unsupported("its query, key or value is a weight", "let it flow")  # the reader does so
     query, _, value = tensors
     scale = _scale(a["scale"], query)
-    if fourth is not None:
-        _refuse_causal(a["is_causal"])
     array = None if fourth is None or isinstance(fourth, Value) else _constant(call)
     if rate or query.rank not in (3, 4) or value.shape[-1] != query.shape[-1]:
         return _written_out(call, tensors, fourth if array is None else array, scale, rate)
