@@ -305,7 +305,8 @@ def _overwritable(graph: Graph) -> set[str]:
 def _identity(node: Node, constructor: str) -> tuple:
     """Two nodes are one module if they share their parameters, or have none and the same layer's name."""
     shared = tuple(sorted(node.parameters.items()))
-    return (node.operator, constructor, shared or node.name or node.outputs[0].name)
+    own = ("module", node.name) if node.name else ("value", node.outputs[0].name)  # which may have the same name
+    return (node.operator, constructor, shared or own)
 
 
 def _frozen(node: Node, call, module: str, graph: Graph) -> list[str]:
