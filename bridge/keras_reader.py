@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bridge import rules
+from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.rules import KerasLayer, rescaling
 from bridge.simplify import simplify
@@ -97,7 +97,8 @@ def walk(
                 and getattr(operation, "_call_has_training_arg", False)
             ):
                 keywords["training"] = training
-            if is_functional(operation) and (inner := _entering(operation, node.arguments, arguments, keywords)):
+            enters = is_functional(operation) and not composed.known(operation)
+            if enters and (inner := _entering(operation, node.arguments, arguments, keywords)):
                 label = _unique(path, used)
                 used.add(label)
                 outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used, (*scope, label))
@@ -275,17 +276,21 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
         rescaling.refuse_biased(shape, (1, shape[1], *[1] * (len(shape) - 2)))
     flat = keras.tree.flatten(call.arguments)
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
-    extra += [f"{k}={v}" for k, v in call.keywords.items() if v is not None and k != "training"]
+    given = {k: v for k, v in call.keywords.items() if any(x is not None for x in keras.tree.flatten(v))}
+    extra += [f"{k}={v}" for k, v in given.items() if k != "training"]
     if extra and is_layer:
-        masked = any(k.endswith("mask") for k in call.keywords if call.keywords[k] is not None)
+        masked = any(k.endswith("mask") for k in given)
         remedy = "masks are not carried: leave Masking and mask_zero out" if masked else ""
         raise Unsupported(f"it is called with {', '.join(map(str, extra))}", remedy)
     arguments = {k: v for k, v in call.keywords.items() if v is not None}
     if not is_layer:
         arguments = dict(inspect.signature(operation.call).bind(*call.arguments, **call.keywords).arguments)
+    kind = type(operation).__name__ if is_layer else f"ops.{type(operation).__name__}"
+    if is_functional(operation) and (found := composed.known(operation)):
+        kind, config = found
     return KerasLayer(
         call.path,
-        type(operation).__name__ if is_layer else f"ops.{type(operation).__name__}",
+        kind,
         config,
         [a for a in flat if isinstance(a, Value)],
         outputs,
@@ -318,7 +323,7 @@ def _check_dtypes(call: Call, outputs: list[Value]) -> None:
 def _casts(layer: KerasLayer) -> list[Node]:
     """The conversions that a layer does on its own, of floats to the dtype that it computes in; they become nodes."""
     policy = getattr(layer.operation, "dtype_policy", None)
-    if policy is None or not layer.operation.autocast:
+    if policy is None or not layer.operation.autocast or is_functional(layer.operation):
         return []
     nodes = []
     for i, x in enumerate(layer.inputs):

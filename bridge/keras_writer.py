@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bridge import rules
+from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, flatten, map_structure
 from bridge.rules import KerasCall
 from bridge.tensors import owned, tensor, torch_to_tf
@@ -221,6 +221,14 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
             return result
 
         return apply
+    if call.layer.startswith("model."):
+        name = call.layer.removeprefix("model.")
+
+        def apply_model(x):
+            model = composed.made(name, call.config, keras.tree.flatten(x), _name(base + call.suffix, taken))
+            return model(x)
+
+        return apply_model
     config = {
         k: _layer(base, dtype, replace(v, suffix="_layer"), trainable, set()) if isinstance(v, KerasCall) else v
         for k, v in call.config.items()

@@ -3,7 +3,7 @@
 A rule file imports no framework. It has
 
     OPERATORS   the neutral operators that it owns
-    KERAS       class names of keras.layers (or "ops.name" of keras.ops) that it reads
+    KERAS       class names of keras.layers (or "ops.name" of keras.ops, "model.name" of a rule's MODELS) that it reads
     TORCH       ATen operators ("conv2d"), torch.nn classes ("nn.Softsign"), those of other packages by their full name
                 or, of any package, as "*.name", and names of its own HELPERS that it reads
     LAYOUT      how its axes follow the layout (a function of bridge.layout)
@@ -11,6 +11,8 @@ A rule file imports no framework. It has
 and, where they apply,
 
     HELPERS       class name -> source of what torch lacks, written into model.py once
+    MODELS        name -> function of tensors and options, in keras.ops, that makes a small model of what Keras lacks;
+                  `options(name, inputs, output)` yields those with which a model that is read may have been made
     WRAPPERS      those of its HELPERS that hold one layer: `arguments["layer"]` is what that layer does
     WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains
@@ -107,11 +109,11 @@ class KerasLayer:
 class KerasCall:
     """A Keras layer to be made and called: `keras.layers.<layer>(**config)`.
 
-    `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`. `suffix` names
-    what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's parameters by name;
-    `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern from its axes). With
-    `first` it takes the node's first input alone, and what comes next the others as they are. A function takes its last
-    inputs by `names`.
+    `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`; or "model.name": a
+    model of the rule's MODELS. `suffix` names what a node needs beside its own layer ("_pad"). A layer with weights
+    takes them from the node's parameters by name; `constants` puts one into the configuration: entry -> (name of the
+    parameter, einops pattern from its axes). With `first` it takes the node's first input alone, and what comes next
+    the others as they are. A function takes its last inputs by `names`.
     """
 
     layer: str
@@ -260,6 +262,11 @@ def for_keras(class_name: str) -> ModuleType | None:
 def for_torch(target: str) -> ModuleType | None:
     """Return the rule file that reads an ATen operator or a class of modules, if there is one."""
     return _index("TORCH").get(target)
+
+
+def models() -> dict[str, ModuleType]:
+    """Map the names of the models that stand for what Keras lacks to their rule files."""
+    return _index("MODELS")
 
 
 def helper_names() -> set[str]:

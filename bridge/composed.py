@@ -1,0 +1,64 @@
+"""Small models of keras.ops that stand for what Keras lacks (a rule's MODELS), and how they are known again.
+
+Such a model is one layer of the network that it is in, and is saved as any nested model is. What it is does not hang on
+its name: it is what the rule's function makes of the same inputs with the same options.
+"""
+
+import functools
+
+import keras
+import numpy as np
+
+from bridge import rules
+
+
+def made(name: str, options: dict, tensors: list, title: str | None = None):
+    """Make the model of a name for inputs such as these tensors."""
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in tensors]
+    outputs = rules.models()[name].MODELS[name](*inputs, **options)
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=title)
+
+
+def known(model) -> tuple[str, dict] | None:
+    """Tell whether a functional model is one of these: the name under which a rule reads it, and its options."""
+    if model.weights or len(model.outputs) != 1:
+        return None
+    own = None
+    for name, rule in rules.models().items():
+        for options in rule.options(name, model.inputs, model.outputs[0]):
+            own = own or _signature(model)
+            shapes = tuple((tuple(x.shape), x.dtype) for x in model.inputs)
+            if own == _expected(name, tuple(options.items()), shapes):
+                return f"model.{name}", options
+    return None
+
+
+@functools.cache
+def _expected(name: str, options: tuple, shapes: tuple) -> str:
+    return _signature(made(name, dict(options), [keras.KerasTensor(*x) for x in shapes]))
+
+
+def _signature(model) -> str:
+    """What a model computes, as a text that is the same for all models which compute it in the same way."""
+    numbers: dict[str, str] = {}  # a call -> its number: a tensor that is used often stays short
+
+    def plain(x):
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in sorted(x.items()) if k != "name"}
+        if isinstance(x, (list, tuple)):
+            return [plain(v) for v in x]
+        return [str(x.dtype), np.asarray(x).tolist()] if hasattr(x, "dtype") else x
+
+    def visit(call):
+        try:
+            config = call.operation.get_config()
+        except NotImplementedError:
+            config = {}
+        text = repr([type(call.operation).__name__, *map(plain, (config, call.arguments, call.keywords))])
+        number = numbers.setdefault(text, f"%{len(numbers)}")
+        return [f"{number}.{i}" for i in range(len(call.node.outputs))]
+
+    from bridge.keras_reader import walk
+
+    outputs = walk(model, [f"input{i}" for i in range(len(model.inputs))], visit)
+    return repr([list(numbers), outputs])
