@@ -16,7 +16,7 @@ from math import inf, prod
 from einops import rearrange
 
 from bridge.graph import Node, Unsupported
-from bridge.layout import channels
+from bridge.layout import channels, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
 from bridge.rules.convolution import resolve_same
 from bridge.rules.padding import border
@@ -140,9 +140,18 @@ def _pooling(function: str, pool, strides, pads, axis: int, name: str, counted: 
     return Node(operator, {"pool_size": pool, "strides": strides, "pads": pads, "axis": axis}, name=name)
 
 
+def average(pool: tuple[int, ...], strides: tuple[int, ...], axis: int) -> Node:
+    """The node of an average without padding; none moves anything where the windows have one cell."""
+    if set(pool) == set(strides) == {1}:
+        return Node("permute", {"permutation": identity(len(pool) + 2)})
+    return _pooling("average", pool, strides, ((0, 0),) * len(pool), axis, "")
+
+
 def _adaptive(function: str, shape, output_size, axis: int, name: str) -> list[Node]:
     """Pooling to a given size; by other means where TensorFlow cannot do it (see `_holds`)."""
     sizes = _spatial(shape, axis)
+    if 0 in (*sizes, *output_size):
+        raise Unsupported(f"adaptive pooling from {tuple(sizes)} to {tuple(output_size)}", "leave no size empty")
     if set(output_size) == {1}:
         axes = [a for a in range(1, len(shape)) if a != axis]
         return [reduction(GLOBAL[function], axes, len(shape), True, name)]

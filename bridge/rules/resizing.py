@@ -11,18 +11,24 @@ and whole `factors`, at any size, or `sizes`; both where the factors are not wha
 - align_corners=True ("align_corners") is no option of Keras' layers, but it is a scale and a translation.
 
 TensorFlow's layers work in float32, positions too, and are 1e-5 off at a size of 300. What Keras has no function for is
-an einsum with a constant matrix for each axis: nearest by torch's rule, and torch's own cubic.
+an einsum with a constant matrix for each axis: nearest by torch's rule or by other factors than the sizes', and torch's
+own cubic. A factor is read back from such a matrix as the simplest fraction that makes it.
+
+At an open size a whole factor is a layer of Keras; the n-th part of the pixels is a slice and, for an even n, the mean
+of two pixels, a pooling.
 """
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, einsum, padding, single
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, einsum, padding, pooling, single
+from bridge.rules import slice as slices
 
 OPERATORS = ("resize",)
 KERAS = (
@@ -94,21 +100,24 @@ def resize(
     factors = tuple(factors) if factors else (None,) * len(given)
     pairs = list(zip(given, sizes, strict=True))
     told = rule != "align_corners" and not all(map(_says, given, sizes, factors))
-    whole = (None,) * len(given) if told else tuple(map(_whole, given, sizes, factors))
+    if _in_matrices(function, a) and None not in given:
+        scales = factors if told else (None,) * len(given)
+        named = _named([_matrix(function, rule, *pair, f) for pair, f in zip(pairs, scales, strict=True)])
+        if named is None:
+            raise Unsupported(
+                f"scale factors {factors} from {given} to {sizes}, which are no simple fractions",
+                "give factors of three decimals at most, recompute_scale_factor=True, or the size",
+            )
+        function, rule, factors = named
+        told, a = factors is not None, TORCHS
+    whole = (None,) * len(given) if told else tuple(map(_whole, given, sizes, factors or (None,) * len(given)))
     if None in whole and None in sizes:
         raise Unsupported(
             "its size is computed from an open size of the input",
             "export with that size fixed, or give a whole number as scale_factor",
         )
-    if told and _in_matrices(function, a):
-        raise Unsupported(
-            f"scale factors {factors} from {given} to {sizes}, which are not exactly the sizes'",
-            "give recompute_scale_factor=True, or the size",
-        )
     if set(whole) == {1}:
         return Node("permute", {"permutation": identity(len(given) + 2)}, name=name)
-    if _in_matrices(function, a) and None not in given:
-        function, rule = _named([_matrix(function, rule, *pair) for pair in pairs])
     if rule == "asymmetric" and None not in whole and all(map(_repeats, whole)):
         rule = "half_pixel"
     if rule == "align_corners" and None not in given and all(n in (1, m) for n, m in pairs):
@@ -141,10 +150,33 @@ def _grows(given: int | None, size: int | None, whole: int | None) -> bool:
     return whole is not None or (given is not None and size >= given)
 
 
-def _indices(rule: str, given: int, size: int) -> np.ndarray:
+def _indices(rule: str, given: int, size: int, factor: float | None = None) -> np.ndarray:
     """The nearest pixels, worked out in float32 as both frameworks do it."""
+    scale = np.float32(1 / factor) if factor else np.float32(given) / np.float32(size)
     places = np.arange(size, dtype="float32") + np.float32(0.5 if rule == "half_pixel" else 0)
-    return np.minimum(np.floor(places * (np.float32(given) / np.float32(size))).astype(int), given - 1)
+    return np.minimum(np.floor(places * scale).astype(int), given - 1)
+
+
+def _check_rounding(rule: str, given, sizes, factors, dtype: str) -> None:
+    """Refuse what torch's kernel for large images and for one or three axes rounds to another pixel.
+
+    It works in the dtype of the tensor, with a fused product, and gives what comes out to floorf.
+    """
+    if None in (*given, *sizes) or (len(given) == 2 and sum(sizes) <= 128):
+        return
+    kind = np.float64 if dtype == "float64" else np.float32
+    for n, m, f in zip(given, sizes, factors or (None,) * len(given), strict=True):
+        scale = np.float64(kind(1 / f) if f else kind(n) / kind(m))
+        if rule == "half_pixel":
+            places = np.maximum((scale * (np.arange(m) + 0.5) - 0.5).astype(kind), 0) + kind(0.5)
+        else:
+            places = (scale * np.arange(m)).astype(kind)
+        if not np.array_equal(np.minimum(np.floor(places.astype("float32")), n - 1), _indices(rule, n, m, f)):
+            raise Unsupported(
+                f"nearest interpolation from {n} to {m} pixels, which torch rounds to another pixel in {dtype}, on one "
+                "or three axes and on large images, than elsewhere",
+                "use another size",
+            )
 
 
 def _repeats(factor: int) -> bool:
@@ -157,12 +189,32 @@ def _in_matrices(function: str, a: float) -> bool:
     return function == "nearest" or (function == "cubic" and a == TORCHS)
 
 
-def _named(matrices: list[np.ndarray]) -> tuple[str, str] | None:
-    """The first of `MATRICES` that these are, as one may be another at some sizes."""
+def _named(matrices: list[np.ndarray]) -> tuple[str, str, tuple[float, ...] | None] | None:
+    """The first of `MATRICES` that these are, as one may be another at some sizes; perhaps with factors."""
+    matrices = [m.astype("float32") for m in matrices]
+    if any(np.abs(m.sum(0) - 1).max() > 1e-3 for m in matrices):
+        return None
     for named in MATRICES:
-        if all(np.array_equal(m.astype("float32"), _matrix(*named, *m.shape)) for m in matrices):
-            return named
+        if all(np.array_equal(m, _matrix(*named, *m.shape)) for m in matrices):
+            return *named, None
+    for named in MATRICES:
+        factors = []
+        for m in matrices if named[1] != "align_corners" else ():
+            made = (f for f in _fractions(*m.shape) if np.array_equal(m, _matrix(*named, *m.shape, f)))
+            if (factor := next(made, None)) is None:
+                break
+            factors.append(factor)
+        if len(factors) == len(matrices):
+            return *named, tuple(factors)
     return None
+
+
+def _fractions(given: int, size: int) -> Iterator[float]:
+    """The simple fractions that make one size of another, the simplest first."""
+    for q in (*range(1, 101), 1000):
+        for p in range(-(-size * q // given), -(-(size + 1) * q // given)):
+            if math.gcd(p, q) == 1 and math.floor(given * (p / q)) == size:
+                yield p / q
 
 
 def _in_table(given: int, size: int) -> bool:
@@ -170,15 +222,17 @@ def _in_table(given: int, size: int) -> bool:
     return all(((2 * i + 1) * given - size) * 1024 % (2 * size) == 0 for i in range(size))
 
 
-def _matrix(function: str, rule: str, given: int, size: int, dtype: str = "float32") -> np.ndarray:
+def _matrix(
+    function: str, rule: str, given: int, size: int, factor: float | None = None, dtype: str = "float32"
+) -> np.ndarray:
     """The weights of nearest or of torch's cubic along one axis, (given, size)."""
     if function == "nearest":
-        return np.eye(given, dtype=dtype)[:, _indices(rule, given, size)]
+        return np.eye(given, dtype=dtype)[:, _indices(rule, given, size, factor)]
     columns = np.arange(size)
     if rule == "align_corners":
         places = columns * ((given - 1) / (size - 1) if size > 1 else 0.0)
     else:
-        places = (columns + 0.5) * (given / size) - 0.5
+        places = (columns + 0.5) * (1 / factor if factor else given / size) - 0.5
     matrix, a = np.zeros((given, size)), TORCHS
     for tap in (-1, 0, 1, 2):
         pixel = np.floor(places).astype(int) + tap
@@ -347,7 +401,8 @@ def _from_einsum(layer: KerasLayer) -> Node:
         arrays = list(map(np.asarray, matrices))
         if named := _named(arrays):
             given, sizes = zip(*(m.shape for m in arrays), strict=True)
-            return resize(named[0], given, sizes, rank - 1, layer.path, rule=named[1], a=TORCHS)
+            function, rule, factors = named
+            return resize(function, given, sizes, rank - 1, layer.path, factors, rule, a=TORCHS)
     raise Unsupported(
         f"einsum {layer.config['subscripts']!r}",
         "the only einsum that is carried is the resizing that the bridge writes",
@@ -375,7 +430,8 @@ def write_keras(node: Node) -> list[KerasCall]:
             "Keras has it at fixed sizes alone: export with the sizes fixed",
         )
     if function == "nearest" or node.attributes.get("a") == TORCHS:
-        matrices = [_matrix(function, node["rule"], n, m, x.dtype) for n, m in zip(given, sizes, strict=True)]
+        axes = zip(given, sizes, factors if node["sizes"] and factors else (None,) * rank, strict=True)
+        matrices = [_matrix(function, node["rule"], *numbers, x.dtype) for numbers in axes]
         return [KerasCall("ops.einsum", leading=(EINSUMS[x.rank],), trailing=tuple(matrices))]
     if node["rule"] == "align_corners":
         scale, translation = np.transpose([_align(n, m) for n, m in zip(given, sizes, strict=True)])
@@ -399,10 +455,65 @@ def read_torch(call: TorchOperation) -> list[Node]:
     factors = a.get("scale_factors") or [a.get(k) for k in ("scales_d", "scales_h", "scales_w", "scales") if k in a]
     if not factors or None in factors:
         factors = [_ratio(*two) for two in zip(x.symbols[2:], made.symbols[2:], strict=True)]
-    elif call.target != "upsample_bicubic2d":  # the others pass over an axis that keeps its size
-        factors = [1.0 if n == m else f for n, m, f in zip(x.symbols[2:], made.symbols[2:], factors, strict=True)]
+    else:
+        pairs = zip(x.symbols[2:], made.symbols[2:], factors, strict=True)
+        factors = [_passes(call.target, *pair, made.shape[2:]) for pair in pairs]
+    given, sizes = x.shape[2:], made.shape[2:]
+    if function == "nearest":
+        _check_rounding(rule, given, sizes, factors, x.dtype)
+    if antialias:
+        _check_width(x.shape[1], given, sizes)
+    if None in given and rule != "align_corners" and not antialias and function != "cubic" and any(map(_part, factors)):
+        return _in_parts(function, rule, x, made, factors, call.path)
     a = KEYS if antialias else TORCHS
-    return [resize(function, x.shape[2:], made.shape[2:], 1, call.path, factors, rule, antialias, a)]
+    return [resize(function, given, sizes, 1, call.path, factors, rule, antialias, a)]
+
+
+def _passes(target: str, given, size, factor: float, sizes) -> float:
+    """The factor by which torch works: it passes over an axis that keeps its size, or nearest on one that doubles."""
+    nearest = "nearest" in target
+    small = len(sizes) == 2 and None not in sizes and sum(sizes) <= 128
+    if given == size and target != "upsample_bicubic2d" and (not nearest or (small and "exact" not in target)):
+        return 1.0
+    doubles = target == "upsample_nearest2d" and small and isinstance(given, int) and size == 2 * given
+    return 2.0 if doubles else factor
+
+
+def _check_width(channels: int | None, given, sizes) -> None:
+    """Refuse what torch takes in the wrong order between its two passes."""
+    if sizes[1] == 1 and len({1, sizes[0], given[0]}) == 3 and channels != 1:
+        raise Unsupported(
+            f"antialiased resizing from {tuple(given)} to {tuple(sizes)}: torch exchanges channels and rows where the "
+            "width becomes 1",
+            "resize to the height first, and to the width next",
+        )
+
+
+def _part(factor: float | None) -> int | None:
+    """The n of a factor of 1/n, if torch makes n // factor of any size by it."""
+    n = round(1 / factor) if factor and factor < 1 else 1
+    return n if n > 1 and factor == 1 / n and all(math.floor(i * factor) == i // n for i in range(4096)) else None
+
+
+def _in_parts(function: str, rule: str, x: Value, made: Value, factors, name: str) -> list[Node]:
+    """Nodes for factors of 1/n at open sizes: every n-th pixel or, half-way between two, their mean."""
+    items, pool, strides, cut, given = [slice(None)] * 2, [], [], [*x.shape[:2]], [*x.shape[:2]]
+    for n, size, factor in zip(x.shape[2:], made.shape[2:], factors, strict=True):
+        part = _part(factor) or 1
+        mean = function == "linear" and part % 2 == 0
+        before = 0 if rule == "asymmetric" else part // 2 - mean
+        after = part - 1 - mean - before
+        items.append(slice(before, -after or None, 1 if mean else part))
+        cut.append(size if part > 1 and not mean else n and n - before - after)
+        given.append(size if part > 1 else n)
+        pool.append(1 + mean)
+        strides.append(part if mean else 1)
+    nodes = slices.index(x, tuple(items), replace(x, name=f"{made.name}:cut", shape=tuple(cut), symbols=()), "")
+    means = replace(made, name=f"{made.name}:means", shape=tuple(given), symbols=())
+    nodes.append(replace(pooling.average(tuple(pool), tuple(strides), 1), inputs=nodes[-1].outputs, outputs=[means]))
+    whole = [1.0 if _part(f) else f for f in factors]
+    last = resize(function, given[2:], made.shape[2:], 1, name, whole, rule)
+    return [*nodes, replace(last, inputs=[means], outputs=[made])]
 
 
 def _ratio(given: int | str, size: int | str) -> float | None:
@@ -419,15 +530,19 @@ def _ratio(given: int | str, size: int | str) -> float | None:
 def write_torch(node: Node) -> TorchCall:
     function, factors, sizes = node["function"], node["factors"], node["sizes"]
     rank = node.inputs[0].rank - 2
-    mode = MODES[function][rank - 1]
-    if function == "nearest" and (node["rule"] == "asymmetric" or (not sizes and all(map(_repeats, factors)))):
-        mode = "nearest"
+    mode, rule = MODES[function][rank - 1], node["rule"]
+    given, made = (spatial(v.shape, node["axis"]) for v in (node.inputs[0], node.outputs[0]))
+    if function == "nearest" and (rule == "asymmetric" or (not sizes and all(map(_repeats, factors)))):
+        mode, rule = "nearest", "asymmetric"
+    if function == "nearest":
+        _check_rounding(rule, given, made, factors, node.inputs[0].dtype)
     options = {"scale_factor": single(factors)} if factors else {"size": single(sizes)}
     options["mode"] = mode
     if node["rule"] == "align_corners":
         options["align_corners"] = True
     if node["antialias"] or function == "lanczos3" or node.attributes.get("a") == KEYS:
         options["antialias"] = True  # nn.Upsample has no such option
+        _check_width(node.inputs[0].shape[node["axis"]], given, made)
     elif node.name:
         return TorchCall("{self}({0})", call_source("nn.Upsample", **options))
     return TorchCall(call_source("F.interpolate", **options).replace("(", "({0}, ", 1))

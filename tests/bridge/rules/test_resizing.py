@@ -248,6 +248,21 @@ def test_factors_of_torch(check, mode, options, factor):
     from_torch(check, lambda x: F.interpolate(x, scale_factor=factor, mode=mode, **options), 3, 7, 9)
 
 
+@pytest.mark.parametrize("given", [(7, 9), (12, 4), (70, 66)])
+@pytest.mark.parametrize("factor", [1.5, 0.7, (1.05, 1.3), (2.3, 1 / 3), (0.25, 0.991)])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bicubic"])
+def test_factors_that_are_not_what_the_sizes_say(check, mode, factor, given):
+    dtype = torch.float64 if mode == "bicubic" else torch.float32
+    from_torch(check, nn.Sequential(nn.Upsample(scale_factor=factor, mode=mode)), 1, *given, dtype=dtype)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+@pytest.mark.parametrize("factor, given", [(1.3, (7,)), (2.3, (3,)), ((1, 2.5, 1.3), (2, 3, 3)), (1.04, (9, 5, 3))])
+def test_factors_of_other_ranks(check, mode, factor, given):
+    """An axis that keeps its size or doubles it is not passed over there."""
+    from_torch(check, lambda x: F.interpolate(x, scale_factor=factor, mode=mode), 3, *given)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bicubic"])
 def test_factors_that_are_what_the_sizes_say(check, mode):
     from_torch(check, nn.Upsample(scale_factor=(1.5, 0.7), mode=mode), 3, 4, 10)
@@ -263,10 +278,17 @@ def test_factors_that_are_what_the_sizes_say(check, mode):
         lambda x: F.interpolate(x, size=x.shape[2:], mode="bilinear") * 2,
         lambda x: F.interpolate(x, size=(5, 6), mode="bilinear"),
         lambda x: F.interpolate(x, scale_factor=2, mode="bicubic", antialias=True),
+        lambda x: F.interpolate(x, scale_factor=0.5),
+        lambda x: F.interpolate(x, scale_factor=(1 / 3, 2), mode="nearest-exact"),
+        lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear"),
+        lambda x: F.interpolate(x, scale_factor=(0.25, 1 / 3), mode="bilinear"),
+        lambda x: F.interpolate(x, scale_factor=(3, 0.25), mode="bilinear"),
     ],
 )
 def test_open_sizes_of_torch(check, function):
-    from_torch(check, function, 3, 6, 7, dynamic=[{0, 2, 3}])
+    model = from_torch(check, function, 3, 10, 11, dynamic=[{0, 2, 3}])
+    x = torch.randn(2, 3, 9, 13)
+    assert check.relative(model(check.to_last(x.numpy())), check.to_last(function(x).numpy())) < SINGLE
 
 
 def test_one_module_at_two_sizes(check):
@@ -423,10 +445,29 @@ def test_refusals_of_torch(function, text):
     assert text in str(e.value)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bicubic"])
-def test_factors_that_keras_cannot_hold(mode):
-    text = (
-        r"\(1.3, 1.3\) from \(7, 9\) to \(9, 11\), which are not exactly the sizes'; give recompute_scale_factor=True"
-    )
-    with pytest.raises(bridge.BridgeError, match=text):
-        bridge.to_keras(nn.Sequential(nn.Upsample(scale_factor=1.3, mode=mode)), (torch.randn(2, 3, 7, 9),))
+def refused_of_torch(module, *shape):
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_keras(module, (torch.randn(2, *shape),))
+    return str(e.value)
+
+
+def test_factors_that_keras_cannot_hold():
+    text = "(1.23456, 1.23456) from (7, 9) to (8, 11), which are no simple fractions; give factors of three decimals"
+    assert text in refused_of_torch(nn.Sequential(nn.Upsample(scale_factor=1.23456, mode="bicubic")), 3, 7, 9)
+
+
+def test_a_width_of_one_that_torch_gets_wrong():
+    text = "from (7, 9) to (5, 1): torch exchanges channels and rows where the width becomes 1; resize to the height"
+    resize = Function(lambda x: F.interpolate(x, size=(5, 1), mode="bicubic", antialias=True))
+    assert text in refused_of_torch(resize, 3, 7, 9)
+    x = keras.Input((7, 9, 3), name="image")
+    with pytest.raises(bridge.BridgeError, match="torch exchanges channels and rows where the width becomes 1"):
+        bridge.to_torch(keras.Model(x, layers.Resizing(5, 1, antialias=True)(x)))
+
+
+def test_pixels_that_torch_rounds_in_two_ways(check):
+    """floor(1 * (2 / 82) * 41) is 1 in torch's double, in which it works on one axis, and 0 in its float32."""
+    up = nn.Upsample(size=82)
+    from_torch(check, up, 3, 2)
+    with pytest.raises(bridge.BridgeError, match="from 2 to 82 pixels, which torch rounds to another pixel in float64"):
+        bridge.to_keras(nn.Sequential(up).double(), (torch.randn(2, 3, 2, dtype=torch.float64),))
