@@ -25,7 +25,7 @@ def known(model) -> tuple[str, dict] | None:
         return None
     own = None
     for name, rule in rules.models().items():
-        for options in rule.options(name, model.inputs, model.outputs[0]):
+        for options in rule.options(name, model):
             own = own or _signature(model)
             shapes = tuple((tuple(x.shape), x.dtype) for x in model.inputs)
             if own == _expected(name, tuple(options.items()), shapes):

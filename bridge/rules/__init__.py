@@ -12,7 +12,7 @@ and, where they apply,
 
     HELPERS       class name -> source of what torch lacks, written into model.py once
     MODELS        name -> function of tensors and options, in keras.ops, that makes a small model of what Keras lacks;
-                  `options(name, inputs, output)` yields those with which a model that is read may have been made
+                  `options(name, model)` yields those with which a model that is read may have been made
     WRAPPERS      those of its HELPERS that hold one layer: `arguments["layer"]` is what that layer does
     WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains

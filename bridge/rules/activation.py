@@ -118,7 +118,7 @@ LAYERS = {"ReLU": "bounded_relu", "LeakyReLU": "leaky_relu", "ELU": "elu"}
 OPERATIONS = {"ops." + "".join(map(str.title, name.split("_"))): name for name in FUNCTIONS if name != "bounded_relu"}
 OPERATIONS |= {"ops.ReLU": "bounded_relu", "ops.Exp": "exponential", "ops.Relu6": "relu6", "ops.HardTanh": "hard_tanh"}
 ATEN = {f.call.split(".")[1] if f.call else f.module: name for name, f in FUNCTIONS.items()}
-ATEN |= {"relu6": "relu6", "log_sigmoid": "log_sigmoid", "clamp": "clip", "clip": "clip"}
+ATEN |= {"rrelu": "leaky_relu", "relu6": "relu6", "log_sigmoid": "log_sigmoid", "clamp": "clip", "clip": "clip"}
 
 OPERATORS = ("activation",)
 AUTOCAST = "as given"
@@ -282,6 +282,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
         a = {"min_val": a["min"], "max_val": a["max"]}
     if (a.get("scale", 1), a.get("input_scale", 1)) != (1, 1):
         raise Unsupported(f"elu with scale={a['scale']} and input_scale={a['input_scale']}", "leave them at 1")
+    if call.target == "rrelu":  # in eval mode its slope is the mean of those that it draws
+        a["negative_slope"] = (a["lower"] + a["upper"]) / 2
     if function == "gelu":
         a["approximate"] = a["approximate"] == "tanh"
     if function == "softplus":

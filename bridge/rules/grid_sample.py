@@ -133,8 +133,9 @@ def affine(theta, sizes: tuple[int, ...], align_corners: bool):
 MODELS = {"grid_sample": sample, "affine_grid": affine}
 
 
-def options(name: str, inputs, output) -> Iterator[dict]:
-    """The options that a model of `MODELS` may have been made with, by its inputs and output."""
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made, by its inputs and output."""
+    inputs, output = model.inputs, model.outputs[0]
     ranks = [len(x.shape) for x in inputs]
     if name == "affine_grid" and ranks == [3] and None not in output.shape[1:]:
         yield from ({"sizes": tuple(output.shape[1:-1]), "align_corners": align} for align in (False, True))

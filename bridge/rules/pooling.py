@@ -6,10 +6,13 @@ The padding of a maximum is -inf. An average is of two kinds: "average_pooling" 
 depend on an open size. `ceil_mode` adds padding after the image, which is often just what SAME is.
 
 Keras has the second kind for SAME alone. Other padding, up to half a window, is what is left of SAME with stride 1 when
-the windows that torch has not are cut off and every n-th of the others is taken. Global pooling is a reduction
+the windows that torch has not are cut off and every n-th of the others is taken. More padding, and the dilation that
+Keras' maximum has not, are small models of keras.ops (MODELS). Global pooling is a reduction
 (`bridge.rules.reduction`).
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from math import inf, prod
 
@@ -33,6 +36,7 @@ KERAS = (
         for n in (1, 2, 3)
     ),
     *(f"ops.{kind}{function}Pool" for kind in ("", "Adaptive") for function in ("Max", "Average")),
+    *("model.inside_average_pool", "model.dilated_max_pool"),
 )
 LAYOUT = channels
 ABSORBS = {"max_pooling": -inf, "average_pooling": 0.0}  # operator -> the value that its own padding has
@@ -88,13 +92,59 @@ TORCH = (
 )
 
 
+def _inside_average(x, pool, strides, pads):
+    """In keras.ops: the average of the cells inside the image, padded in any way."""
+    from keras import ops
+
+    def average(x):
+        return ops.average_pool(ops.pad(x, ((0, 0), *pads, (0, 0))), pool, strides, "valid", "channels_last")
+
+    return average(x) / average(ops.ones_like(x[:1, ..., :1]))
+
+
+def _dilated_max(x, pool, strides, pads, dilation):
+    """In keras.ops: the maximum of the cells of a window that are `dilation` apart; the first of equal ones counts."""
+    from keras import ops
+
+    x, most = ops.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-inf), None
+    for at in itertools.product(*map(range, pool)):
+        ends = [(k - 1 - i) * d for i, k, d in zip(at, pool, dilation, strict=True)]
+        parts = [slice(i * d, -e or None, s) for i, d, e, s in zip(at, dilation, ends, strides, strict=True)]
+        cells = x[(slice(None), *parts)]
+        most = cells if most is None else ops.maximum(most, cells)
+    return most
+
+
+MODELS = {"inside_average_pool": _inside_average, "dilated_max_pool": _dilated_max}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made, by the operations that it has."""
+    found = {type(operation).__name__: operation for operation in model.operations}
+    if len(model.inputs) > 1 or "Pad" not in found:
+        return
+    pads = tuple(map(tuple, found["Pad"].pad_width))[1:-1]
+    if name == "inside_average_pool" and (pool := found.get("AveragePool")):
+        rank = len(pads)
+        yield {"pool": _numbers(pool.pool_size, rank), "strides": _numbers(pool.strides, rank), "pads": pads}
+    elif name == "dilated_max_pool":
+        parts = [o for o in model.operations if type(o).__name__ == "GetItem"]
+        keys = [tuple(n.arguments.args[1]) for o in parts for n in o._inbound_nodes]
+        keys = [k[1:] for k in keys if len(k) == len(pads) + 1]
+        if keys:
+            starts = [sorted({k[axis].start for k in keys}) for axis in range(len(pads))]
+            dilation = tuple(s[1] if len(s) > 1 else 1 for s in starts)
+            strides = tuple(p.step for p in keys[0])
+            yield {"pool": tuple(map(len, starts)), "strides": strides, "pads": pads, "dilation": dilation}
+
+
 def merge(node: Node, reader: Node) -> Node | None:
     """Take into a pooling what only selects from what it makes.
 
     A window of one cell takes every n-th window. A crop leaves out windows at the edges of an average over the cells
     inside, which is less padding.
     """
-    if node.operator not in WINDOWS or node["pads"] == "same":
+    if node.operator not in WINDOWS or node["pads"] == "same" or "dilation" in node.attributes:
         return None
     pads, strides = node["pads"], node["strides"]
     if reader.operator in WINDOWS and set(reader["pool_size"]) == {1} and _unpadded(reader["pads"]):
@@ -113,21 +163,22 @@ def merge(node: Node, reader: Node) -> Node | None:
     return replace(merged, inputs=node.inputs, outputs=reader.outputs)
 
 
-def _max_in_double(layer, x):
-    """What MaxPooling3D does, in any dtype: a maximum over height and width, then one over depth."""
+def _in_double(layer, x):
+    """What pooling over three axes does, in any dtype: over height and width, then over depth."""
     from keras import ops
 
+    pooled = ops.max_pool if type(layer).__name__ == "MaxPooling3D" else ops.average_pool
     (k, *pool), (s, *strides) = layer.pool_size, layer.strides
     options = {"padding": layer.padding, "data_format": "channels_last"}
     axes = "b c d h w" if layer.data_format == "channels_first" else "b d h w c"
     batch = x.shape[0]
-    x = ops.max_pool(rearrange(x, f"{axes} -> (b d) h w c"), tuple(pool), tuple(strides), **options)
+    x = pooled(rearrange(x, f"{axes} -> (b d) h w c"), tuple(pool), tuple(strides), **options)
     height = x.shape[1]
-    x = ops.max_pool(rearrange(x, "(b d) h w c -> b d (h w) c", b=batch), (k, 1), (s, 1), **options)
+    x = pooled(rearrange(x, "(b d) h w c -> b d (h w) c", b=batch), (k, 1), (s, 1), **options)
     return rearrange(x, f"b d (h w) c -> {axes}", h=height)
 
 
-DOUBLE = {"MaxPooling3D": _max_in_double}
+DOUBLE = dict.fromkeys(("MaxPooling3D", "AveragePooling3D"), _in_double)
 
 
 def _unpadded(pads) -> bool:
@@ -227,6 +278,10 @@ def _ceils(pads, sizes, pool, strides) -> bool:
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     c, axis, shape = layer.config, layer.axis, layer.inputs[0].shape
+    if layer.class_name == "model.inside_average_pool":
+        return [_pooling("average", c["pool"], c["strides"], c["pads"], axis, layer.path)]
+    if layer.class_name == "model.dilated_max_pool":
+        return [_dilated(_pooling("max", c["pool"], c["strides"], c["pads"], axis, layer.path), c["dilation"])]
     function = "max" if "Max" in layer.class_name else "average"
     if "Adaptive" in layer.class_name:
         if layer.outputs[0].rank != layer.rank:
@@ -258,6 +313,10 @@ def write_keras(node: Node) -> list[KerasCall]:
         return [KerasCall(f"Adaptive{NAMES[node['function']][0]}Pooling{rank}D", {"output_size": node["output_size"]})]
     pool, strides, pads, before, padding = node["pool_size"], node["strides"], node["pads"], [], "valid"
     counted = node.operator == "average_pooling"
+    if dilation := node.attributes.get("dilation"):
+        return [
+            KerasCall("model.dilated_max_pool", {"pool": pool, "strides": strides, "pads": pads, "dilation": dilation})
+        ]
     same = pads == "same" or (any(map(any, pads)) and pads == _same(node.inputs[0].shape, node["axis"], pool, strides))
     if same and not counted:
         padding = "same"
@@ -276,11 +335,7 @@ def _write_inside(rank: int, pool, strides, pads) -> list[KerasCall]:
     """SAME with stride 1, less the windows that these pads do not have."""
     crop = tuple(((k - 1) // 2 - a, k // 2 - b) for k, (a, b) in zip(pool, pads, strict=True))
     if min(map(min, crop)) < 0:
-        raise Unsupported(
-            f"an average over the cells inside the image, padded by {pads}, with windows of {pool}",
-            "Keras has it for less than half a window before the image and half a window after it: use other padding, "
-            "or count_include_pad=True",
-        )
+        return [KerasCall("model.inside_average_pool", {"pool": pool, "strides": strides, "pads": pads})]
     calls = [KerasCall(f"AveragePooling{rank}D", {"pool_size": pool, "strides": (1,) * rank, "padding": "same"})]
     if any(map(any, crop)):
         calls.append(KerasCall(f"Cropping{rank}D", {"cropping": crop if rank > 1 else crop[0]}, "_crop"))
@@ -309,8 +364,9 @@ def read_torch(call: TorchOperation) -> list[Node]:
         return [_pooling(function, size, strides, pads, 1, name)]
     if call.target in HELPERS:
         return [_pooling(function, size, strides, _same(x.shape, 1, size, strides), 1, name)]
-    if function == "max" and set(call.numbers("dilation", rank)) != {1}:
-        raise Unsupported(f"dilation={call['dilation']}", "Keras' pooling has no dilation: use dilation=1")
+    dilation = call.numbers("dilation", rank) if function == "max" else (1,) * rank
+    if set(dilation) != {1}:
+        return [_read_dilated(call, size, strides, dilation, rank)]
     padding, added = call.numbers("padding", rank), (0,) * rank
     if call["ceil_mode"]:
         if not any(padding) and _ceil_is_same(size, strides):
@@ -331,6 +387,20 @@ def read_torch(call: TorchOperation) -> list[Node]:
     return [zeros, _pooling(function, size, strides, tuple((0, more) for more in added), 1, name)]
 
 
+def _read_dilated(call: TorchOperation, size, strides, dilation, rank: int) -> Node:
+    """A maximum over windows with gaps."""
+    if call["ceil_mode"]:
+        raise Unsupported("ceil_mode=True with a dilation", "use ceil_mode=False, and pad the image")
+    pads = tuple((p, p) for p in call.numbers("padding", rank))
+    return _dilated(_pooling("max", size, strides, pads, 1, call.path), dilation)
+
+
+def _dilated(node: Node, dilation) -> Node:
+    """The same maximum with gaps in its windows; none along an axis where they have one cell."""
+    dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, node["pool_size"], strict=True))
+    return node if set(dilation) == {1} else replace(node, attributes={**node.attributes, "dilation": dilation})
+
+
 def write_torch(node: Node) -> TorchCall:
     rank = node.inputs[0].rank - 2
     if node.operator == "adaptive_pooling":
@@ -341,12 +411,15 @@ def write_torch(node: Node) -> TorchCall:
     counted, inside = (node.operator == f"{kind}average_pooling" for kind in ("", "inside_"))
     name = f"{'Avg' if counted or inside else 'Max'}Pool{rank}d"
     options = {} if strides == pool else {"stride": single(strides)}
+    dilation = node.attributes.get("dilation")
+    if dilation:
+        options["dilation"] = single(dilation)
     before, expression = (0,) * rank if pads == "same" else tuple(a for a, _ in pads), "{self}({0})"
     # AvgPool3d refuses an image smaller than its window, however much it pads
     small = name == "AvgPool3d" and any(map(any, pads)) and any(k > (n or 1) for k, n in zip(pool, sizes, strict=True))
     if not small and pads != "same" and all(a == b <= k // 2 for (a, b), k in zip(pads, pool, strict=True)):
         pass
-    elif not small and not counted and _ceils(pads, sizes, pool, strides):
+    elif not small and not counted and not dilation and _ceils(pads, sizes, pool, strides):
         options["ceil_mode"] = True
     elif pads == "same" or (inside and pads == _same(node.inputs[0].shape, node["axis"], pool, strides)):
         return TorchCall(expression, call_source(f"{name}Same", pool, stride=strides), helpers=(f"{name}Same",))

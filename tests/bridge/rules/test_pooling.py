@@ -456,19 +456,9 @@ def test_channels_first(check, name):
     "module, shape, text",
     [
         (
-            nn.MaxPool2d(3, dilation=2),
+            nn.MaxPool2d(3, dilation=2, ceil_mode=True),
             (9, 9),
-            r"0 \(MaxPool2d\): dilation=\[?2.*; Keras' pooling has no dilation: use dilation=1",
-        ),
-        (
-            nn.AvgPool2d(4, 2, 2, count_include_pad=False),
-            (8, 8),
-            r"inside the image, padded by \(\(2, 2\), .*, with windows of \(4, 4\); .* use other padding, or ",
-        ),
-        (
-            nn.AvgPool2d(5, 4, 1, ceil_mode=True),
-            (8, 8),
-            r"over the cells inside the image, padded by \(\(0, 3\), \(0, 3\)\)",
+            r"0 \(MaxPool2d\): ceil_mode=True with a dilation; use ceil_mode=False, and pad the image",
         ),
         (
             nn.FractionalMaxPool2d(3, output_size=4),
@@ -503,3 +493,33 @@ def test_refused_at_open_sizes(module, text):
 def test_no_batch_is_refused():
     with pytest.raises(bridge.BridgeError, match="has no batch; give it a batch"):
         bridge.to_keras(nn.MaxPool2d(2), (torch.randn(4, 5, 5),), [set()])
+
+
+@pytest.mark.parametrize(
+    "module, shape",
+    [
+        (nn.MaxPool1d(3, 2, 1, dilation=3), (4, 9)),
+        (nn.MaxPool2d(3, 2, 1, dilation=2), (3, 8, 9)),
+        (nn.MaxPool2d((2, 1), (1, 2), dilation=(3, 2)), (3, 8, 9)),
+        (nn.MaxPool3d((2, 1, 2), dilation=(2, 1, 1)), (2, 6, 5, 7)),
+        (nn.AvgPool1d(4, 2, 2, count_include_pad=False), (3, 8)),
+        (nn.AvgPool2d((2, 4), (1, 3), (1, 2), count_include_pad=False), (3, 8, 9)),
+        (nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), (3, 8, 9)),
+        (nn.AvgPool2d(5, 4, 1, ceil_mode=True), (3, 8, 8)),
+    ],
+)
+def test_what_keras_has_no_layer_for(check, module, shape):
+    """It is a small model of keras.ops, and the same module again."""
+    check.from_torch(nn.Sequential(module), torch.randn(2, *shape))
+
+
+def test_training_with_what_keras_has_no_layer_for(tmp_path):
+    """Behind a ReLU many cells are equal; the average of three axes has no kernel of float64 in TensorFlow."""
+    torch.manual_seed(0)
+    pools = [nn.MaxPool2d(2, dilation=2), nn.AvgPool2d(2, 1, 1, count_include_pad=False)]
+    module, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pools, nn.Conv2d(4, 2, 3)), torch.randn(2, 3, 13, 14)
+    model = bridge.to_keras(module, (x,))
+    report = bridge.verify(model, module)
+    assert report.passed, report
+    deep = nn.Sequential(nn.Conv3d(2, 3, 1), nn.AvgPool3d(2))
+    assert bridge.verify(bridge.to_keras(deep, (torch.randn(2, 2, 4, 5, 6),)), deep).passed
