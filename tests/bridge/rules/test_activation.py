@@ -625,3 +625,8 @@ def test_keras_cannot_hold_a_relu_with_a_negative_option():
         bridge.BridgeError, match=r"a ReLU with .*'negative_slope': -0.5.*Keras' has no negative options"
     ):
         bridge.to_keras(module, (torch.randn(2, 4),))
+
+
+def test_rrelu_in_eval_mode(check):
+    """Its slope is the mean of its bounds, here one that float32 holds."""
+    check.from_torch(nn.Sequential(nn.RReLU(0.125, 0.375)), torch.randn(2, 5))
