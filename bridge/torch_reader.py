@@ -237,7 +237,8 @@ class Reader:
         weights = {n.name: n for n in item[-1].all_input_nodes if n.name in self.state} if len(item) == 1 else {}
         forced = self.flowing & weights.keys()
         attempts = [forced] if call.inputs or not weights else []
-        attempts += [set(weights)] if weights and set(weights) not in attempts else []
+        floats = {n for n in weights if "float" in self.state[n][1].dtype.name}  # the others may be an index of theirs
+        attempts += [names for names in (floats, set(weights)) if names and names not in attempts]
         refused = None
         for names in attempts:
             before = set(self.graph.parameters)
@@ -288,9 +289,10 @@ class Reader:
                 raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
             if not inputs and not last.all_input_nodes:
                 raise Unsupported(f"{name} computes something from constants alone", "store the result as a buffer")
+            lists = {f"{k}.{i}": x for k, xs in given.items() if isinstance(xs, (list, tuple)) for i, x in enumerate(xs)}
             held = {
                 k: state[x.name]
-                for k, x in given.items()
+                for k, x in (given | lists).items()
                 if isinstance(x, torch.fx.Node) and x.name in state and x.name not in values
             }
             arguments = {k: plain(x) for k, x in given.items()}

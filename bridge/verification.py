@@ -205,7 +205,7 @@ def _below(value: Value, readers: dict[str, list[Node]]) -> int:
     found = [np.iinfo(value.dtype).max + 1] if value.dtype in ("uint8", "int8") else []
     for node in readers.get(value.name, []):
         limit = getattr(rules.for_operator(node.operator), "BELOW", None)
-        if limit:
+        if limit and "int" in value.dtype:  # not what an index is of
             found.append(limit(node))
         elif len(node.inputs) == 1 and all("int" in v.dtype for v in node.outputs):
             found.append(_below(node.outputs[0], readers))

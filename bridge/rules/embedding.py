@@ -9,7 +9,7 @@ import warnings
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import fixed
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, gather
 
 OPERATORS = ("embedding",)
 KERAS = ("Embedding",)
@@ -48,9 +48,13 @@ def read_torch(call: TorchOperation) -> list[Node]:
     for option in ("scale_grad_by_freq", "sparse"):
         if call[option]:
             raise Unsupported(f"{option}=True, which changes the gradient", "leave it out")
+    if isinstance(call["weight"], Value):
+        if call["padding_idx"] >= 0:
+            raise Unsupported(
+                "padding_idx with a table that is computed, or whose indices are constants", "leave it out"
+            )
+        return gather.rows(call)
     weights = call.weights({"embeddings": ("weight", WEIGHTS["embeddings"][1])})
-    if not weights:
-        raise Unsupported("it looks up rows of a tensor that is computed", "give it a parameter")
     held = call.parameters[weights["embeddings"]]
     size, units = held.value.shape
     attributes = {"size": size, "units": units}

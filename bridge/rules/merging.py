@@ -183,8 +183,9 @@ def write_keras(node: Node) -> list[KerasCall]:
         return [KerasCall("Concatenate", {} if axis == node.inputs[0].rank - 1 else {"axis": axis})]
     layer, function, _ = ARITHMETIC[node.operator]
     number = {"x2": node["number"]} if "number" in node.attributes else {}
-    one_batch = len({v.shape[:1] for v in node.inputs}) == 1  # Keras' layers want it
-    return [KerasCall(layer if layer and one_batch and not number else f"ops.{function}", number)]
+    one_batch = len({v.shape[:1] for v in node.inputs}) == 1  # Keras' layers want it, and make floats
+    fits = one_batch and "float" in node.outputs[0].dtype
+    return [KerasCall(layer if layer and fits and not number else f"ops.{function}", number)]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:

@@ -11,8 +11,6 @@ slices that are joined. torch has no "symmetric" and pads the last axes alone: a
 
 from dataclasses import replace
 
-import numpy as np
-
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, channel_order, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
@@ -79,8 +77,6 @@ def merge(node: Node, reader: Node) -> Node | None:
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     shape = layer.inputs[0].shape
-    if layer.class_name == "ops.Take":  # by way of `pixel_shuffle`, whose it is
-        return _taken(layer)
     if layer.class_name == "ops.Pad":
         pads, mode = layer.config["pad_width"], layer.config["mode"]
         pads = pads * layer.rank if len(pads) == 1 else pads
@@ -134,19 +130,19 @@ def cells(mode: str, before: int, after: int, size: int) -> tuple[int, ...]:
     return tuple(min(max(i, 0), size - 1) if mode == "edge" else i % size for i in positions)
 
 
-def _taken(layer: KerasLayer) -> list[Node]:
-    """What selects cells by their numbers, if that is padding."""
-    axis, given, shape = layer.config["axis"], layer.arguments["indices"], layer.inputs[0].shape
-    size = None if axis is None else shape[axis]
-    if isinstance(given, (tuple, list, np.ndarray)) and np.ndim(given) == 1 and size and len(given) >= size:
-        found, more = tuple(int(i) for i in given), len(given) - size
-        for mode, before in (("edge", found.count(0) - 1), ("circular", -found[0] % size)):
-            before += size if mode == "circular" and more - before > size else 0
-            pads = [(0, 0)] * len(shape)
-            pads[axis] = before, more - before
-            if 0 <= before <= more and found == cells(mode, *pads[axis], size):
-                return border(mode, pads, shape, layer.path)
-    raise Unsupported(f"it takes cells along axis {axis} that are no padding", "slice the tensor, and concatenate")
+def selected(x: Value, axis: int, places: tuple[int, ...], name: str) -> list[Node] | None:
+    """The nodes for cells of an axis by their numbers, if that is padding."""
+    size = x.shape[axis]
+    if not size or len(places) < size:
+        return None
+    more = len(places) - size
+    for mode, before in (("edge", places.count(0) - 1), ("circular", -places[0] % size)):
+        before += size if mode == "circular" and more - before > size else 0
+        pads = [(0, 0)] * x.rank
+        pads[axis] = before, more - before
+        if 0 <= before <= more and places == cells(mode, *pads[axis], size):
+            return border(mode, pads, x.shape, name)
+    return None
 
 
 def write_keras(node: Node) -> list[KerasCall]:

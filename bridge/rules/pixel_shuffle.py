@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 from einops import rearrange
 
-from bridge.graph import Node, Unsupported
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, padding
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
 
 OPERATORS = ("depth_to_space", "space_to_depth", "channel_permutation")
-KERAS = ("ops.DepthToSpace", "ops.SpaceToDepth", "ops.Take")
+KERAS = ("ops.DepthToSpace", "ops.SpaceToDepth")  # and those of "ops.Take" that `gather` shows it
 LAYOUT = channels
 
 HELPERS = {
@@ -106,20 +106,15 @@ def _permutation(indices: tuple[int, ...], axis: int, rank: int, name: str) -> N
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     x, config = layer.inputs[0], layer.config
-    if layer.class_name == "ops.Take":
-        return _from_take(layer)
     operator = "depth_to_space" if layer.class_name == "ops.DepthToSpace" else "space_to_depth"
     return [_block(operator, config["block_size"], "DCR", x.shape, layer.axis, layer.path)]
 
 
-def _from_take(layer: KerasLayer) -> list[Node]:
-    x, axis, indices = layer.inputs[0], layer.config["axis"], layer.arguments["indices"]
-    size = 0 if axis is None or axis % x.rank == 0 else x.shape[axis]
-    if size and isinstance(indices, (tuple, list, np.ndarray)) and np.ndim(indices) == 1:
-        places = tuple((np.asarray(indices) % size).tolist())
-        if sorted(places) == list(range(size)):
-            return [_permutation(places, axis % x.rank, x.rank, layer.path)]
-    return padding.read_keras(layer)  # which selects cells, too
+def selected(x: Value, axis: int, places: tuple[int, ...], name: str) -> list[Node] | None:
+    """The node for cells of an axis by their numbers, if those permute it."""
+    if axis and sorted(places) == list(range(x.shape[axis] or 0)):
+        return [_permutation(places, axis, x.rank, name)]
+    return None
 
 
 def write_keras(node: Node) -> list[KerasCall]:

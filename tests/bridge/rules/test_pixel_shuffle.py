@@ -140,10 +140,6 @@ def bridge_helpers():
 
 
 def test_refusals():
-    x = keras.Input((4, 5, 3), name="image")
-    for indices, axis in (([0, 0, 1], -1), ([0, 1, 2], None), ([0, 1], 0)):
-        with pytest.raises(bridge.BridgeError, match="that are no padding; slice the tensor, and concatenate"):
-            bridge.to_torch(keras.Model(x, ops.take(x, indices, axis=axis)))
     stack = nn.Sequential(nn.PixelUnshuffle(2), nn.ReLU(), nn.PixelShuffle(2))
     with pytest.raises(bridge.BridgeError, match="its channels is not known; export with height and width fixed"):
         bridge.to_keras(stack, (torch.randn(2, 3, 6, 4),), [{0, 2, 3}])
