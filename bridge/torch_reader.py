@@ -311,6 +311,10 @@ class Reader:
             module = modules[path]
             arguments = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
             arguments |= {"class": target}
+            if target in getattr(rules.for_torch(target), "SEVERAL", ()):
+                outputs = [_value(n) for n in item if n.users.keys() - inside]
+                self.known |= {v.name: v for v in outputs}
+                values |= {v.name: v for v in outputs}
             if target in getattr(rules.for_torch(target), "WRAPPERS", ()):
                 arguments["layer"] = self._operation(item, last_path, values, path)
                 held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}

@@ -14,6 +14,7 @@ and, where they apply,
     MODELS        name -> function of tensors and options, in keras.ops, that makes a small model of what Keras lacks;
                   `options(name, model)` yields those with which a model that is read may have been made
     WRAPPERS      those of its HELPERS that hold one layer: `arguments["layer"]` is what that layer does
+    SEVERAL       those of its HELPERS that return several tensors; its outputs are those that are read
     WEIGHTS       Keras name -> (torch name, einops pattern from Keras' axes to torch's)
     STATISTICS    weights that no one trains
     BUFFERS       other weights that no one trains, which torch holds in buffers
