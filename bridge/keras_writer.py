@@ -56,22 +56,26 @@ def write(graph: Graph) -> keras.Model:
     ones: dict[str, Any] = {}
     owner = {v.name: v.name for v in graph.inputs}  # value -> the layer that made it, to name what has no name
     for node, calls, trainable in plans:
+        if node.operator == "constant":  # an array in the place of a tensor
+            tensors[node.outputs[0].name] = owned(graph.parameters[node.parameters["value"]].value)
+            continue
         x = [tensors[v.name] for v in node.inputs]
         x = x[0] if len(x) == 1 else x or _one(inputs, node.outputs[0].dtype, ones, taken)
+        read = next((owner[v.name] for v in node.inputs if v.name in owner), "")
         for call in calls:
             call = _with_constants(call, node, graph)
             key, given = _identity(node, call), x[0] if call.first else x
             if key in layers:
                 made = layers[key](given)
             else:
-                base = node.name or f"{owner[node.inputs[0].name]}_{node.operator}"
+                base = node.name or f"{read}_{node.operator}"
                 layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
                 with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
                     made = layer(given)
                 if call.weights:
                     _assign(layer, node, graph, have)
             x = [made, *x[1:]] if call.first else made
-        owner |= dict.fromkeys([v.name for v in node.outputs], node.name or owner[node.inputs[0].name])
+        owner |= dict.fromkeys([v.name for v in node.outputs], node.name or read)
         tensors.update(zip([v.name for v in node.outputs], x if isinstance(x, (list, tuple)) else [x], strict=True))
     return keras.Model(
         inputs[0] if len(inputs) == 1 else inputs,

@@ -51,18 +51,24 @@ def arranged(node: Node) -> Node:
     )
 
 
-def join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
-    """Nodes that join tensors and numbers from the left to the right; those of lower rank get new axes at `at`."""
+def ranked(inputs: list, made: str, at: int = 0, rank: int = 0) -> tuple[list[Node], list]:
+    """Nodes that give the tensors of lower rank new axes at `at`, and the inputs as they then are."""
     inputs, nodes = list(inputs), []
-    rank = max(v.rank for v in inputs if isinstance(v, Value))
+    rank = max(rank, *(v.rank for v in inputs if isinstance(v, Value)))
     for i, x in enumerate(inputs):
         if isinstance(x, Value) and (new := rank - x.rank):
             shape = (*x.shape[:at], *[1] * new, *x.shape[at:])
-            inputs[i] = replace(x, name=f"{outputs[0].name}:new{i}", shape=shape, symbols=())
+            inputs[i] = replace(x, name=f"{made}:new{i}", shape=shape, symbols=())
             blocks = reshape.plain(
                 [*[reshape.KEEP] * at, *[reshape.NEW] * new, *[reshape.KEEP] * (x.rank - at)], x.shape
             )
             nodes.append(Node("reshape", {"blocks": blocks}, inputs=[x], outputs=[inputs[i]]))
+    return nodes, inputs
+
+
+def join(operator: str, inputs: list, name: str, outputs: list[Value], at: int = 0) -> list[Node]:
+    """Nodes that join tensors and numbers from the left to the right; those of lower rank get new axes at `at`."""
+    nodes, inputs = ranked(inputs, outputs[0].name, at)
     left = inputs[0]
     for i, right in enumerate(inputs[1:], 2):
         last = i == len(inputs)
