@@ -33,11 +33,11 @@ LOGIC = {
 }
 BITWISE = {
     "bitwise_and": "logical_and",
-    "__and__": "logical_and",
+    "__and": "logical_and",
     "bitwise_or": "logical_or",
-    "__or__": "logical_or",
+    "__or": "logical_or",
     "bitwise_xor": "logical_xor",
-    "__xor__": "logical_xor",
+    "__xor": "logical_xor",
     "bitwise_not": "logical_not",
     "bitwise_invert": "logical_not",
 }

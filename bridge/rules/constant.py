@@ -102,7 +102,17 @@ def _node(array: np.ndarray, name: str, i: int, source: KerasLayer | TorchOperat
     else:
         held = f"{name}[{array.dtype}, {array.ndim}]"  # the same in another form is another
         source.parameters.setdefault(held, Parameter(array, trainable=False))
-    return Node("constant", {}, {"value": held}, name or f"{source.path}.constant", outputs=[made])
+    return Node(
+        "constant", {}, {"value": held}, name or (f"{source.path}.constant" if source.path else ""), outputs=[made]
+    )
+
+
+def of_number(number: float, role: str, like: Value, source: KerasLayer | TorchOperation) -> Node:
+    """The node for a number in the place of a tensor, of the rank and dtype of another."""
+    array = np.full((1,) * like.rank, number, like.dtype)
+    made = Value(f"{source.outputs[0].name}:{role}", array.shape, like.dtype)
+    source.parameters.setdefault(made.name, Parameter(array, trainable=False))
+    return Node("constant", {}, {"value": made.name}, f"{source.path}.{role}" if source.path else "", outputs=[made])
 
 
 def write_keras(node: Node) -> list[KerasCall]:

@@ -54,7 +54,7 @@ FUNCTIONS = {
     "tan": ("tan",),
     "trunc": ("trunc", "fix"),
 }
-# function of a tensor and a number -> torch expression; `maximum` and `minimum` come from `merging`
+# function of a tensor and a number -> torch expression; `power` comes from `pairwise`, the others from `merging`
 NUMBERED = {"power": "{0} ** {1}", "maximum": "{0}.clamp(min={1})", "minimum": "{0}.clamp(max={1})"}
 
 POWERS = {2: "square", -1: "reciprocal"}  # exponents that have a function of their own
@@ -64,8 +64,8 @@ ATEN = {target: name for name, targets in FUNCTIONS.items() for target in target
 BOUNDS = {"clamp_min": ("maximum", "min"), "clamp_max": ("minimum", "max")}  # ATen -> function, argument
 
 OPERATORS = ("elementwise",)
-KERAS = (*OPERATIONS, "ops.Power")
-TORCH = (*ATEN, *BOUNDS, "pow")
+KERAS = tuple(OPERATIONS)
+TORCH = (*ATEN, *BOUNDS)
 LAYOUT = anything
 
 
@@ -83,13 +83,8 @@ def _plain(number) -> float:
     return float(number)
 
 
-def _power(base, exponent, name: str) -> Node:
-    if isinstance(base, numbers.Real):
-        if base == 2:
-            return Node("elementwise", {"function": "exp2"}, name=name)
-        raise Unsupported(f"it raises {base} to a tensor", f"write exp(x * {math.log(base) if base > 0 else 'log(b)'})")
-    if not isinstance(exponent, (numbers.Real, np.generic)):
-        raise Unsupported("it raises a tensor to another or to a weight", "raise it to a number")
+def power(exponent, name: str = "") -> Node:
+    """Return the normal form of a tensor to the power of a number; other powers are in `pairwise`."""
     if exponent in POWERS:
         return Node("elementwise", {"function": POWERS[exponent]}, name=name)
     return Node("elementwise", {"function": "power", "number": _plain(exponent)}, name=name)
@@ -103,8 +98,6 @@ def check_dtype(dtype: str) -> None:
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     check_dtype(layer.inputs[0].dtype)
-    if layer.class_name == "ops.Power":
-        return [_power(layer.arguments["x1"], layer.arguments["x2"], layer.path)]
     _check_decimals(layer.config.get("decimals", 0))
     return [Node("elementwise", {"function": OPERATIONS[layer.class_name]}, name=layer.path)]
 
@@ -126,8 +119,6 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target in BOUNDS:
         function, argument = BOUNDS[call.target]
         return [bound(function, call[argument], call.path)]
-    if call.target == "pow":
-        return [_power(call["self"], call["exponent"], call.path)]
     _check_decimals(call.arguments.get("decimals", 0))
     return [Node("elementwise", {"function": ATEN[call.target]}, name=call.path)]
 

@@ -14,7 +14,17 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import axes, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, elementwise, literal, rescaling, reshape
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    elementwise,
+    for_torch,
+    literal,
+    rescaling,
+    reshape,
+)
 
 # operator -> (layer of Keras, function of keras.ops, torch expression)
 ARITHMETIC = {
@@ -35,7 +45,7 @@ COMMUTATIVE = ("add", "multiply", "maximum", "minimum")
 OVERWRITABLE = True
 OPERANDS = True
 KERAS = ("Concatenate", "CustomScaleLayer", "ops.Concatenate", "ops.Negative", *LAYERS, *FUNCTIONS)
-TORCH = ("cat", "rsub", "neg", "addcmul", *ATEN)
+TORCH = ("cat", "rsub", "neg", "addcmul", "addcdiv", "lerp", *ATEN)
 LAYOUT = axes
 
 
@@ -90,6 +100,8 @@ def _operands(operator: str, left, right, source: KerasLayer | TorchOperation) -
     """Nodes for two operands, one of which may be an array or a number."""
     left, right = (rescaling.operand(x, source) for x in (left, right))
     given, made = [x.dtype for x in (left, right) if isinstance(x, Value)], source.outputs[0].dtype
+    if made == "bool":
+        raise Unsupported(f"{operator} of booleans", "use logical_and, logical_or or logical_xor")
     if "float" in made and not any("float" in d for d in given):
         raise Unsupported(f"it makes {made} of {given[0]}", "cast it first: keras.ops.cast(x, 'float32'), x.float()")
     if not any(isinstance(x, rescaling.Array) for x in (left, right)):
@@ -198,21 +210,36 @@ def read_torch(call: TorchOperation) -> list[Node]:
     a = call.arguments
     if call.target == "cat":
         return _concatenate(a["tensors"], a["dim"], call.path)
-    if call.target == "addcmul":
+    if call.target in ("addcmul", "addcdiv"):
         return _product_added(call)
+    if call.target == "lerp":
+        return _between(call)
     if call.target == "neg":
         return _arithmetic("multiply", a["self"], -1, call.path, call.outputs)
     if a.get("alpha", 1) != 1:
         return _scaled(call)
     if a.get("rounding_mode"):
-        raise Unsupported(f"rounding_mode={a['rounding_mode']!r}", "divide without rounding")
+        return _rounded(call)
     if call.target == "rsub":
         return _operands("subtract", a["other"], a["self"], call)
     return _operands(ATEN[call.target], a["self"], a["other"], call)
 
 
+def _rounded(call: TorchOperation) -> list[Node]:
+    """Nodes for a quotient that is cut; of one that is rounded down torch has its own way, which is `pairwise`'s."""
+    mode, made = call["rounding_mode"], call.outputs[0]
+    if mode == "floor":
+        return for_torch("floor_divide").read_torch(replace(call, target="floor_divide"))
+    if "float" not in made.dtype:
+        raise Unsupported(f"rounding_mode={mode!r} of {made.dtype}", "give floor, or convert to a float dtype")
+    quotient = replace(made, name=f"{made.name}:quotient")
+    nodes = _operands("divide", call["self"], call["other"], replace(call, outputs=[quotient], path=""))
+    nodes[-1].outputs = [quotient]
+    return [*nodes, Node("elementwise", {"function": "trunc"}, name=call.path, inputs=[quotient], outputs=[made])]
+
+
 def _product_added(call: TorchOperation) -> list[Node]:
-    """Nodes for `self + value * tensor1 * tensor2`."""
+    """Nodes for `self + value * tensor1 * tensor2`, or divided by tensor2."""
     a, made = call.arguments, call.outputs[0]
     tensors = [a["tensor1"], a["tensor2"]]
     if not all(isinstance(x, Value) for x in (a["self"], *tensors)):
@@ -220,8 +247,33 @@ def _product_added(call: TorchOperation) -> list[Node]:
     rank = max(x.rank for x in tensors)
     aligned = [replace(x, shape=(*[1] * (rank - x.rank), *x.shape)) for x in tensors]
     part = replace(made, name=f"{made.name}:product", shape=_broadcast(aligned), symbols=())
-    factors = [*tensors, *([a["value"]] if a["value"] != 1 else [])]
-    return [*join("multiply", factors, "", [part]), *join("add", [a["self"], part], call.path, [made])]
+    if call.target == "addcdiv" and a["value"] == 1:
+        return [*join("divide", tensors, "", [part]), *join("add", [a["self"], part], call.path, [made])]
+    nodes, factors = [], [*tensors, *([a["value"]] if a["value"] != 1 else [])]
+    if call.target == "addcdiv":
+        quotient = replace(part, name=f"{made.name}:quotient")
+        nodes, factors = join("divide", tensors, "", [quotient]), [quotient, a["value"]]
+    return [*nodes, *join("multiply", factors, "", [part]), *join("add", [a["self"], part], call.path, [made])]
+
+
+def _between(call: TorchOperation) -> list[Node]:
+    """Nodes for torch.lerp: `a + weight * (b - a)`, which torch rounds otherwise where the weight is above a half."""
+    a, made = call.arguments, call.outputs[0]
+    left, right, weight = a["self"], a["end"], a["weight"]
+    if not all(isinstance(x, (Value, int, float)) for x in (left, right, weight)):
+        raise Unsupported("its weights do not flow", "let them flow")  # the reader does so
+    names = [f"{made.name}:{step}" for step in ("way", "part")]
+    nodes = []
+    values = []
+    for name, tensors in zip(names, ([left, right], [left, right, weight]), strict=True):
+        tensors = [x for x in tensors if isinstance(x, Value)]
+        rank = max(x.rank for x in tensors)
+        shape = _broadcast([replace(x, shape=(*[1] * (rank - x.rank), *x.shape)) for x in tensors])
+        values.append(Value(name, shape, made.dtype))
+    way, part = values
+    nodes += join("subtract", [right, left], "", [way])
+    nodes += join("multiply", [way, weight], "", [part])
+    return [*nodes, *join("add", [left, part], call.path, [made])]
 
 
 def _scaled(call: TorchOperation) -> list[Node]:
