@@ -270,7 +270,7 @@ def _alone(case: Case, graph: Graph) -> None:
         if "float" in mine.dtype.name and mine.dtype != theirs.dtype:
             name = value.source or value.name
             case.report.fail("structure", f"the output {name} is {mine.dtype} in Keras and {theirs.dtype} in torch")
-    largest = max(float(np.abs(x.astype("float64")).max(initial=0)) for x in case.values.values())
+    largest = max(_largest(x) for x in case.values.values())
     errors = (_error(h, w, NOTHING * largest) for h, w in zip(have, wanted, strict=True))
     error = max(errors, default=0.0)
     if not error <= STEPPED:
@@ -319,14 +319,34 @@ def _hash(graph: Graph, nodes: list[Node]) -> str:
 def _error(have: np.ndarray | None, want: np.ndarray, least: float = 0.0) -> float:
     """Largest difference, relative to the largest value; infinite where a shape differs or a number is not finite.
 
-    `least` is what counts as the largest value where all are smaller: of what is zero but for rounding, none is right.
+    But -inf may be in the same places on both sides, as before a softmax. `least` is what counts as the largest value
+    where all are smaller: of what is zero but for rounding, none is right.
     """
-    if have is None or have.shape != want.shape or not (np.isfinite(have).all() and np.isfinite(want).all()):
+    if have is None or have.shape != want.shape:
         return float("inf")
     if not want.size:
         return 0.0
-    difference = np.abs(have.astype("float64") - want.astype("float64")).max()
-    return float(difference / (max(np.abs(want.astype("float64")).max(), least) or 1))
+    have, want = have.astype("float64"), want.astype("float64")
+    masked = np.isneginf(want)
+    if not np.isfinite(want[~masked]).all() or not np.isfinite(have[~masked]).all():
+        return float("inf")
+    if not np.isneginf(have[masked]).all():
+        return float("inf")
+    difference = np.abs(np.where(masked, 0.0, have) - np.where(masked, 0.0, want)).max()
+    return float(difference / (max(_largest(want), least) or 1))
+
+
+def _largest(x: np.ndarray) -> float:
+    """The largest value of a tensor, those apart that are not finite."""
+    x = np.abs(x.astype("float64"))
+    return float(x.max(initial=0.0, where=np.isfinite(x)))
+
+
+def _masks(case: Case) -> bool:
+    """Tell whether a network puts -inf somewhere, as a mask of attention does."""
+    numbers = [v for p in case.pairs for v in p.keras.attributes.values() if isinstance(v, float)]
+    constants = [case.first.parameters[n].value for p in case.pairs for n in p.keras.parameters.values()]
+    return -math.inf in numbers or any(np.isneginf(x).any() for x in constants if "float" in x.dtype.name)
 
 
 def _declared(node: Node) -> float:
@@ -415,7 +435,7 @@ def _forward(case: Case, graph: Graph) -> None:
     limits, rounding = _limits(case), defaultdict(float)
     for pair in case.pairs:
         read = [x for v in pair.keras.inputs if (x := case.values.get(v.source)) is not None]
-        least = NOTHING * max((float(np.abs(x).max(initial=0)) for x in read), default=0.0)
+        least = NOTHING * max(map(_largest, read), default=0.0)
         before = max((rounding[v.name] for v in pair.keras.inputs), default=0.0)
         for i, (mine, theirs) in enumerate(zip(pair.keras.outputs, pair.torch.outputs, strict=False)):
             rounding[mine.name] = before
@@ -430,7 +450,8 @@ def _forward(case: Case, graph: Graph) -> None:
                 layer.rounding = rounding[mine.name] = max(before, layer.own)
             report.layers.append(layer)
     seen = [v.source for p in case.pairs for v in p.keras.outputs]  # not what is inside: a maximum is padded with -inf
-    endless = next((n for n in seen if n in case.values and not np.isfinite(case.values[n]).all()), None)
+    fine = (lambda x: np.isfinite(x) | np.isneginf(x)) if _masks(case) else np.isfinite
+    endless = next((n for n in seen if n in case.values and not fine(case.values[n].astype("float64")).all()), None)
     if endless:
         report.fail(
             "forward", f"Keras' own values are not finite at {endless}: weights or inputs are not, or too large"
@@ -443,6 +464,7 @@ def _forward(case: Case, graph: Graph) -> None:
             x is not None
             and x.ndim
             and len(x) > 1
+            and np.isfinite(x).all()
             and np.abs(x[0].astype("float64") - x[1]).max() <= 1e-6 * np.abs(x).max()
         ):
             report.notes.append(f"the output {value.source} hardly depends on the input: that it agrees proves little")

@@ -30,7 +30,8 @@ ATEN = {target: name for name, (targets, _) in FUNCTIONS.items() for target in t
 CLASSES = {f"ops.{name.title().replace('_', '')}": name for name in FUNCTIONS}
 WHOLE = ("floor_divide", "mod")  # functions of whole numbers, too
 ROUNDED = ("arctan2", "fmod", "hypot", "logaddexp", "mod")  # those whose numbers Keras makes float32
-NUMBERS = {"fmod": ("x2",)} | dict.fromkeys(("floor_divide", "mod", "power"), ("x1", "x2"))  # that torch takes as such
+# those that torch takes as numbers, and still trains
+NUMBERS = {"fmod": ("x2",), "mod": ("x2",), "floor_divide": ("x1", "x2"), "power": ("x1", "x2")}
 
 OPERATORS = ("pairwise",)
 KERAS = tuple(CLASSES)

@@ -5,19 +5,26 @@ channels are where the framework has them, and the function elsewhere. A reducti
 its axes in the order that they had before.
 
 Keras' variance divides by n. torch's divides by n - 1 unless `correction=0` says otherwise, and is carried as Keras'
-times n / (n - 1) where n is known. torch.max along one axis also returns where it was, which is not carried.
+times n / (n - 1) where n is known. torch.max along one axis also returns where it was, which is an argmax.
+
+Counts of booleans, sums of whole numbers and positions are exact in both; Keras has them in int32, torch in int64. Of
+several largest numbers both take the first, but for -0.0, which argmax takes for less than 0.0 in Keras alone.
 """
 
 from dataclasses import replace
 from math import prod, sqrt
 
-from bridge.graph import Node, Unsupported
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, fixed
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
 from bridge.rules.elementwise import check_dtype
 
 # Keras' name -> (torch's name, other names that torch.export uses)
 FUNCTIONS = {
+    "all": ("all",),
+    "any": ("any",),
+    "argmax": ("argmax",),
+    "argmin": ("argmin",),
     "logsumexp": ("logsumexp", "special_logsumexp"),
     "max": ("amax", "max"),
     "mean": ("mean",),
@@ -33,8 +40,9 @@ POOLING = {"max": ("Max", "Max"), "mean": ("Average", "Avg")}  # function -> glo
 LAYERS = {f"Global{keras}Pooling{n}D": name for name, (keras, _) in POOLING.items() for n in (1, 2, 3)}
 
 OPERATORS = ("reduction",)
-KERAS = (*OPERATIONS, *LAYERS)
-TORCH = tuple(ATEN)
+KERAS = (*OPERATIONS, *LAYERS, "ops.CountNonzero")
+TORCH = (*ATEN, "count_nonzero")
+POSITIONS = ("argmax", "argmin")  # along one axis
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -54,16 +62,38 @@ def merge(node: Node, reader: Node) -> Node | None:
     return replace(node, attributes={**node.attributes, "keepdims": False}, outputs=reader.outputs)
 
 
+def _check(function: str, dtype: str) -> None:
+    """Refuse what the frameworks convert each in its own way."""
+    whole = {"sum": "bool int", "max": "int", "min": "int", "argmax": "int", "argmin": "int"}.get(function, "")
+    if function not in ("all", "any") and dtype.strip("u0123456789") not in whole.split():
+        check_dtype(dtype)
+
+
+def _count(x: Value, axes, keepdims: bool, name: str, made: Value) -> list[Node]:
+    """Nodes for the number of cells that are not 0."""
+    nodes = []
+    if x.dtype != "bool":
+        found = Value(f"{made.name}:nonzero", x.shape, "bool")
+        nodes = [Node("comparison", {"function": "not_equal", "number": 0}, inputs=[x], outputs=[found])]
+        if "float" in x.dtype:
+            nodes[0].attributes["number"] = 0.0
+    return [*nodes, reduction("sum", axes, x.rank, keepdims, name)]
+
+
 def reduction(function: str, axes, rank: int, keepdims: bool, name: str) -> Node:
     """Return the neutral node; no axes are all axes."""
     axes = range(rank) if axes is None or axes == [] else axes if isinstance(axes, (list, tuple)) else [axes]
     axes = tuple(sorted(a % rank for a in axes))
+    if function in POSITIONS and len(axes) > 1:
+        raise Unsupported(f"{function} over all axes, the batch included", "name one axis, of a flattened tensor")
     return Node("reduction", {"function": function, "axes": axes, "keepdims": keepdims}, name=name)
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     c = layer.config
-    check_dtype(layer.inputs[0].dtype)
+    if layer.class_name == "ops.CountNonzero":
+        return _count(layer.inputs[0], layer.operation.axis, False, layer.path, layer.outputs[0])
+    _check((OPERATIONS | LAYERS)[layer.class_name], layer.inputs[0].dtype)
     if layer.class_name in LAYERS:
         axes = [a for a in range(1, layer.rank) if a != layer.axis]
         return [reduction(LAYERS[layer.class_name], axes, layer.rank, c["keepdims"], layer.path)]
@@ -71,7 +101,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         raise Unsupported(f"initial={c['initial']}", "leave it out, and take the maximum with that number afterwards")
     if c.get("dtype") is not None:
         raise Unsupported(f"dtype={c['dtype']}", "convert the tensor before")
-    return [reduction(OPERATIONS[layer.class_name], c["axis"], layer.rank, c["keepdims"], layer.path)]
+    operation = layer.operation  # a configuration does not say all
+    return [reduction(OPERATIONS[layer.class_name], operation.axis, layer.rank, operation.keepdims, layer.path)]
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -81,12 +112,16 @@ def write_keras(node: Node) -> list[KerasCall]:
         return [KerasCall(f"Global{POOLING[node['function']][0]}Pooling{rank - 2}D", options)]
     every = len(node["axes"]) == rank
     options = {"axis": None if every else node["axes"], "keepdims": node["keepdims"]}
+    if node["function"] in POSITIONS:
+        options["axis"] = node["axes"][0]
     return [KerasCall(f"ops.{node['function']}", options)]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    a, x, function = call.arguments, call.inputs[0], ATEN[call.target]
-    check_dtype(x.dtype)
+    a, x, function = call.arguments, call.inputs[0], ATEN.get(call.target, "sum")
+    if call.target == "count_nonzero":
+        return _count(x, a["dim"], False, call.path, call.outputs[0])
+    _check(function, x.dtype)
     if "other" in a:
         raise Unsupported(f"torch.{call.target} of two tensors", f"use torch.{call.target}imum")
     if a.get("dtype") is not None:
@@ -94,7 +129,11 @@ def read_torch(call: TorchOperation) -> list[Node]:
     node = reduction(function, a.get("dim"), x.rank, a.get("keepdim", False), call.path)
     if function in ("var", "std"):
         return [node, *_corrected(function, a, [x.shape[i] for i in node["axes"]])]
-    return [replace(node, outputs=call.outputs[:1])]
+    nodes = [replace(node, outputs=call.outputs[:1], inputs=[x])]
+    if len(call.outputs) > 1:
+        where = reduction(f"arg{function}", a["dim"], x.rank, a["keepdim"], "")
+        nodes.append(replace(where, outputs=call.outputs[1:], inputs=[x]))
+    return nodes
 
 
 def _corrected(function: str, arguments: dict, sizes: list) -> list[Node]:
