@@ -1,7 +1,8 @@
 """Comparisons and logic, cell by cell: keras.ops.{greater, equal, logical_and, isnan, ...} <-> torch.gt, x > y, a & b.
 
 What comes out is true or false. A comparison is of two tensors or, by the attribute `number`, of a tensor and a number;
-`1 > x` is `x < 1`. Logic takes what is not 0 for true. Keras' bitwise functions are logic where both are of booleans.
+`1 > x` is `x < 1`. Logic takes what is not 0 for true. torch's `&` is logic
+where both are booleans; Keras' bitwise functions do not take those on TensorFlow.
 
 Keras makes a float32 of a number before it compares, of whatever dtype the tensor is, torch one of the tensor's: 0.1
 with a tensor of float64 is carried as the number that the one who has it compares with.
@@ -39,11 +40,10 @@ BITWISE = {
     "bitwise_xor": "logical_xor",
     "__xor": "logical_xor",
     "bitwise_not": "logical_not",
-    "bitwise_invert": "logical_not",
 }
 FUNCTIONS = COMPARISONS | LOGIC
-ATEN = {target: name for name, (targets, _) in FUNCTIONS.items() for target in targets} | BITWISE
-CLASSES = {f"ops.{name.title().replace('_', '')}": name for name in (*FUNCTIONS, *BITWISE) if name[0] != "_"}
+ATEN = {target: name for name, (targets, _) in FUNCTIONS.items() for target in targets} | {b: b for b in BITWISE}
+CLASSES = {f"ops.{name.title().replace('_', '')}": name for name in FUNCTIONS}
 FLIPPED = {"greater": "less", "greater_equal": "less_equal", "less": "greater", "less_equal": "greater_equal"}
 
 OPERATORS = ("comparison",)
@@ -59,7 +59,7 @@ def comparison(function: str, source: KerasLayer | TorchOperation, *items) -> li
     if function in BITWISE:
         other = next((v.dtype for v in found if isinstance(v, Value) and v.dtype != "bool"), None)
         if other:
-            raise Unsupported(f"{function} of {other}", "give it booleans")
+            raise Unsupported(f"{function.strip('_')} of {other}", "give it booleans")
         function = BITWISE[function]
     tensors = [v for v in found if isinstance(v, Value)]
     node = Node("comparison", {"function": function}, name=source.path, inputs=tensors, outputs=source.outputs)

@@ -195,7 +195,7 @@ def test_verified(check):
     [
         (lambda x: x.sum(1, dtype=torch.float64), "dtype=torch.float64; convert the tensor before"),
         (lambda x: torch.max(x, x * 2), "torch.max of two tensors; use torch.maximum"),
-        (lambda x: x.max(1).indices.float() + x[:, 0], "its output 1 is used, which no rule can carry"),
+        (lambda x: x + x.argmax(), "argmax over all axes, the batch included; name one axis"),
         (
             lambda x: x.var(0),
             r"correction=1 over axes of sizes \(None,\); give correction=0, or export with sizes that",
@@ -225,7 +225,31 @@ def test_refused_from_keras(function, text):
         bridge.to_torch(keras.Model(x, function(x)))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x > 1).any(1),
+        lambda x: (x > 0).all((2, 3), keepdim=True),
+        lambda x: (x > 1).sum(2),
+        lambda x: torch.count_nonzero(x.relu(), 1),
+        lambda x: (x * 3).long().sum(1),
+        lambda x: x.argmax(1),
+        lambda x: x.argmin(-1, keepdim=True),
+        lambda x: x.max(1).indices + x.max(1).values,
+        lambda x: x.min(2, keepdim=True)[1],
+    ],
+)
+def test_masks_and_positions(check, function):
+    from_torch(check, lambda x: function(x).to(x.dtype), 3, 4, 5)
+
+
+@pytest.mark.parametrize("name", ["any", "all", "sum", "count_nonzero", "argmax", "argmin"])
+def test_masks_and_positions_of_keras(check, name):
+    make = (lambda x: x) if "arg" in name else (lambda x: x > 0)
+    both_ways(check, lambda x: ops.cast(getattr(ops, name)(make(x), axis=-1), "float32"), 5, 4)
+
+
 def test_integers_are_refused():
     x = keras.Input((4,), dtype="int32", name="x")
     with pytest.raises(bridge.BridgeError, match="it is computed from int32; convert the tensor to a float"):
-        bridge.to_torch(keras.Model(x, ops.sum(x, axis=1)))
+        bridge.to_torch(keras.Model(x, ops.prod(x, axis=1)))
