@@ -69,7 +69,8 @@ def comparison(function: str, source: KerasLayer | TorchOperation, *items) -> li
         if not isinstance(found[0], Value):
             node.attributes["function"] = FLIPPED.get(function, function)
         number = next(x for x in found if not isinstance(x, Value))
-        node.attributes["number"] = exact(number, tensors[0].dtype, isinstance(source, KerasLayer))
+        plain = isinstance(source, KerasLayer) and any(type(x) is float for x in items)
+        node.attributes["number"] = exact(number, tensors[0].dtype, plain)
     return [*nodes, node]
 
 

@@ -58,8 +58,8 @@ def pairwise(function: str, source: KerasLayer | TorchOperation, left, right) ->
             return [Node("elementwise", {"function": "exp2"}, name=source.path, inputs=tensors)]
     rounded = isinstance(source, KerasLayer) and function in ROUNDED
     attributes, inputs = {"function": function}, []
-    for name, x in zip(("x1", "x2"), items, strict=True):
-        number = None if isinstance(x, Value) else comparison.exact(x, made.dtype, rounded)
+    for name, given, x in zip(("x1", "x2"), (left, right), items, strict=True):
+        number = None if isinstance(x, Value) else comparison.exact(x, made.dtype, rounded and type(given) is float)
         if number is not None and name in NUMBERS.get(function, ()):
             attributes[name] = number
             continue

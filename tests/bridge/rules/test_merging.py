@@ -253,7 +253,7 @@ def test_functions_put_new_axes_first(check):
         (lambda m, x: torch.add(x, 1.5, alpha=2), "alpha=2 with a number or a weight; multiply it before"),
         (
             lambda m, x: torch.div(x, 3, rounding_mode="floor"),
-            "torch's x // y of floats is not the quotient rounded down",
+            "of floats is not the quotient rounded down",
         ),
         (
             lambda m, x: x + x.shape[0],
