@@ -66,7 +66,7 @@ def test_functions_of_keras(check, name, keepdims, axes):
         assert "permute" not in inspect.getsource(type(module))
 
 
-@pytest.mark.parametrize("name", [*reduction.FUNCTIONS, "amax", "amin"])
+@pytest.mark.parametrize("name", [n for n in (*reduction.FUNCTIONS, "amax", "amin") if n not in ("any", "all")])
 def test_every_function_of_keras(check, name):
     function = getattr(ops, name)
     both_ways(check, lambda x: function(x, axis=-1), 6)
@@ -229,7 +229,7 @@ def test_refused_from_keras(function, text):
     "function",
     [
         lambda x: (x > 1).any(1),
-        lambda x: (x > 0).all((2, 3), keepdim=True),
+        lambda x: (x > -0.5).all((2, 3), keepdim=True),
         lambda x: (x > 1).sum(2),
         lambda x: torch.count_nonzero(x.relu(), 1),
         lambda x: (x * 3).long().sum(1),
