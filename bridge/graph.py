@@ -181,7 +181,7 @@ class Steps:
     def __init__(self, made: Value):
         self.made, self.nodes = made, []
 
-    def __call__(self, operator: str, inputs: list[Value], shape: Shape, dtype: str = "", **attributes) -> Value:
+    def __call__(self, operator: str, inputs: list[Value], shape: Shape, dtype: str = "", /, **attributes) -> Value:
         """Add a node.
 
         Args:

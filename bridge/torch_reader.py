@@ -162,7 +162,8 @@ class Reader:
         tensor = self.tensors[self.held[node.name]]
         parameter = isinstance(tensor, torch.nn.Parameter)
         name = self.first[id(tensor)]
-        self.state[node.name] = (name, np.asarray(self.values(name, tensor)), parameter and tensor.requires_grad)
+        value = np.asarray(self.values(name, tensor) if tensor.is_floating_point() else array(tensor))
+        self.state[node.name] = (name, value, parameter and tensor.requires_grad)
         if not parameter:
             self.constants[node.name] = tensor.detach()
 
@@ -172,7 +173,7 @@ class Reader:
         for node in nodes:
             self._measure(*node.outputs)
             made = node.outputs[0]
-            if node.operator in ("ones", "cast") and len(made.symbols) == 1 and isinstance(made.symbols[0], str):
+            if node.operator == "row":
                 self.ones.setdefault((made.symbols[0], made.dtype), made)
 
     def _measure(self, *values: Value) -> None:
@@ -289,7 +290,8 @@ class Reader:
                 raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
             if not inputs and not last.all_input_nodes:
                 raise Unsupported(f"{name} computes something from constants alone", "store the result as a buffer")
-            lists = {f"{k}.{i}": x for k, xs in given.items() if isinstance(xs, (list, tuple)) for i, x in enumerate(xs)}
+            several = {k: xs for k, xs in given.items() if isinstance(xs, (list, tuple))}
+            lists = {f"{k}.{i}": x for k, xs in several.items() for i, x in enumerate(xs)}
             held = {
                 k: state[x.name]
                 for k, x in (given | lists).items()

@@ -10,14 +10,23 @@ At a kink itself the gradients may differ: selu and celu at 0, hard_tanh and cli
 
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from bridge.graph import Node, Unsupported
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import anything, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, elementwise, literal, softmax
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    call_source,
+    for_torch,
+    literal,
+    softmax,
+)
 
 
 @dataclass(frozen=True)
@@ -275,10 +284,11 @@ def _layer(node: Node) -> KerasCall | None:
 def read_torch(call: TorchOperation) -> list[Node]:
     function, a = ATEN[call.target], dict(call.arguments)
     if call.target in ("clamp", "clip"):
-        if a["max"] is None:
-            return [elementwise.bound("maximum", a["min"], call.path)]
-        if a["min"] is None:
-            return [elementwise.bound("minimum", a["max"], call.path)]
+        if None in (a["min"], a["max"]):
+            bound, operator = (a["min"], "maximum") if a["max"] is None else (a["max"], "minimum")
+            return for_torch(operator).read_torch(replace(call, target=operator, arguments={**a, "other": bound}))
+        if isinstance(a["min"], Value) or isinstance(a["max"], Value):
+            return _between(call)
         a = {"min_val": a["min"], "max_val": a["max"]}
     if (a.get("scale", 1), a.get("input_scale", 1)) != (1, 1):
         raise Unsupported(f"elu with scale={a['scale']} and input_scale={a['input_scale']}", "leave them at 1")
@@ -290,6 +300,16 @@ def read_torch(call: TorchOperation) -> list[Node]:
         return _softplus(_plain("beta", a["beta"]), a["threshold"], call.path)
     options = FUNCTIONS[function].options if function in FUNCTIONS else {}
     return [activation(function, {k: a[name] for k, (_, name, _) in options.items()}, call.path)]
+
+
+def _between(call: TorchOperation) -> list[Node]:
+    """Nodes for a clamp, of whose bounds one is a tensor."""
+    above = replace(call.outputs[0], name=f"{call.outputs[0].name}:above")
+    first = replace(call, path="", arguments={**call.arguments, "max": None}, outputs=[above])
+    second = replace(call, arguments={**call.arguments, "self": above, "min": None}, inputs=[above])
+    nodes = read_torch(first)
+    nodes[-1].outputs = [above]
+    return [*nodes, *read_torch(second)]
 
 
 def _softplus(beta: float, threshold: float, name: str) -> list[Node]:

@@ -14,7 +14,7 @@ import numpy as np
 from bridge import rules
 from bridge.graph import Node, Parameter, Unsupported, Value
 from bridge.layout import Context, Placement, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, merging
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, call_source, merging
 
 OPERATORS = ("constant",)
 KERAS = ()
@@ -39,7 +39,7 @@ def LAYOUT(node: Node, context: Context) -> Placement:
 def _number(x):
     """A number as a plain one, an array of one cell too."""
     x = x.item() if isinstance(x, (np.generic, np.ndarray)) and np.size(x) == 1 else x
-    if type(x).__name__ == "Node":  # of torch.fx
+    if isinstance(x, Size):
         raise Unsupported("one of its operands is worked out from an open size of the input", "fix that size")
     return x
 

@@ -11,12 +11,13 @@ erf of an infinity is NaN, torch's sign of a NaN is 0.
 
 import math
 import numbers
+from dataclasses import replace
 
 import numpy as np
 
-from bridge.graph import Node, Unsupported
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import anything
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, for_torch, literal
 
 # Keras' name -> (torch's name, other names that torch.export uses)
 FUNCTIONS = {
@@ -118,6 +119,9 @@ def read_torch(call: TorchOperation) -> list[Node]:
     check_dtype(call.inputs[0].dtype)
     if call.target in BOUNDS:
         function, argument = BOUNDS[call.target]
+        if isinstance(call[argument], Value):
+            arguments = {**call.arguments, "other": call[argument]}
+            return for_torch(function).read_torch(replace(call, target=function, arguments=arguments))
         return [bound(function, call[argument], call.path)]
     _check_decimals(call.arguments.get("decimals", 0))
     return [Node("elementwise", {"function": ATEN[call.target]}, name=call.path)]

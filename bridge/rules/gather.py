@@ -16,14 +16,14 @@ from math import prod
 import numpy as np
 
 from bridge.graph import Node, Parameter, Unsupported, Value
-from bridge.layout import Context, Placement, anything, boundary_order, fixed, identity
+from bridge.layout import Context, Placement, boundary_order, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, merging, padding, pixel_shuffle
 from bridge.rules import reshape as reshaping
 from bridge.rules import slice as slices
 from bridge.rules.reshape import KEEP
 
-OPERATORS = ("take", "take_along_axis", "remainder")
-KERAS = ("ops.Take", "ops.TakeAlongAxis", "ops.Mod")
+OPERATORS = ("take", "take_along_axis")
+KERAS = ("ops.Take", "ops.TakeAlongAxis")
 BUFFERS = ("indices",)
 MIXED = True
 PATTERN = "... -> ..."
@@ -42,12 +42,10 @@ HELPERS = {
                 return torch.take_along_dim(x, indices.to(torch.int64), self.axis)
         ''',
 }
-TORCH = ("index", "_unsafe_index", "index_select", "gather", "take_along_dim", "remainder", *HELPERS)
+TORCH = ("index", "_unsafe_index", "index_select", "gather", "take_along_dim", *HELPERS)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
-    if node.operator == "remainder":
-        return anything(node, context)
     if node.operator == "take_along_axis":  # which of the two comes first in the source does not matter
         order = boundary_order(node.inputs[0], context.source, context.target)
         return Placement([order, order], [order], {"axis": order.index(node["axis"])})
@@ -115,8 +113,6 @@ def _from_start(index: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    if layer.class_name == "ops.Mod":
-        return [_remainder(layer.arguments["x1"], layer.arguments["x2"], layer.path)]
     x, index, axis = layer.arguments["x"], layer.arguments["indices"], layer.config["axis"]
     if axis is None:
         raise Unsupported("it takes cells of the flattened tensor, the batch along", "give it an axis")
@@ -135,25 +131,13 @@ def _along(x: Value, index, axis: int, name: str) -> Node:
     return Node("take_along_axis", {"axis": axis % x.rank}, name=name, inputs=[x, index])
 
 
-def _remainder(x, number, name: str) -> Node:
-    if not isinstance(x, Value) or x.dtype not in INDICES or not isinstance(number, int) or number < 1:
-        raise Unsupported(
-            "a remainder of other than whole numbers by a positive one", "floor the quotient, and subtract"
-        )
-    return Node("remainder", {"number": number}, name=name, inputs=[x])
-
-
 def write_keras(node: Node) -> list[KerasCall]:
-    if node.operator == "remainder":
-        return [KerasCall("ops.mod", {"x2": node["number"]})]
     constants = {"indices": ("indices", PATTERN)} if node.parameters else {}
     return [KerasCall(f"ops.{node.operator}", {"axis": node["axis"]}, constants=constants)]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
     a, made = call.arguments, call.outputs[0]
-    if call.target == "remainder":
-        return [_remainder(a["self"], a["other"], call.path)]
     if call.target in HELPERS:
         index, x = call.inputs[0], call.inputs[-1]  # in the order in which the helper reads them
         return [_along(x, index, call["axis"], call.path)]
@@ -281,11 +265,12 @@ def _one_index(indices: list, sizes: list, made: Value, nodes: list[Node]):
         raise Unsupported("the first of several indices is of an axis of an open size", "fix that size")
     parts = []
     for i, (index, size) in enumerate(zip(indices, sizes, strict=True)):
-        for operator, number in (("remainder", size), ("multiply", prod(sizes[i + 1 :]))):
-            if (operator, number) != ("multiply", 1):
-                step = replace(index, name=f"{made.name}:{operator}{i}")
-                nodes.append(Node(operator, {"number": number}, inputs=[index], outputs=[step]))
-                index = step
+        stride = prod(sizes[i + 1 :])
+        steps = [("pairwise", {"function": "mod", "x2": size})] + [("multiply", {"number": stride})] * (stride != 1)
+        for operator, attributes in steps:
+            step = replace(index, name=f"{made.name}:{operator}{i}")
+            nodes.append(Node(operator, attributes, inputs=[index], outputs=[step]))
+            index = step
         parts.append(index)
     rank = max(index.rank for index in parts)
     shape = merging._broadcast(
@@ -297,8 +282,6 @@ def _one_index(indices: list, sizes: list, made: Value, nodes: list[Node]):
 
 
 def write_torch(node: Node) -> TorchCall:
-    if node.operator == "remainder":
-        return TorchCall(f"{{0}} % {int(node['number'])}")
     axis = node["axis"]
     if node.operator == "take_along_axis":
         if node.inputs[1].dtype == "int64":

@@ -17,6 +17,7 @@ from bridge.layout import axes, identity
 from bridge.rules import (
     KerasCall,
     KerasLayer,
+    Size,
     TorchCall,
     TorchOperation,
     elementwise,
@@ -123,7 +124,7 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
     """Nodes for two operands, one of which may be a number."""
     left, right = (x.item() if isinstance(x, np.generic) else x for x in (left, right))
     for x in (left, right):
-        if type(x).__name__ == "Node":  # of torch.fx
+        if isinstance(x, Size):
             raise Unsupported("one of its operands is worked out from an open size of the input", "fix that size")
         if not isinstance(x, (Value, int, float)) or isinstance(x, bool):
             raise Unsupported(

@@ -27,7 +27,18 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, einsum, padding, pooling, single
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    call_source,
+    einsum,
+    padding,
+    pooling,
+    resizing_like,
+    single,
+)
 from bridge.rules import slice as slices
 
 OPERATORS = ("resize",)
@@ -463,6 +474,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
         _check_rounding(rule, given, sizes, factors, x.dtype)
     if antialias:
         _check_width(x.shape[1], given, sizes)
+    if not antialias and None in factors and any(isinstance(n, str) for n in made.symbols[2:]):
+        return resizing_like.nodes(function, rule, x, call)
     if None in given and rule != "align_corners" and not antialias and function != "cubic" and any(map(_part, factors)):
         return _in_parts(function, rule, x, made, factors, call.path)
     a = KEYS if antialias else TORCHS

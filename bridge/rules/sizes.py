@@ -1,35 +1,73 @@
-"""Tensors that have an open size of another one: expand to a batch, zeros, ones, full, arange <-> keras.ops.ones_like.
+"""Open sizes of tensors, as numbers and as ones: x.shape[2], expand to a batch, zeros, full, arange <-> keras.ops.
 
-In a functional model of Keras an open size is no number that one could compute with. But a cell of a tensor along the
-axis that has the size, made a one (`keras.ops.ones_like`), is a tensor of that size: a class token for each image is
-the token times as many ones, and positions are running sums of ones.
+In a functional model of Keras an open size is no number that one could compute with. But the cells of a tensor along
+the axis that has the size, made ones (`keras.ops.ones_like`), are as many; their sum is the number. Such a row is a
+small model of keras.ops here (`bridge.composed`). A class token for each image is the token times a row of ones of the
+batch, and positions are running sums.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from bridge.graph import Node, Steps, Unsupported, Value
-from bridge.layout import anything
+from bridge.layout import Context, Placement, anything, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation
-from bridge.rules.reshape import DROP, KEEP, NEW, plain
+from bridge.rules.reshape import KEEP, NEW, plain
 
-OPERATORS = ("ones",)
-KERAS = ("ops.OnesLike",)
+OPERATORS = ("ones", "row", "size")
+KERAS = ("ops.OnesLike", "model.row", "model.size")
 FILLED = {  # ATen -> the value; None where it is an argument
     **{f"{kind}{name}": value for name, value in (("zeros", 0), ("ones", 1), ("full", None)) for kind in ("", "new_")},
     **{"zeros_like": 0, "ones_like": 1, "full_like": None, "fill": None},
 }
 TORCH = (*FILLED, "arange")
 CONSTANTS = ("ones",)
-LAYOUT = anything
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    if node.operator == "ones":
+        return anything(node, context)
+    if not isinstance(order := context.orders[0], tuple):
+        return fixed(node, context)
+    return Placement([order], [identity(node.outputs[0].rank)], {"axis": order.index(node["axis"])})
 
 
 def merge(node: Node, reader: Node) -> Node | None:
     """Ones of one cell stay so, whatever becomes of their axes."""
+    if node.operator != "ones":
+        return None
     if reader.operator == "reshape" and set(reader.outputs[0].shape) <= {1}:
         return replace(node, outputs=reader.outputs)
     if reader.operator == "outer" and set(node.outputs[0].shape) == {1}:
         return replace(reader, inputs=[])
     return None
+
+
+def row(x, axis: int, dtype: str):
+    """As many ones as a tensor has cells along an axis, in keras.ops; "float" is the dtype of a tensor of floats."""
+    from keras import ops
+
+    cells = x[tuple(slice(None) if a == axis else 0 for a in range(len(x.shape)))]
+    ones = ops.ones_like(cells)
+    return ones if dtype in ("float", x.dtype) and "float" in x.dtype else ops.cast(ones, dtype)
+
+
+def size(x, axis: int, dtype: str):
+    """The size of an axis as a tensor without axes."""
+    from keras import ops
+
+    return ops.sum(row(x, axis, dtype))
+
+
+MODELS = {"row": row, "size": size}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made."""
+    if len(model.inputs) == 1 and len(model.outputs[0].shape) == (1 if name == "row" else 0):
+        dtype = model.outputs[0].dtype
+        for axis in range(len(model.inputs[0].shape)):
+            yield {"axis": axis, "dtype": dtype}
 
 
 def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) -> Value:
@@ -45,61 +83,55 @@ def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) ->
     for axis, symbol in enumerate(symbols):
         if isinstance(symbol, int):
             continue
-        row = _row(steps, symbol, dtype, call)
+        cells = open_row(steps, symbol, dtype, call)
         shape = tuple(None if a == axis else 1 for a in range(len(symbols)))
-        blocks = plain([KEEP if a == axis else NEW for a in range(len(symbols))], row.shape)
-        row = steps("reshape", [row], shape, blocks=blocks) if len(symbols) > 1 else row
+        if len(symbols) > 1:
+            blocks = plain([KEEP if a == axis else NEW for a in range(len(symbols))], cells.shape)
+            cells = steps("reshape", [cells], shape, blocks=blocks)
         both = tuple(None if isinstance(n, str) and a <= axis else 1 for a, n in enumerate(symbols))
-        made = steps("multiply", [made, row], both) if made else row
+        made = steps("multiply", [made, cells], both) if made else cells
     return made
 
 
-def _row(steps: Steps, symbol: str, dtype: str, call: TorchOperation) -> Value:
-    """Make as many ones as an open size says, with one axis."""
+def source(symbol: str, call: TorchOperation) -> tuple[Value, int]:
+    """The tensor and the axis of it that has an open size."""
     if symbol not in call.sizes:
         raise Unsupported(
-            f"it needs a tensor of the size {symbol}, which is worked out from open sizes of the input",
+            f"it needs the size {symbol}, which is worked out from open sizes of the input and no tensor has",
             "export with these sizes fixed",
         )
+    return call.sizes[symbol]
+
+
+def open_row(steps: Steps, symbol: str, dtype: str, call: TorchOperation) -> Value:
+    """Make as many ones as an open size says; those that have been made are taken again."""
     if (symbol, dtype) in call.ones:
         return call.ones[symbol, dtype]
-    x, axis = call.sizes[symbol]
-    for other in range(x.rank):
-        if other != axis and x.shape[other] != 1:
-            shape = (*x.shape[:other], 1, *x.shape[other + 1 :])
-            x = steps("slice", [x], shape, axis=other, start=0, stop=1, step=1)
-    if x.rank > 1:
-        blocks = plain([KEEP if a == axis else DROP for a in range(x.rank)], x.shape)
-        x = steps("reshape", [x], (None,), blocks=blocks)
-    ones = steps("ones", [x], (None,))
-    if dtype != ones.dtype:
-        ones = steps("cast", [ones], (None,), dtype, **{"dtype": "float" if "float" in dtype else dtype})
-    made = replace(ones, symbols=(symbol,))
+    x, axis = source(symbol, call)
+    made = replace(steps("row", [x], (None,), dtype, axis=axis), symbols=(symbol,))
     steps.nodes[-1].outputs = [made]
     return made
 
 
 def number(symbol: str, made: Value, call: TorchOperation) -> list[Node]:
-    """Nodes that make an open size a number, of the dtype of `made`."""
-    steps = Steps(made)
-    ones = _row(steps, symbol, made.dtype, call)
-    steps("reduction", [ones], (), function="sum", axes=(0,), keepdims=False)
-    return steps.finish()
+    """The node that makes an open size a number, of the dtype of `made`."""
+    x, axis = source(symbol, call)
+    return [Node("size", {"axis": axis}, inputs=[x], outputs=[made])]
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    return [_ones(layer)]
-
-
-def _ones(source: KerasLayer | TorchOperation) -> Node:
-    x, made = source.inputs[0], source.outputs[0]
+    if layer.class_name != "ops.OnesLike":
+        return [Node(layer.class_name.removeprefix("model."), {"axis": layer.config["axis"]}, name=layer.path)]
+    x, made = layer.inputs[0], layer.outputs[0]
     if made.dtype != x.dtype:
         raise Unsupported(f"it makes {made.dtype} of {x.dtype}", "cast the tensor first")
-    return Node("ones", {}, name=source.path)
+    return [Node("ones", {}, name=layer.path)]
 
 
 def write_keras(node: Node) -> list[KerasCall]:
-    return [KerasCall("ops.ones_like")]
+    if node.operator == "ones":
+        return [KerasCall("ops.ones_like")]
+    return [KerasCall(f"model.{node.operator}", {"axis": node["axis"], "dtype": node.outputs[0].dtype})]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -107,8 +139,12 @@ def read_torch(call: TorchOperation) -> list[Node]:
     steps = Steps(made)
     if call.target == "arange":
         return _arange(steps, call)
+    if call.target == "ones_like" and call["self"].dtype == made.dtype:
+        return [Node("ones", {}, name=call.path)]
     value = FILLED[call.target]
     value = call["value" if call.target == "fill" else "fill_value"] if value is None else value
+    if isinstance(value, Value) and not made.rank:
+        return [Node("permute", {"permutation": ()}, inputs=[value], name=call.path)]
     if not isinstance(value, (int, float)):
         raise Unsupported("it fills a tensor with a value that is computed", "multiply ones by it")
     ones = open_ones(steps, made.symbols, made.dtype, call)
@@ -117,6 +153,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
         ones = steps("tile", [ones], made.shape, times=times)
     if value != 1:
         steps("multiply", [ones], made.shape, number=value)
+    if not steps.nodes:  # there are such ones already
+        return [Node("permute", {"permutation": identity(made.rank)}, inputs=[ones], name=call.path)]
     return steps.finish(call.path)
 
 
@@ -124,7 +162,7 @@ def _arange(steps: Steps, call: TorchOperation) -> list[Node]:
     made, start, step = call.outputs[0], call.arguments.get("start", 0), call.arguments.get("step", 1)
     if isinstance(start, Size) or isinstance(step, Size):
         raise Unsupported("its start or step is worked out from open sizes", "export with these sizes fixed")
-    ones = _row(steps, made.symbols[0], made.dtype, call)
+    ones = open_row(steps, made.symbols[0], made.dtype, call)
     x = steps("cumsum", [ones], ones.shape, axis=0)
     x = steps("add", [x], x.shape, number=-1)
     if step != 1:
@@ -135,4 +173,10 @@ def _arange(steps: Steps, call: TorchOperation) -> list[Node]:
 
 
 def write_torch(node: Node) -> TorchCall:
-    return TorchCall("torch.ones_like({0})")
+    if node.operator == "ones":
+        return TorchCall("torch.ones_like({0})")
+    axis, made = f"{{0}}.shape[{int(node['axis'])}]", node.outputs[0].dtype
+    dtype = "" if made == node.inputs[0].dtype else f", dtype=torch.{made}"
+    return TorchCall(
+        f"{{0}}.new_full((), {axis}{dtype})" if node.operator == "size" else f"{{0}}.new_ones({axis}{dtype})"
+    )

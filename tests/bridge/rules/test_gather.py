@@ -354,5 +354,3 @@ def test_refusals():
     i = keras.Input((2,), name="i", dtype="int32")
     with pytest.raises(bridge.BridgeError, match="it looks up a constant; use an Embedding"):
         bridge.to_torch(keras.Model(i, ops.take(np.eye(3, dtype="float32"), i, axis=0)))
-    with pytest.raises(bridge.BridgeError, match="a remainder of other than whole numbers by a positive one"):
-        bridge.to_torch(keras.Model(x, ops.mod(x, 2)))
