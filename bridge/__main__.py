@@ -175,13 +175,14 @@ def _begin(imports: list[str]) -> None:
 
 def _read(source: str, shape: list[str], trust: bool):
     """Read a model of either framework into a graph, with what stands in its way."""
-    from bridge import keras_reader, torch_reader
+    from bridge import keras_reader, torch_reader, training_mode
 
     obstacles = []
 
     def read(module, example_inputs, dynamic):
         obstacles.clear()  # of a size that did not fit
-        return torch_reader.read(module, example_inputs, dynamic, obstacles=obstacles)
+        training = training_mode.look(module, example_inputs, dynamic)
+        return torch_reader.read(module, example_inputs, dynamic, obstacles=obstacles, training=training)
 
     if Path(source).is_dir() or source.endswith(".pt2"):
         return _with_examples(read, source, shape, None, trust)[0], obstacles

@@ -1,6 +1,7 @@
 """Whole models: keras.Model -> torch.nn.Module and back."""
 
 import contextlib
+import warnings
 from dataclasses import replace
 
 from bridge import layout, rules
@@ -56,20 +57,27 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
         A `keras.Model`, channels-last, with real layers named after the modules.
 
     Raises:
-        BridgeError: Lists every operator that cannot be carried.
+        BridgeError: Lists every operator that cannot be carried, and every module that does in training mode what it
+            does not in eval mode, other than Dropout and BatchNorm do.
     """
-    from bridge import keras_writer, torch_export, torch_reader
+    from bridge import keras_writer, torch_export, torch_reader, training_mode
 
     log.info("%s: converting it to Keras", type(module).__name__)
     program = torch_export.export(module, example_inputs, dynamic)
+    training = training_mode.look(module, example_inputs, dynamic)
 
     def convert(tied: bool):
-        graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied)
+        graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied, training=training)
         return keras_writer.write(layout.convert(graph, "last"))
 
     try:
-        return convert(tied=False)
+        model = convert(tied=False)
     except BridgeError as e:
+        model = None
         with contextlib.suppress(BridgeError):
-            return convert(tied=True)
-        raise e
+            model = convert(tied=True)
+        if model is None:
+            raise e
+    for note in training.notes:
+        warnings.warn(note, stacklevel=2)
+    return model

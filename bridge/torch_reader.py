@@ -21,6 +21,7 @@ from bridge.tensors import array
 from bridge.torch_export import check_examples, export, known_class
 
 CASTS = ("to", "_to_copy")  # ATen's
+ATTENTION = "scaled_dot_product_attention"
 PARTS = "parametrizations"  # the child of a layer by which torch.nn.utils.parametrize computes its weights
 ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its arguments
     **{name: (name, "self", "other") for name in ("add", "sub", "mul")},
@@ -45,6 +46,7 @@ def read(
     program=None,
     obstacles: list[Obstacle] | None = None,
     tied: bool = False,
+    training=None,
 ) -> Graph:
     """Read a module into a graph with channels first.
 
@@ -58,6 +60,8 @@ def read(
         obstacles: A list to fill with what cannot be carried, instead of raising.
         tied: Let the weights flow that no layer of Keras could hold: those that are shared by operators which cannot be
             one layer, and those that are frozen beside others that are trained.
+        training: What `training_mode.look` has found: its obstacles are refused. By default the module's attention is
+            looked at alone, for its dropout.
 
     Returns:
         The graph; its parameters have the names of the state dict and Keras' axes.
@@ -77,6 +81,7 @@ def read(
     reader = Reader(graph, program, dict(module.named_modules(remove_duplicate=False)), tensors, values)
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles
+    _set_rates(program, reader.paths, module, example_inputs, dynamic, training)
     groups = deque(_group(list(program.graph.nodes), reader.modules, reader.paths))
     if tied:
         reader.flowing = _tied(groups, {p: tensors[name] for p, name in reader.held.items()})
@@ -97,10 +102,27 @@ def read(
                 path, kind = _origin(node, reader.paths)
                 obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     obstacles += _tied_parts(graph.parameters)
+    said = {o.path for o in obstacles}
+    obstacles += [o for o in (training.obstacles if training else []) if o.path not in said]
     if obstacles and refuse:
         obstacles = list(dict.fromkeys(obstacles))
         raise BridgeError(f"{graph.name} has {len(obstacles)} operator(s) that cannot be carried:", obstacles)
     return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
+
+
+def _set_rates(program, paths, module, example_inputs, dynamic, training) -> None:
+    """Tell the calls of attention their dropout in training mode, which is 0 in an export made in eval mode."""
+    calls = [n for n in program.graph.nodes if ATTENTION in str(n.target) and "dropout_p" not in n.meta]
+    if calls and training is None:
+        from bridge import training_mode
+
+        training = training_mode.look(module, example_inputs, dynamic)
+    counts: dict[str, int] = {}
+    for node in calls:
+        path, _ = _origin(node, paths)
+        n = counts[path] = counts.get(path, -1) + 1
+        if (path, n) in training.rates:
+            node.meta["dropout_p"] = training.rates[path, n]
 
 
 @dataclass
@@ -285,6 +307,7 @@ class Reader:
             defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
             given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
             inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
+            given |= {"dropout_p": last.meta["dropout_p"]} if "dropout_p" in last.meta else {}
             name = last.target._schema.name.removeprefix("aten::")
             if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
                 raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")

@@ -2,8 +2,8 @@
 
 The module's own Python is run in either mode on tensors without numbers, and the functions of torch that it calls are
 compared, by the module that calls them. What leads to the outputs of eval mode must be the same, but for what the rules
-carry themselves: Dropout and BatchNorm by their functions, stochastic depth and noise by their class. Auxiliary outputs,
-and buffers that nothing in eval mode reads, are only noted, as the network in eval mode has none.
+carry themselves: Dropout and BatchNorm by their functions, stochastic depth and noise by their class. Auxiliary
+outputs, and buffers that nothing in eval mode reads, are only noted: the network in eval mode has none.
 
 Attention has its dropout as a number, which is 0 in such an export; the rate is found here.
 """
@@ -25,17 +25,17 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.nn.modules import module as torch_module
-from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from bridge.graph import Obstacle
-from bridge.torch_reader import known_class
+from bridge.torch_reader import ATTENTION, known_class
 
-ATTENTION = "scaled_dot_product_attention"
 WHOLE = "multi_head_attention_forward"  # what nn.MultiheadAttention calls
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 TRUTH = ("__bool__", "is_nonzero", "equal", "allclose", "__contains__")  # what asks for a truth value
 NUMBERS = ("item", "__float__", "__int__", "__index__")
 ASKED = 1000  # answers, before a loop that waits for another one is given up
+PLAIN = (bool, int, float, str, type(None), type(...), torch.dtype, torch.device, torch.layout, torch.memory_format)
 TRIES = 8  # runs, where the random numbers of Python or NumPy may decide
 CONDITION = "take it out of the module, or do it in eval mode too"
 
@@ -47,7 +47,7 @@ class Training:
     Args:
         obstacles: What changes the outputs of eval mode or what they are computed from, by the path of the module.
         notes: Sentences on the rest, and on what could not be followed.
-        rates: (path of a module, running number of the attention that it calls) -> its dropout in training mode.
+        rates: (path of a module, running number of an attention that it calls) -> its dropout in training mode, if any.
     """
 
     obstacles: list[Obstacle] = field(default_factory=list)
@@ -213,7 +213,7 @@ class _Run(torch.overrides.TorchFunctionMode):
                 hook.remove()
 
     def _fake(self, x: torch.Tensor) -> torch.Tensor:
-        """A tensor without numbers for one of the module: what reads and writes the module's alone would be computed."""
+        """A tensor without numbers for one of the module: what is done to these alone would be computed."""
         if isinstance(x, FakeTensor):
             return x
         fake = self.fakes.from_tensor(x)
@@ -233,7 +233,8 @@ class _Run(torch.overrides.TorchFunctionMode):
         self.entered[path] = None
         self.inside = int(known_class(module) is not None)
 
-    def _leave(self, module, inputs, keywords, output):
+    def _leave(self, module, inputs, *rest):
+        *keywords, output = rest  # torch leaves the keywords out where forward has failed
         if self.inside > 1:
             self.inside -= 1
             return None
@@ -247,7 +248,7 @@ class _Run(torch.overrides.TorchFunctionMode):
         return output
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        args, kwargs = tree_map_only(torch.Tensor, self._fake, (args, kwargs or {}))
+        args, kwargs = _mapped(self._fake, (args, kwargs or {}))
         name, given = _name(function), _tensors((args, kwargs))
         self.last = self.places[-1] if self.places else ""
         before = [x._version for x in given]
@@ -262,7 +263,8 @@ class _Run(torch.overrides.TorchFunctionMode):
         changed += given[:1] if function is torch.Tensor.data.__set__ else []
         if self.inside or not (made or changed):
             return result
-        if name == "batch_norm":  # its rule knows how it changes its statistics
+        dropped = given[0] if changed and "dropout" in name else None
+        if name == "batch_norm" or dropped is not None:  # the rules carry the former's statistics
             changed = []
         if self.memories.get(_memory(changed[0]) if changed else 0, "").endswith("num_batches_tracked"):
             return result
@@ -270,6 +272,8 @@ class _Run(torch.overrides.TorchFunctionMode):
             result = _its_own(result, given)
             made = _tensors(result)
         self._record(name, self._said(function, name, args, kwargs), given, made, changed)
+        if dropped is not None:  # in place, in training alone: whoever reads it again reads another tensor
+            self.made[id(dropped)] = hash(("dropped", self.made[id(made[0])]))
         self._follow(function, name, args, kwargs, given, result)
         return result
 
@@ -290,34 +294,41 @@ class _Run(torch.overrides.TorchFunctionMode):
         return hash((self.made.get(id(x), self.names.get(id(x), "")), self.stamps.get(_memory(x))))
 
     def _said(self, function, name: str, args, kwargs) -> str:
-        """The arguments of a call that must be the same in both modes; a flag must follow the mode."""
+        """The arguments of a call that must be the same in both modes; the flag of Dropout and its like is the mode."""
         args, kwargs = list(args), dict(kwargs)
         if "dropout" in name:
-            rate = kwargs.pop("p", args[1] if len(args) > 1 else 0.5)
-            flag = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
-            return f"{rate} {not rate or flag == self.training}"
+            rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+            self._follows(kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True)), rate)
+            return str(rate)
         if name == "batch_norm":
             whole = function is torch.nn.functional.batch_norm
             statistics, weights = (args[1], [kwargs["weight"], kwargs["bias"]]) if whole else (args[3], args[1:3])
             flag, weights = kwargs.pop("training") if whole else args.pop(5), [w for w in weights if w is not None]
-            still = weights and not any(w.requires_grad for w in weights)  # as Keras has a layer that is not trained
-            args.append(flag if statistics is None else flag == self.training or bool(still))
+            trained = not weights or any(w.requires_grad for w in weights)  # else Keras has a layer for it
+            if self.training and not flag and statistics is not None and trained:
+                self._refuse("in training it goes on with its running statistics", "freeze its parameters as well")
         elif name in RECURRENT:
-            flag = max(i for i, x in enumerate(args) if isinstance(x, float)) + 1
-            args[flag] = not args[flag - 1] or args[flag] == self.training
+            rate = max(i for i, x in enumerate(args) if isinstance(x, float))
+            self._follows(args.pop(rate + 1), args[rate])
         elif name == ATTENTION:
             self._attends(kwargs.pop("dropout_p", args.pop(4) if len(args) > 4 else 0.0))
         elif name == WHOLE:
-            rate = args.pop(10) if kwargs.pop("training") else args.pop(10) * 0.0
-            self._attends(rate)
-            if rate and kwargs["need_weights"]:
+            rate, flag = args.pop(10), kwargs.pop("training")
+            self._attends(rate if flag else 0.0)
+            self._follows(flag, rate)
+            if rate and flag and kwargs["need_weights"]:
                 reason = f"in training its dropout of {rate} acts on the weights that it returns"
                 self._refuse(reason, "call it with need_weights=False")
-        return repr(tree_map(self._plain, (args, kwargs)))
+        return self._plain((args, kwargs))
+
+    def _follows(self, flag: bool, rate: float) -> None:
+        if self.training and not flag and rate:
+            self._refuse(f"in training its dropout of {rate} is not active", "leave it out, or set its rate to 0")
 
     def _attends(self, rate: float) -> None:
         path = self.places[-1]
-        self.rates[path, self.attentions[path]] = float(rate)
+        if rate:
+            self.rates[path, self.attentions[path]] = float(rate)
         self.attentions[path] += 1
 
     def _refuse(self, reason: str, remedy: str) -> None:
@@ -327,13 +338,13 @@ class _Run(torch.overrides.TorchFunctionMode):
     def _plain(self, x) -> str:
         if isinstance(x, torch.Tensor):
             return self.names.get(id(x), "tensor")
-        plain = (bool, int, float, str, type(None), type(...), torch.dtype, torch.device, slice)
-        return repr(x) if isinstance(x, plain) and not isinstance(x, slice) else self._span(x)
-
-    def _span(self, x) -> str:
+        if isinstance(x, (list, tuple)):
+            return f"({', '.join(map(self._plain, x))})"
+        if isinstance(x, dict):
+            return self._plain([item for item in sorted(x.items()) if item[1] is not None])
         if isinstance(x, slice):
-            return ":".join(map(self._plain, (x.start, x.stop, x.step)))
-        return type(x).__name__
+            return self._plain((x.start, x.stop, x.step))
+        return repr(x) if isinstance(x, PLAIN) else type(x).__name__
 
     def _luck(self, small, large):
         return {1: small, 2: large}.get(self.luck, self.chance.choice((small, large)))
@@ -350,7 +361,7 @@ class _Run(torch.overrides.TorchFunctionMode):
                     self.uniform[id(result)] = self._really(function, args, kwargs)
 
     def _really(self, function, args, kwargs):
-        args, kwargs = tree_map_only(torch.Tensor, lambda x: self.uniform[id(x)], (args, kwargs))
+        args, kwargs = _mapped(lambda x: self.uniform[id(x)], (args, kwargs))
         return function(*args, **kwargs)
 
     def _answer(self, function, name: str, args, kwargs, given):
@@ -385,8 +396,21 @@ def _drawn() -> tuple:
     return random.getstate(), state[1].tobytes(), state[2:]
 
 
+def _mapped(function, x):
+    """Apply a function to the tensors in the arguments of a call; quicker than torch's own."""
+    if isinstance(x, torch.Tensor):
+        return function(x)
+    if type(x) in (list, tuple):
+        return type(x)([_mapped(function, v) for v in x])
+    if type(x) is dict:
+        return {k: _mapped(function, v) for k, v in x.items()}
+    return x if isinstance(x, PLAIN) else tree_map_only(torch.Tensor, function, x)
+
+
 def _tensors(structure) -> list[torch.Tensor]:
-    return [x for x in tree_leaves(structure) if isinstance(x, torch.Tensor)]
+    found: list[torch.Tensor] = []
+    _mapped(found.append, structure)
+    return found
 
 
 def _memory(x: torch.Tensor) -> int:
@@ -397,7 +421,7 @@ def _its_own(result, given):
     """Give a function a tensor of its own to return, where it returns what it was given: two uses would be one."""
     if not any(x is y for x in _tensors(result) for y in given):
         return result
-    return tree_map_only(torch.Tensor, lambda x: torch.ops.aten.alias(x) if any(x is y for y in given) else x, result)
+    return _mapped(lambda x: torch.ops.aten.alias(x) if any(x is y for y in given) else x, result)
 
 
 def _name(function) -> str:
@@ -438,7 +462,8 @@ def _compare(told: _Run, seen: _Run, found: Training) -> None:
     for name, path in changed.items():
         if name in read and path not in different:
             refuse(path, f"changes {name}")
-    found.notes += _aside(told, seen, after, [name for name in changed if name not in read])
+    unread = {name: path for name, path in changed.items() if name not in read}
+    found.notes += _aside(told, seen, after, unread)
 
 
 def _apart(call: _Call, other: _Run) -> tuple[str, str]:
@@ -485,7 +510,7 @@ def _elsewhere(before: list[_Call], after: list[_Call]) -> tuple[str, str]:
     return "", "returns another tensor"
 
 
-def _aside(told: _Run, seen: _Run, after: list[_Call], unread: list[str]) -> list[str]:
+def _aside(told: _Run, seen: _Run, after: list[_Call], unread: dict[str, str]) -> list[str]:
     """Sentences on what is done in training mode alone and leads to no output of eval mode."""
     leading, known = set(map(id, after)), {(c.path, c.key) for c in told.calls}
     aside = {}
@@ -498,16 +523,17 @@ def _aside(told: _Run, seen: _Run, after: list[_Call], unread: list[str]) -> lis
         ):
             continue
         path, child = _apart(call, told)
-        aside[child or path or "forward"] = None
+        if child or path not in unread.values():
+            aside[child or path or "forward"] = None
     name, notes = type(seen.module).__name__, []
     if aside:
         notes.append(
-            f"in training mode alone {name} also computes what no output of eval mode depends on; the Keras model does "
-            f"not: {', '.join(list(aside)[:5])}"
+            f"in training mode alone {name} also computes what no output of eval mode depends on; the Keras model is "
+            f"without it: {', '.join(list(aside)[:5])}"
         )
     if unread:
         notes.append(
-            f"in training mode alone {name} changes buffers that no output of eval mode depends on; the Keras model does "
-            f"not have them: {', '.join(unread[:5])}"
+            f"in training mode alone {name} changes what no output of eval mode depends on; the Keras model is without "
+            f"it: {', '.join(list(unread)[:5])}"
         )
     return notes
