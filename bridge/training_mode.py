@@ -110,9 +110,9 @@ def look(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]]
                 raise TypeError("it is compiled by TorchScript")
             run(tensors)
         except Exception as e:  # a module may do anything in training mode
-            place = f" beyond {run.last}" if run.last else ""
             why = " ".join(f"{type(e).__name__}: {e}".split())[:300]
-            found.notes.append(f"what {name} does in training mode alone could not be looked for{place}: {why}")
+            place = run.last or "forward"
+            found.notes.append(f"what {name} does in training mode alone could not be looked for in {place}: {why}")
             break
         if luck:
             _compare(runs[0], run, found)
