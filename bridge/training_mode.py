@@ -179,6 +179,7 @@ class _Run(torch.overrides.TorchFunctionMode):
         self.memories: dict[int, str] = {}  # memory -> the same
         self.made: dict[int, int] = {}  # tensor -> what stands for all that it was computed from
         self.stamps: dict[int, int] = {}  # memory -> the same for what was last written to it
+        self.fresh: dict[int, int | None] = {}  # tensor -> what had been written to its memory when it was made
         self.uniform: dict[int, torch.Tensor] = {}  # single random numbers, and what is computed from them
         self.outputs: list[tuple[Any, torch.Tensor]] = []
 
@@ -284,6 +285,7 @@ class _Run(torch.overrides.TorchFunctionMode):
         self.kept += made
         touched, writes = list(map(_memory, given)), list(map(_memory, changed))
         self.stamps |= dict.fromkeys(writes, value)
+        self.fresh |= {id(x): self.stamps.get(_memory(x)) for x in made}
         for name_there in filter(None, map(self.memories.get, writes)):
             self.changed.setdefault(name_there, self.places[-1])
         ids = [id(x) for x in given], [id(x) for x in made]
@@ -291,7 +293,8 @@ class _Run(torch.overrides.TorchFunctionMode):
 
     def value(self, x: torch.Tensor) -> int:
         """What stands for all that a tensor was computed from."""
-        return hash((self.made.get(id(x), self.names.get(id(x), "")), self.stamps.get(_memory(x))))
+        made, stamp = self.made.get(id(x), self.names.get(id(x), "")), self.stamps.get(_memory(x))
+        return hash((made, stamp if stamp != self.fresh.get(id(x)) else None))
 
     def _said(self, function, name: str, args, kwargs) -> str:
         """The arguments of a call that must be the same in both modes; the flag of Dropout and its like is the mode."""

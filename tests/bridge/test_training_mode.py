@@ -116,6 +116,7 @@ UPDATES = {
 SAME = {
     "Dropout": lambda: nn.Sequential(conv(), nn.Dropout(0.3), nn.Dropout2d(0.2), nn.AlphaDropout(0.1)),
     "Dropout in place": lambda: nn.Sequential(conv(), nn.Dropout(0.3, inplace=True), nn.ReLU(inplace=True)),
+    "Dropout behind what is in place": lambda: nn.Sequential(conv(), nn.ReLU(inplace=True), nn.Dropout(0.3), conv()),
     "functional": lambda: Module(lambda m, x: F.dropout(m.c(x), 0.3, m.training) + torch.dropout(x, 0.3, m.training)),
     "around Dropout": lambda: Module(lambda m, x: m.c(x + m.d(x)), d=nn.Dropout(0.3)),
     "BatchNorm": lambda: nn.Sequential(conv(), nn.BatchNorm2d(3), nn.ReLU()),
@@ -182,6 +183,10 @@ DIFFERENT = {
     ),
     "read behind Dropout in place": (
         lambda: Module(lambda m, x: (lambda y: m.d(y) + y)(m.c(x)), d=nn.Dropout(0.3, inplace=True)),
+        "forward (Module): in training it calls add on other tensors",
+    ),
+    "behind Dropout in place": (
+        lambda: Module(lambda m, x: (lambda y: m.d(y).relu_() + y)(m.c(x)), d=nn.Dropout(0.3)),
         "forward (Module): in training it calls add on other tensors",
     ),
     "statistics": (
