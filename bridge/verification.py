@@ -512,8 +512,14 @@ class _NoDropout(torch.overrides.TorchFunctionMode):
         return [*inputs, *keywords.values()][0]
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if "dropout" not in getattr(function, "__name__", ""):
+        kwargs, name = dict(kwargs or {}), getattr(function, "__name__", "")
+        place = {"scaled_dot_product_attention": 4, "multi_head_attention_forward": 10}.get(name)
+        if place is not None:  # attention has its rate as a number
+            rate = args[place] if len(args) > place else kwargs.pop("dropout_p", 0.0)
+            if rate and kwargs.get("training", True):
+                self.rates.append(float(rate))
+            return function(*args[:place], *[0.0 for _ in args[place : place + 1]], *args[place + 1 :], **kwargs)
+        if "dropout" not in name:
             return function(*args, **kwargs)
         rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
         active = kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True))
