@@ -28,7 +28,8 @@ from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from bridge.graph import Obstacle
-from bridge.torch_reader import ATTENTION, known_class
+from bridge.torch_export import known_class
+from bridge.torch_reader import ATTENTION
 
 WHOLE = "multi_head_attention_forward"  # what nn.MultiheadAttention calls
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -319,7 +320,8 @@ class _Run(torch.overrides.TorchFunctionMode):
             rate, flag = args.pop(10), kwargs.pop("training")
             self._attends(rate if flag else 0.0)
             self._follows(flag, rate)
-            if rate and flag and kwargs["need_weights"]:
+            apart = args[7] is not None or args[9]  # what bridge.torch_attention leaves to torch
+            if rate and flag and apart and kwargs["need_weights"]:
                 reason = f"in training its dropout of {rate} acts on the weights that it returns"
                 self._refuse(reason, "call it with need_weights=False")
         return self._plain((args, kwargs))
