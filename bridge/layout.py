@@ -68,6 +68,7 @@ class Context:
     target: str
     consumers: dict[str, list[Node]]
     written: dict[str, dict[Any, Value]] = field(default_factory=dict)
+    known: dict[tuple[str, Order], int] = field(default_factory=dict)  # answers of `takers`, or ways would multiply
 
     def feeds_only(self, value: Value, accepted: Callable[[Node], bool]) -> bool:
         """Tell whether a value reaches nothing but accepted nodes, through elementwise ones."""
@@ -85,7 +86,10 @@ class Context:
 
     def takers(self, value: Value, order: Order) -> int:
         """Count the readers of a value, through elementwise ones, that would take it in this order as it is."""
-        return sum(self._takes(node, value, order) for node in self.consumers.get(value.name, []))
+        if (value.name, order) not in self.known:
+            takes = [self._takes(node, value, order) for node in self.consumers.get(value.name, [])]
+            self.known[value.name, order] = sum(takes)
+        return self.known[value.name, order]
 
     def _takes(self, node: Node, value: Value, order: Order) -> bool:
         if node.operator == "output":

@@ -137,13 +137,24 @@ def operand(x, source: KerasLayer | TorchOperation):
     """An operand of arithmetic as a tensor that flows, a number, or an array."""
     if isinstance(source, TorchOperation):
         held = next((k for k, (name, _, _) in source.state.items() if name == x), None)
-        array = Array(source.state[held][1], held, source.state[held][2]) if held else None
+        array = Array(_converted(source, held), held, source.state[held][2]) if held else None
     else:
         constant = hasattr(x, "shape") and not isinstance(x, Value) and not hasattr(x, "assign")
         array = Array(np.asarray(x)) if constant else None
     if array is None:
         return x
     return array.value.item() if array.value.size == 1 and not array.trained else array
+
+
+def _converted(source: TorchOperation, held: str) -> np.ndarray:
+    """What torch holds and does not train, in the dtype to which torch converts it for this operator."""
+    name, array, trained = source.state[held]
+    dtype = source.outputs[0].dtype
+    if not trained and "float" in dtype and array.dtype.name not in (dtype, "bool") and array.size > 1:
+        array = array.astype(dtype)
+        source.state[held] = (f"{name}[{dtype}]", array, False)
+        source.arguments = {k: f"{name}[{dtype}]" if k == held else v for k, v in source.arguments.items()}
+    return array
 
 
 def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperation, name: str = "") -> Node:

@@ -258,4 +258,4 @@ def write_torch(node: Node) -> TorchCall:
     sizes = [f"{{0}}.shape[{next(stay)}]" if n is None else literal(n) for n in _sizes(node)]
     if "-1" not in sizes and None in _sizes(node):  # torch works out one of them
         sizes[_sizes(node).index(None)] = "-1"
-    return TorchCall(f"{{0}}.reshape({', '.join(sizes)})")
+    return TorchCall(f"{{0}}.reshape({', '.join(sizes) or '()'})")
