@@ -88,6 +88,8 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
         if e.weight:
             return program
     graph = program.graph_module.graph
+    if any(_name(node.target).rstrip("_") in DROPOUTS and _name(node.target).endswith("_") for node in graph.nodes):
+        return program  # a Dropout in place writes in training mode alone
     for node in graph.nodes:
         if node.op == "call_function" and (name := _name(node.target)) in DROPOUTS:
             node.target, node.args = torch.ops.bridge.dropout.default, (*node.args[:2], name)

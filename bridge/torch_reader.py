@@ -346,6 +346,7 @@ class Reader:
         wraps = isinstance(arguments.get("layer"), TorchOperation)
         serves = held or isinstance(arguments.get("weight"), Value)  # of a layer, even where it is computed
         owner = path if wraps or (_owns(path, last, modules) and (serves or not _holds(modules[path]))) else ""
+        owner = owner or (_holder(held) if whole is None else "")
         given = (arguments, inputs, outputs, held)
         return TorchOperation(owner, target, *given, self.graph.parameters, self.sizes, self.ones)
 
@@ -517,6 +518,13 @@ def _read(rule, call: TorchOperation) -> list[Node]:
 def _owns(path, node, modules) -> bool:
     """A node goes by a module's name where that module has no children: it is a layer."""
     return bool(path) and path in modules and not {name for name, _ in modules[path].named_children()} - {PARTS}
+
+
+def _holder(held: dict[str, tuple[str, np.ndarray, bool]]) -> str:
+    """The path of the layer whose weights an operator takes: F.linear(x, self.proj.weight) is `proj`."""
+    names = {argument: name for argument, (name, _, _) in held.items()}
+    paths = {name.removesuffix(f".{argument}") for argument, name in names.items()}
+    return paths.pop() if len(paths) == 1 and not paths & set(names.values()) else ""
 
 
 def _holds(module) -> bool:

@@ -173,7 +173,8 @@ def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperat
         along = run_along(shape, x, "first")
         table = {"kernel" if array.trained else "constant": (array.held, pattern(along, x.rank, len(shape)))}
         parameters = source.weights(table)
-        name = name or source.path or source.state[array.held][0]
+        held = source.state[array.held][0].partition("[")[0]
+        name = name or (held if array.trained else source.path or held)  # in torch the weight itself has the name
         held = source.parameters[source.state[array.held][0]].value
     if array.trained and (function != "multiply" or tuple(x.shape[a] for a in along) != held.shape or not along):
         raise Unsupported(f"{function} with a trained array of shape {shape}", "let it flow")  # the reader does so

@@ -64,7 +64,7 @@ def test_a_change_in_place_behind_a_dropout(functional):
         z = F.dropout(y, 0.5, net.training) if functional else net.drop(y)
         return y + F.relu_(z)
 
-    refused(body, "changes in place a tensor that is read again", drop=nn.Dropout(0.5))
+    refused(body, "in training it calls add on other tensors", drop=nn.Dropout(0.5))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_change_in_place_behind_a_dropout(functional):
 def test_a_dropout_in_place(drop):
     """Refused where its input is read again, which the graph cannot say; else it is a Dropout as any other."""
     parts = {"drop": nn.Dropout(0.5, inplace=True)}
-    refused(lambda net, x: drop(net, y := net.conv(x)) + y, "dropout_ changes in place a tensor", **parts)
+    refused(lambda net, x: drop(net, y := net.conv(x)) + y, "in training it calls add on other tensors|dropout_ changes", **parts)
     plain = Net(lambda net, x: F.relu(drop(net, net.conv(x))), **parts).eval()
     assert bridge.verify(bridge.to_keras(plain, (IMAGE,)), plain).passed
 
@@ -153,7 +153,7 @@ def test_only_the_first_cause_is_listed():
     """What follows from an obstacle is none of its own."""
 
     def body(net, x):
-        return F.linear(torch.sort(net.conv(x))[0], net.w.sort()[0] * 2)
+        return F.linear(torch.lgamma(net.conv(x)), net.w.lgamma() * 2)
 
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(Net(body, w=nn.Parameter(torch.randn(2, 7))).eval(), (IMAGE,))
