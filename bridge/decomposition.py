@@ -5,12 +5,40 @@ themselves. What leads to primitives of another kind (`prims`) is of no use. An 
 training mode is left as it is: its parts would be what it does in inference.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch._decomp import decomposition_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
 TRAINS = {"train", "training", "use_input_stats", "dropout_p"}  # arguments of what does something else in training
+OWN = {  # what torch decomposes into primitives, in its own words
+    "bilinear": lambda x, y, weight, bias=None: _biased(torch.einsum("...i,oij,...j->...o", x, weight, y), bias),
+    "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
+    "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
+    "softplus": lambda x, beta=1, threshold=20: torch.where(
+        x * beta > threshold, x, torch.log1p(torch.exp((x * beta).clamp(max=threshold))) / beta
+    ),
+    "std_mean": lambda x, *args, **options: (torch.std(x, *args, **options), _mean(x, *args, **options)),
+    "var_mean": lambda x, *args, **options: (torch.var(x, *args, **options), _mean(x, *args, **options)),
+}
 IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def _biased(x, bias):
+    return x if bias is None else x + bias
+
+
+def _unit(x, dim: int, eps: float):
+    return x / x.square().sum(dim, keepdim=True).clamp(min=eps * eps).sqrt()
+
+
+def _odds(x):
+    return torch.log(x) - torch.log(1 - x)
+
+
+def _mean(x, dim=None, correction=None, keepdim=False, unbiased=True):
+    return x.mean() if dim is None or isinstance(dim, bool) else x.mean(dim, keepdim)
 
 
 def inline(node: torch.fx.Node, reason: Exception) -> list[torch.fx.Node]:
@@ -62,8 +90,9 @@ def _function(operator: torch._ops.OpOverload):
         operator = getattr(packet, operator._overloadname, None) if packet else None
         if operator is None or operator._schema.is_mutable:
             return None
-    if operator in decomposition_table:
-        return decomposition_table[operator]
+    own = OWN.get(operator._schema.name.removeprefix("aten::"))
+    if own or operator in decomposition_table:
+        return own or decomposition_table[operator]
     return operator.decompose if operator.has_kernel_for_dispatch_key(IMPLICIT) else None
 
 
@@ -80,11 +109,68 @@ def _traced(node: torch.fx.Node) -> torch.fx.Graph | None:
         arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), held.__getitem__)
         return function(*arguments, **keywords)
 
+    examples = [n.meta["val"] for n in given]
+    symbols = _symbols(examples)
+    if not all(n.node.expr.free_symbols for n in _numbers(examples)):
+        return None  # torch.export has taken the example's sizes already
     try:
         with modes[0], torch.no_grad():
-            traced = make_fx(apply, pre_dispatch=True)(*[n.meta["val"] for n in given]).graph
+            traced = make_fx(apply, pre_dispatch=True)(*examples).graph
     except Exception:  # each decomposition fails in its own way; the reason why there is no rule is told then
         return None
     traced.eliminate_dead_code()
     made = [n.target for n in traced.nodes if isinstance(n.target, torch._ops.OpOverload)]
-    return None if node.target in made or any(o.namespace == "prims" for o in made) else traced
+    if node.target in made or any(o.namespace == "prims" for o in made):
+        return None
+    if _symbols(examples) != symbols:  # some have become the example's
+        return None
+    return traced if not symbols or _holds(traced, apply, examples, symbols) else None
+
+
+def _numbers(examples: list) -> list:
+    return [n for x in examples for n in (x.shape if isinstance(x, torch.Tensor) else [x]) if hasattr(n, "node")]
+
+
+def _symbols(examples: list) -> dict:
+    """The open sizes of tensors and numbers, and those of the example."""
+    found = {s: n.node.shape_env for n in _numbers(examples) for s in n.node.expr.free_symbols}
+    return {s: int(environment.backed_var_to_val[s]) for s, environment in sorted(found.items(), key=str)}
+
+
+def _holds(traced: torch.fx.Graph, function: Callable, examples: list, symbols: dict) -> bool:
+    """Tell whether a graph does the same as the function at other open sizes: its Python may have taken the example's.
+
+    Args:
+        traced: The graph.
+        function: What was traced.
+        examples: The tensors and sizes with which it was.
+        symbols: The open sizes among these, and the example's.
+    """
+    for larger in (lambda n, i: n + 2 + i, lambda n, i: 2 * n):  # the second for sizes that must be a multiple
+        sizes = {s: larger(n, i) for i, (s, n) in enumerate(symbols.items())}
+        others = [_other(x, sizes) for x in examples]
+        try:
+            with torch.no_grad():
+                want = function(*others)
+        except Exception:  # not a size for this operator
+            continue
+        try:
+            with torch.no_grad():
+                have = torch.fx.Interpreter(torch.fx.GraphModule({}, traced)).run(*others)
+            torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-4, equal_nan=True)
+        except Exception:  # of the example's sizes alone
+            return False
+        return True
+    return False
+
+
+def _other(x, sizes: dict):
+    """A tensor or number as an example is, at other sizes."""
+
+    def at(n):
+        return type(n.node.hint)(n.node.expr.subs(sizes)) if hasattr(n, "node") else n
+
+    if not isinstance(x, torch.Tensor):
+        return at(x)
+    shape = [at(n) for n in x.shape]
+    return torch.rand(shape, dtype=x.dtype) if x.is_floating_point() else torch.ones(shape, dtype=x.dtype)

@@ -34,11 +34,12 @@ class Unsupported(Exception):
     Args:
         reason: The option that cannot be carried, with its value.
         remedy: What the user can do instead.
+        final: Whether it holds for what torch decomposes the operator into, too.
     """
 
-    def __init__(self, reason: str, remedy: str = ""):
+    def __init__(self, reason: str, remedy: str = "", final: bool = False):
         super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.final = reason, remedy, final
 
 
 @dataclass(frozen=True)

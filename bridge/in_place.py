@@ -18,7 +18,7 @@ class InPlace(Unsupported):
     """An operator changes memory that is read again: its parts would, too. `weight`: that of a weight or buffer."""
 
     def __init__(self, reason: str, remedy: str = "", weight: bool = False):
-        super().__init__(reason, remedy)
+        super().__init__(reason, remedy, final=True)
         self.weight = weight
 
 

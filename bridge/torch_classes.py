@@ -79,8 +79,11 @@ class TorchClass:
         base = "nn.ModuleDict" if any(key.isdigit() for key in self.places.get((), {}).values()) else "nn.Module"
         return f"\n\nclass {self.name}({base}):\n    def __init__(self):\n{body}\n{self.forward}"
 
-    def put(self, name: str) -> tuple[str, ...]:
-        """Find a new place for a module, as its name says: "layer1.0.conv" is in a container in a container."""
+    def put(self, name: str, tensor: bool = False) -> tuple[str, ...]:
+        """Find a new place for a module, as its name says: "layer1.0.conv" is in a container in a container.
+
+        A tensor is an attribute, which has no number for its name.
+        """
         *outer, last = [part for part in name.split(".") if part] or [name]
         way: tuple[str, ...] = ()
         for part in outer:
@@ -90,7 +93,7 @@ class TorchClass:
                 self.statements.append(f"self{access((*way, inside[f'{part}.']))} = nn.ModuleDict()")
             way = (*way, inside[f"{part}."])
         inside = self.places.setdefault(way, {})
-        key = _key(last, set(inside.values()))
+        key = identifier(last, set(inside.values())) if tensor else _key(last, set(inside.values()))
         inside[key] = key
         return (*way, key)
 
@@ -208,7 +211,7 @@ class Network:
     def _module(self, node: Node, call, owner: TorchClass, key: tuple) -> str:
         """Make a submodule and record its weights."""
         name = owner.local(node.name or f"{node.inputs[0].name}_{node.operator}")
-        place = owner.put(name)
+        place = owner.put(name, tensor=call.constructor.startswith(("nn.Parameter", "nn.Buffer")))
         module = owner.modules[key] = access(place)
         owner.statements.append(f"self{module} = {call.constructor}")
         owner.statements += [s.replace("{self}", f"self{module}") for s in call.setup]

@@ -94,7 +94,7 @@ def read(
             reader.read(item, bool(obstacles))
         except Unsupported as e:
             alone = len(item) == 1 and isinstance(node.target, torch._ops.OpOverload)
-            parts = decomposition.inline(node, e) if alone and not isinstance(e, in_place.InPlace) else []
+            parts = decomposition.inline(node, e) if alone and not e.final else []
             groups.extendleft([part] for part in reversed(parts))
             if not parts:
                 reader.known.setdefault(node.name, _made(node))  # its readers are not to blame

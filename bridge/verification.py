@@ -428,6 +428,7 @@ def _forward(case: Case, graph: Graph) -> None:
             network, tensors = case.network()
             with _InDouble():
                 program = torch_export.export(network, tensors, case.dynamic)
+            torch_reader.read(network, tensors, case.dynamic, program=program, tied=case.tied)  # as it decomposes it
             torch64 = torch_reader.run(program, tensors)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")

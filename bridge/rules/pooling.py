@@ -351,7 +351,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")
     if "indices" in call.target:
-        raise Unsupported("return_indices=True", "Keras' pooling has no indices: leave them out")
+        raise Unsupported("return_indices=True", "Keras' pooling has no indices: leave them out", final=True)
     size = call.numbers("output_size" if "adaptive" in call.target else "kernel_size", rank)
     if not all(isinstance(n, int) for n in size):
         raise Unsupported("its size is computed from an open size of the input", "export with that size fixed")

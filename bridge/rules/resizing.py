@@ -187,6 +187,7 @@ def _check_rounding(rule: str, given, sizes, factors, dtype: str) -> None:
                 f"nearest interpolation from {n} to {m} pixels, which torch rounds to another pixel in {dtype}, on one "
                 "or three axes and on large images, than elsewhere",
                 "use another size",
+                final=True,
             )
 
 

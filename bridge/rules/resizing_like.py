@@ -3,7 +3,8 @@
 Keras' layers resize to numbers. What it has here is a small model of keras.ops (`bridge.composed`) that works out where
 the pixels of the output lie in the input, from both sizes as they are, and gathers and weights what is around, axis
 after axis. The rules are torch's: linear stays inside the image, nearest rounds down, cubic (a = -0.75) repeats the
-border. Sizes that are known are `bridge.rules.resizing`'s.
+border. Where a place of nearest lies on the edge of two pixels but for rounding, torch's own kernels differ among
+themselves. Sizes that are known are `bridge.rules.resizing`'s.
 """
 
 import itertools

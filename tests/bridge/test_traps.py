@@ -78,7 +78,11 @@ def test_a_change_in_place_behind_a_dropout(functional):
 def test_a_dropout_in_place(drop):
     """Refused where its input is read again, which the graph cannot say; else it is a Dropout as any other."""
     parts = {"drop": nn.Dropout(0.5, inplace=True)}
-    refused(lambda net, x: drop(net, y := net.conv(x)) + y, "in training it calls add on other tensors|dropout_ changes", **parts)
+    refused(
+        lambda net, x: drop(net, y := net.conv(x)) + y,
+        "in training it calls add on other tensors|dropout_ changes",
+        **parts,
+    )
     plain = Net(lambda net, x: F.relu(drop(net, net.conv(x))), **parts).eval()
     assert bridge.verify(bridge.to_keras(plain, (IMAGE,)), plain).passed
 
