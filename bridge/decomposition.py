@@ -13,13 +13,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 TRAINS = {"train", "training", "use_input_stats", "dropout_p"}  # arguments of what does something else in training
 OWN = {  # what torch decomposes into primitives, in its own words
-    "bilinear": lambda x, y, weight, bias=None: _biased(torch.einsum("...i,oij,...j->...o", x, weight, y), bias),
+    "bilinear": lambda x, y, weight, bias=None: _biased(_bilinear(x, y, weight), bias),
     "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
     "softplus": lambda x, beta=1, threshold=20: torch.where(
         x * beta > threshold, x, torch.log1p(torch.exp((x * beta).clamp(max=threshold))) / beta
     ),
     "std_mean": lambda x, *args, **options: (torch.std(x, *args, **options), _mean(x, *args, **options)),
+    "unfold": lambda x, dimension, size, step: _windows(x, dimension % x.ndim, size, step),
     "var_mean": lambda x, *args, **options: (torch.var(x, *args, **options), _mean(x, *args, **options)),
 }
 IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -29,8 +30,21 @@ def _biased(x, bias):
     return x if bias is None else x + bias
 
 
+def _bilinear(x, y, weight):
+    rows = torch.nn.functional.linear(x, weight.mT.flatten(0, 1)).unflatten(-1, (weight.shape[0], -1))
+    return (rows * y[..., None, :]).sum(-1)
+
+
 def _unit(x, dim: int, eps: float):
     return x / x.square().sum(dim, keepdim=True).clamp(min=eps * eps).sqrt()
+
+
+def _windows(x, axis: int, size: int, step: int):
+    """Overlapping windows of an axis, whose cells become a last axis."""
+    starts = torch.arange(0, x.shape[axis] - size + 1, step)
+    places = starts[:, None] + torch.arange(size)
+    cells = x.index_select(axis, places.flatten())
+    return cells.unflatten(axis, places.shape).movedim(axis + 1, -1)
 
 
 def _odds(x):

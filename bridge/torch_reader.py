@@ -6,6 +6,7 @@ the module's own tensors. An operator that no rule reads is put into the words o
 """
 
 import operator
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -323,7 +324,7 @@ class Reader:
             arguments = {k: plain(x) for k, x in given.items()}
             kinds = {a.name: str(a.type) for a in last.target._schema.arguments}
             for k, x in given.items():  # not those that are sizes of what is made
-                if isinstance(arguments[k], Size) and kinds[k] in ("number", "Tensor"):
+                if isinstance(arguments[k], Size) and re.search("number|Tensor", kinds[k]):
                     arguments[k] = self._number(x, outputs[0].dtype)
             target = name.rstrip("_")
         else:

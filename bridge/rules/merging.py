@@ -103,6 +103,8 @@ def _operands(operator: str, left, right, source: KerasLayer | TorchOperation) -
     given, made = [x.dtype for x in (left, right) if isinstance(x, Value)], source.outputs[0].dtype
     if made == "bool":
         raise Unsupported(f"{operator} of booleans", "use logical_and, logical_or or logical_xor")
+    if "float" in made and not any("float" in d for d in given) and isinstance(source, TorchOperation):
+        return _of_whole_numbers(operator, left, right, source)
     if "float" in made and not any("float" in d for d in given):
         raise Unsupported(f"it makes {made} of {given[0]}", "cast it first: keras.ops.cast(x, 'float32'), x.float()")
     if not any(isinstance(x, rescaling.Array) for x in (left, right)):
@@ -118,6 +120,18 @@ def _operands(operator: str, left, right, source: KerasLayer | TorchOperation) -
         minus = Node("multiply", {"number": -1}, inputs=[right], outputs=[negative])
         return [minus, rescaling.node("add", negative, left, source)]
     return [rescaling.node(operator, right, left, source)]
+
+
+def _of_whole_numbers(operator: str, left, right, call: TorchOperation) -> list[Node]:
+    """Nodes that make floats of whole numbers before, as torch does where the other operand is a float."""
+    nodes, made = [], call.outputs[0]
+    for i, x in enumerate(operands := [left, right]):
+        if isinstance(x, Value):
+            operands[i] = replace(x, name=f"{made.name}:float{i}", dtype=made.dtype)
+            nodes.append(Node("cast", {"dtype": "float"}, inputs=[x], outputs=[operands[i]]))
+        elif isinstance(x, rescaling.Array):
+            raise Unsupported(f"it makes {made.dtype} of whole numbers and an array", "convert them before")
+    return [*nodes, *_arithmetic(operator, *operands, call.path, call.outputs)]
 
 
 def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> list[Node]:

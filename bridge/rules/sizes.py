@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
 from bridge.rules.reshape import KEEP, NEW, plain
 
 OPERATORS = ("ones", "row", "size")
@@ -160,14 +160,16 @@ def read_torch(call: TorchOperation) -> list[Node]:
 
 def _arange(steps: Steps, call: TorchOperation) -> list[Node]:
     made, start, step = call.outputs[0], call.arguments.get("start", 0), call.arguments.get("step", 1)
-    if isinstance(start, Size) or isinstance(step, Size):
-        raise Unsupported("its start or step is worked out from open sizes", "export with these sizes fixed")
+    if not isinstance(step, (int, float)):
+        raise Unsupported("its step is worked out from open sizes", "export with these sizes fixed")
     ones = open_row(steps, made.symbols[0], made.dtype, call)
     x = steps("cumsum", [ones], ones.shape, axis=0)
     x = steps("add", [x], x.shape, number=-1)
     if step != 1:
         x = steps("multiply", [x], x.shape, number=step)
-    if start:
+    if isinstance(start, Value):
+        steps("add", [x, steps("reshape", [start], (1,), blocks=(NEW,))], x.shape)
+    elif start:
         steps("add", [x], x.shape, number=start)
     return steps.finish(call.path)
 

@@ -141,20 +141,12 @@ def test_an_einsum_dense_of_something_else_is_refused():
         bridge.to_torch(model)
 
 
-def test_ones_of_a_tensor(check):
-    x = keras.Input((5, 5, 3), name="x")
-    y = layers.Conv2D(3, 3, padding="same")(x)
-    check.both_ways(keras.Model(x, y + ops.ones_like(y)))
-    with pytest.raises(bridge.BridgeError, match="it makes int32 of float32; cast the tensor first"):
-        bridge.to_torch(keras.Model(x, ops.cast(ops.ones_like(x, "int32"), "float32") + y))
-
-
 @pytest.mark.parametrize(
     "function, shapes, text",
     [
         (lambda m, x: F.conv_transpose2d(x, m.w * 2), {"w": (6, 4, 3, 3)}, "conv_transpose does not run"),
         (lambda m, x: x + m.w.mul_(2), {"w": (6, 1, 1)}, "changes a weight or buffer in place"),
-        (lambda m, x: x + torch.sort(m.w)[0], {"w": (6, 1, 1)}, "there is no rule for the operator sort"),
+        (lambda m, x: x + torch.lgamma(m.w), {"w": (6, 1, 1)}, "there is no rule for the operator lgamma"),
         (lambda m, x: x + torch.randn(5), {}, "randn is random, in inference too"),
     ],
 )  # fmt: skip
