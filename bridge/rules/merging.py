@@ -217,7 +217,7 @@ def write_keras(node: Node) -> list[KerasCall]:
     layer, function, _ = ARITHMETIC[node.operator]
     number = {"x2": node["number"]} if "number" in node.attributes else {}
     one_batch = len({v.shape[:1] for v in node.inputs}) == 1  # Keras' layers want it, and make floats
-    fits = one_batch and "float" in node.outputs[0].dtype
+    fits = one_batch and node.outputs[0].rank and "float" in node.outputs[0].dtype
     return [KerasCall(layer if layer and fits and not number else f"ops.{function}", number)]
 
 
