@@ -15,6 +15,7 @@ _HOMES = {
     "load_torch": "folder",
     "verify": "verification",
     "assert_equivalent": "verification",
+    "load_weights": "weights",
     "tf_to_torch": "tensors",
     "torch_to_tf": "tensors",
     "nhwc_to_nchw": "tensors",

@@ -177,13 +177,19 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
     return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
 
 
-def read(model, values: Callable[[Any], np.ndarray] = held, obstacles: list[Obstacle] | None = None) -> Graph:
+def read(
+    model,
+    values: Callable[[Any], np.ndarray] = held,
+    obstacles: list[Obstacle] | None = None,
+    names: dict[int, str] | None = None,
+) -> Graph:
     """Read a Keras model into a graph with channels last.
 
     Args:
         model: A functional or Sequential `keras.Model`.
         values: Function from a `keras.Variable` to the array to record; by default its value.
         obstacles: A list to fill with what cannot be carried, instead of raising.
+        names: A dictionary to fill: the id of a variable -> its name among the graph's parameters.
 
     Returns:
         The graph; its parameters are named `path.role`, such as `down0_conv0.kernel`.
@@ -199,7 +205,7 @@ def read(model, values: Callable[[Any], np.ndarray] = held, obstacles: list[Obst
             "write a subclassed model with `keras.Model(inputs, outputs)`"
         )
     graph = Graph(model.name, [], None, [], {}, channels="last")
-    names: dict[int, str] = {}  # id of a variable -> parameter
+    names = {} if names is None else names
     trained = set(map(id, model.trainable_variables))  # a frozen model trains none, whatever its layers say
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles

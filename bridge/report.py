@@ -59,6 +59,8 @@ class Report:
     zero_gradients: list[str] = field(default_factory=list)  # zero but for rounding, as a bias before BatchNorm
     notes: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # of a weight in Keras -> in torch's state dict
+    permutations: dict[str, int] = field(default_factory=dict)  # framework -> how often axes are permuted
     versions: dict[str, str] = field(
         default_factory=lambda: {
             "python": platform.python_version(),
@@ -139,6 +141,8 @@ class Report:
             f"  {len(self.layers)} tensors, {len(self.gradients)} gradients compared, "
             f"{len(self.zero_gradients)} gradients are zero"
         ]
+        permuted = [f"{n} in {side.title()}" for side, n in self.permutations.items() if n]
+        lines += [f"  permutations of axes: {', '.join(permuted)}"] if permuted else []
         lines += [f"  differs ({kind}): {sentence}" for kind, sentence in self.failures[:20]]
         lines += [f"  ... and {len(self.failures) - 20} more"] if len(self.failures) > 20 else []
         lines += [f"  note: {n}" for n in self.notes]

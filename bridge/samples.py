@@ -1,0 +1,92 @@
+"""What goes into a comparison: arrays for the inputs of a model, of a size that it takes."""
+
+import math
+
+import keras
+import numpy as np
+
+from bridge import keras_reader, rules
+from bridge.graph import BridgeError, Graph, Node, Value
+
+BATCH = 3
+LARGEST = 2**30  # values of a tensor, 4 GiB; a configuration can ask for any size
+SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299)  # tried for open axes, the first that the model takes
+
+
+def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0) -> list[np.ndarray]:
+    """Make random arrays for the inputs of a graph: normal numbers, or whole ones that it can take as an index."""
+    rng = np.random.default_rng(seed)
+    shapes = [
+        [batch if i == 0 and d is None else size if d is None else d for i, d in enumerate(v.shape)]
+        for v in graph.inputs
+    ]
+    whole = [v.dtype.startswith(("int", "uint", "bool")) for v in graph.inputs]
+    below = [_below(v, graph.consumers()) or 4 * is_whole for v, is_whole in zip(graph.inputs, whole, strict=True)]
+    return [
+        (rng.integers(0, n, s) if n else rng.normal(size=s)).astype(v.dtype)
+        for s, v, n in zip(shapes, graph.inputs, below, strict=True)
+    ]
+
+
+def _below(value: Value, readers: dict[str, list[Node]]) -> int:
+    """What the whole numbers of a tensor must be below, for the tables that they are an index of; 0 if for none."""
+    found = [np.iinfo(value.dtype).max + 1] if value.dtype in ("uint8", "int8") else []
+    for node in readers.get(value.name, []):
+        limit = getattr(rules.for_operator(node.operator), "BELOW", None)
+        if limit and "int" in value.dtype:  # not what an index is of
+            found.append(limit(node))
+        elif len(node.inputs) == 1 and all("int" in v.dtype for v in node.outputs):
+            found.append(_below(node.outputs[0], readers))
+    return min(filter(None, found), default=0)
+
+
+def inputs_of(model, graph: Graph, given=None) -> list[np.ndarray]:
+    """Return the user's own arrays for a model, checked, or random ones of the first size that the model takes."""
+    if given is not None:
+        arrays = [np.asarray(x) for x in keras.tree.flatten(given)]
+        wanted = [v.shape for v in graph.inputs]
+        fits = len(arrays) == len(wanted) and all(
+            a.ndim == len(w) and all(d in (None, n) for n, d in zip(a.shape, w, strict=True))
+            for a, w in zip(arrays, wanted, strict=True)
+        )
+        if not fits:
+            raise BridgeError(f"{model.name} takes inputs of shape {wanted}. Received: {[a.shape for a in arrays]}")
+        return [
+            a.astype(v.dtype) if v.dtype.startswith("float") else a for a, v in zip(arrays, graph.inputs, strict=True)
+        ]
+    for value in (*graph.inputs, *(v for n in graph.nodes for v in n.outputs)):
+        if math.prod(d or (SIZES[0] if i else BATCH) for i, d in enumerate(value.shape)) > LARGEST:
+            raise BridgeError(
+                f"{model.name} has a tensor of shape {value.shape} at {value.name}, which is too large to compare. "
+                "Pass smaller `inputs`, or convert without a comparison (--no-verify)"
+            )
+    for size in SIZES:
+        arrays = sample(graph, size, _batch(graph))
+        try:
+            pairs = zip(arrays, graph.inputs, strict=True)
+            keras_reader.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
+            return arrays
+        except Exception as e:  # a size that does not fit fails in as many ways as there are layers
+            error = e
+    raise BridgeError(
+        f"{model.name} takes none of the sizes {SIZES} in its open axes: pass `inputs`. The last try said: {error}"
+    )
+
+
+def _batch(graph: Graph) -> int:
+    """A size of the batch by which Keras does not take what has a number for each example for a bias of an axis."""
+    sums = [
+        n.inputs[0].shape for n in graph.nodes if n.operator == "add" and len(n.inputs) == 2 and n.inputs[0].rank > 1
+    ]
+    taken = {n for shape in sums for n in (shape[1], shape[-1])}
+    return next(n for n in (BATCH, 2, *range(4, 99)) if n not in taken)
+
+
+def check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:
+    """Refuse orders of axes that the inputs do not have."""
+    ranks = {v.name: v.rank for v in graph.inputs}
+    for name, order in layouts.items():
+        if name not in ranks:
+            raise BridgeError(f"layouts names the input {name!r}; the inputs are {sorted(ranks)}")
+        if sorted(order) != list(range(ranks[name])):
+            raise BridgeError(f"layouts[{name!r}] must be a permutation of {ranks[name]} axes. Received: {order}")

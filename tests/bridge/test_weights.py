@@ -1,0 +1,121 @@
+"""Weights into the user's own model of the other framework: trained on either side, whatever the layers are called."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import weights
+
+nn = torch.nn
+layers = keras.layers
+X = torch.randn(2, 3, 8, 8)
+
+
+class Block(nn.Module):
+    def __init__(self, a, b):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b)
+        self.short = nn.Conv2d(a, b, 1)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x)) + self.short(x))
+
+
+class Net(nn.Module):
+    """Blocks, attention whose weights are parts of one, a token, and a scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Block(3, 4), nn.MaxPool2d(2), Block(4, 6))
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.token, self.head = nn.Parameter(torch.randn(1, 1, 6)), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.blocks(x).flatten(2).mT
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(self.attention(x, x, x, need_weights=False)[0][:, 0])
+
+
+def trained(module):
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        module.train()(torch.randn(4, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+    return module.eval()
+
+
+def same(model, module):
+    have = np.asarray(model(X.permute(0, 2, 3, 1).numpy()))
+    np.testing.assert_allclose(have, module(X).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_trained_in_torch():
+    model, module = bridge.to_keras(Net().eval(), (X,)), trained(Net())
+    assert bridge.load_weights(model, module) is model
+    same(model, module)
+    assert bridge.verify(model, module).passed
+
+
+def test_trained_in_keras():
+    module = Net().eval()
+    model = bridge.to_keras(module, (X,))
+    model.compile("sgd", "mse")
+    model.fit(np.random.rand(4, 8, 8, 3), np.random.rand(4, 5), epochs=2, verbose=0)
+    other = Net().eval()
+    bridge.load_weights(other, model)
+    same(model, other)
+    assert bridge.verify(model, other).passed
+
+
+def test_the_names_come_back_so_that_a_state_dict_loads():
+    module = nn.Sequential(Block(3, 4), nn.Sequential(Block(4, 2), nn.Flatten(), nn.Linear(128, 3))).eval()
+    model = bridge.to_keras(module, (X,))
+    model.compile("sgd", "mse")
+    model.fit(np.random.rand(4, 8, 8, 3), np.random.rand(4, 3), epochs=1, verbose=0)
+    back = bridge.to_torch(model)
+    assert back.state_dict().keys() == module.state_dict().keys()
+    module.load_state_dict(back.state_dict(), strict=True)
+    same(model, module)
+
+
+def test_other_names():
+    x = keras.Input((8, 8, 3), name="picture")
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="a")(x)
+    y = layers.Add()([layers.BatchNormalization(epsilon=1e-5, name="n")(y), layers.Conv2D(4, 1, name="z")(x)])
+    model, module = keras.Model(x, layers.ReLU()(y)), Block(3, 4).eval()
+    bridge.load_weights(model, module)
+    have = np.asarray(model(X.permute(0, 2, 3, 1).numpy())).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(have, module(X).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_map_of_names():
+    module = Net().eval()
+    model = bridge.to_keras(module, (X,))
+    names = weights.names(model, module)
+    assert names["blocks.0.conv.kernel"] == "blocks.0.conv.weight" and names["token.kernel"] == "token"
+    assert names["blocks.0.norm.moving_variance"] == "blocks.0.norm.running_var"
+    assert set(names.values()) >= {n for n, _ in module.named_parameters()}
+    assert bridge.verify(model, module).names == names
+
+
+@pytest.mark.parametrize(
+    "target, text",
+    [
+        (lambda: nn.Sequential(Block(3, 4), Block(4, 2)), "have no place in Sequential, which computes something else"),
+        (lambda: nn.Sequential(Block(3, 5)), "do not fit into Sequential: 0.conv.weight has the shape .5, 3, 3, 3."),
+    ],
+)
+def test_all_or_nothing(target, text):
+    model, module = bridge.to_keras(nn.Sequential(Block(3, 4)).eval(), (X,)), target().eval()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.load_weights(module, model)
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+def test_one_framework():
+    with pytest.raises(bridge.BridgeError, match="takes a Keras model and a torch module. Received: Block and"):
+        bridge.load_weights(Block(3, 4), Block(3, 4))
