@@ -47,10 +47,13 @@ def test_the_ways_of_torch(check):
     check.from_torch(Repeats(), torch.randn(2, 4, 1, 3))
 
 
-def test_what_is_refused():
+def test_to_the_open_size_of_another(check):
     class Open(torch.nn.Module):
         def forward(self, x, y):
-            return x.expand(-1, -1, y.shape[2])
+            return x.expand(-1, -1, y.shape[2]) + y.mean()
 
-    with pytest.raises(bridge.BridgeError, match="as often as an open size of the input says; fix that size"):
-        bridge.to_keras(Open(), (torch.randn(2, 4, 1), torch.randn(2, 4, 7)), [{0}, {0, 2}])
+    module, x, y = Open(), torch.randn(2, 4, 1), torch.randn(2, 4, 7)
+    model = bridge.to_keras(module, (x, y), [{0}, {0, 2}])
+    y = torch.randn(2, 4, 5)
+    have, want = model([x.numpy(), y.numpy()]), module(x, y)
+    assert check.relative(have, want) < 1e-6 and check.relative(bridge.to_torch(model)(x, y), want) < 1e-6
