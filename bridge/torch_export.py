@@ -7,9 +7,11 @@ seen, and a module that goes another way at another size of an open axis is refu
 
 import inspect
 import textwrap
+from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules import transformer
 
 from bridge import in_place, rules
 from bridge.graph import BridgeError
@@ -57,7 +59,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     try:
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
-        with torch.no_grad(), _AsRead():
+        with torch.no_grad(), without_hints(), _AsRead():
 
             def export_with(tensors):
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
@@ -77,6 +79,13 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             hook.remove()
         for m, flag in training.items():
             m.training = flag
+
+
+def without_hints():
+    """Let nn.TransformerEncoder take its mask as it is, and not look at its numbers to tell whether it is causal."""
+    return mock.patch.object(
+        transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)
+    )
 
 
 def check_examples(example_inputs) -> None:

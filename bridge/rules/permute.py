@@ -14,7 +14,7 @@ OPERATORS = ("permute",)
 KERAS = ("Permute", "ops.Transpose", "ops.Swapaxes", "ops.Moveaxis")
 SWAPS = {"transpose": ("dim0", "dim1"), "swapdims": ("dim0", "dim1"), "swapaxes": ("axis0", "axis1")}
 SAME = ("alias", "clone", "contiguous")  # the same values with the axes where they were
-TORCH = ("permute", "movedim", "moveaxis", "mT", "t", *SAME, *SWAPS)
+TORCH = ("permute", "movedim", "moveaxis", "mT", "numpy_T", "t", *SAME, *SWAPS)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -63,6 +63,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
         axes = [a % rank for a in call["dims"]]
     elif call.target in ("movedim", "moveaxis"):
         axes = _moved(rank, call.numbers("source", 1), call.numbers("destination", 1))
+    elif call.target == "numpy_T":
+        axes = axes[::-1]
     elif call.target not in SAME and rank > 1:
         a, b = (call[k] % rank for k in SWAPS[call.target]) if call.target in SWAPS else (rank - 2, rank - 1)
         axes[a], axes[b] = axes[b], axes[a]

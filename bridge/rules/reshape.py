@@ -116,9 +116,6 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
         source: The sizes before: numbers, and texts by which equal open sizes are known.
         target: The sizes after; None is what the others leave.
     """
-    end = 0  # what is the same at the end need not be looked at where a size is not known
-    while end < min(len(source), len(target)) and source[-1 - end] == target[-1 - end]:
-        end += 1
     blocks, i, j = [], 0, 0
     while i < len(source) or j < len(target):
         s, t = (source[i] if i < len(source) else None), (target[j] if j < len(target) else None)
@@ -129,7 +126,7 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
         elif t == 1:
             blocks, j = [*blocks, NEW], j + 1
         else:
-            p, q = next(
+            found = next(
                 (
                     (p, q)
                     for p, q in sorted(
@@ -137,13 +134,29 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
                     )
                     if None not in target[j:q] and _product(source[i:p]) == _product(target[j:q])
                 ),
-                (len(source) - end, len(target) - end),
+                None,
             )
+            p, q = found or _before_the_end(source, target, i, j)  # a size is not known: all that goes into it
             sizes = tuple(n if isinstance(n, int) else -1 for n in target[j:q])
             if p <= i or q <= j or sizes.count(-1) > 1:
                 raise Unsupported(f"it reshapes {_shown(source)} to {_shown(target)}", "fix all open sizes but one")
             blocks, i, j = [*blocks, (p - i, sizes)], p, q
     return tuple(blocks)
+
+
+def _before_the_end(source: tuple, target: tuple, i: int, j: int) -> tuple[int, int]:
+    """Where the blocks of known sizes begin with which both sides end, from the right, each as small as can be."""
+    p, q = len(source), len(target)
+    while True:
+        pairs = sorted(((a, b) for a in range(i + 1, p) for b in range(j + 1, q)), key=sum, reverse=True)
+        found = next(((a, b) for a, b in pairs if _same_product(source[a:p], target[b:q])), None)
+        if found is None:
+            return p, q
+        p, q = found
+
+
+def _same_product(source: tuple, target: tuple) -> bool:
+    return None not in target and _product(source) == _product(target)
 
 
 def _shown(shape) -> str:
