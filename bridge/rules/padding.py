@@ -11,9 +11,9 @@ slices that are joined. torch has no "symmetric" and pads the last axes alone: a
 
 from dataclasses import replace
 
-from bridge.graph import Node, Unsupported, Value
+from bridge.graph import Node, Unsupported, Value, chain
 from bridge.layout import Context, Placement, channel_order, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, call_source, fit_like, literal
 from bridge.rules.slice import index
 
 OPERATORS = ("padding",)
@@ -186,8 +186,9 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target in HELPERS:
         return border(call["mode"], call["pads"], x.shape, name)
     flat = list(call.arguments.get("pad") or call["padding"])
-    if not all(isinstance(p, int) for p in flat):
-        raise Unsupported("the padding is computed from the size of the input", "export with that size fixed")
+    open_axes = {x.rank - 1 - i // 2 for i, p in enumerate(flat) if not isinstance(p, int)}
+    if open_axes:
+        return _read_open(call, flat, open_axes)
     flat += [0] * (2 * x.rank - len(flat))
     pads = [(flat[2 * i], flat[2 * i + 1]) for i in reversed(range(x.rank))]
     mode = {"refl": "reflect", "repl": "replicate"}.get(call.target[:4], call.arguments.get("mode", "constant"))
@@ -201,6 +202,34 @@ def read_torch(call: TorchOperation) -> list[Node]:
         replace(constant(grow, value, name), shape=_grown(x.shape, grow)),
         constant(cut, 0.0, f"{name}_crop" if name else ""),
     ]
+
+
+def _read_open(call: TorchOperation, flat: list, axes: set[int]) -> list[Node]:
+    """Nodes for padding by what is missing to an open size: one for each such axis, and one for the others."""
+    x, made, value = call.inputs[0], call.outputs[0], call.arguments.get("value") or 0
+    if call.target not in ("pad", "constant_pad_nd") or call.arguments.get("mode", "constant") != "constant":
+        raise Unsupported("the padding is computed from the size of the input", "export with that size fixed")
+    nodes, fixed = [], [0 if x.rank - 1 - i // 2 in axes else p for i, p in enumerate(flat)]
+    symbols = list(x.symbols)
+
+    def grown(axis) -> Value:
+        nonlocal x
+        symbols[axis] = made.symbols[axis]
+        shape = tuple(n if isinstance(n, int) else None for n in symbols)
+        return replace(made, name=f"{made.name}:{len(nodes)}", shape=shape, symbols=tuple(symbols))
+
+    for axis in sorted(axes):
+        before = flat[2 * (x.rank - 1 - axis)]
+        start = -before if isinstance(before, int) else Size(f"-({before.symbol})")
+        size = made.symbols[axis]
+        nodes += fit_like.nodes(x, axis, str(size), start, float(value), grown(axis), call)
+        x = nodes[-1].outputs[0]
+    if any(fixed):
+        rest = TorchOperation(call.path, call.target, call.arguments | {"pad": fixed}, [x], [made], {}, {})
+        more = chain(read_torch(rest), [x], [made])
+        return [*nodes, *more]
+    nodes[-1].outputs, nodes[-1].name = [made], call.path
+    return nodes
 
 
 def _signs(pads) -> tuple[list, list]:

@@ -10,6 +10,7 @@ themselves. Sizes that are known are `bridge.rules.resizing`'s.
 import itertools
 from collections.abc import Iterator
 
+from bridge.expressions import WHOLE
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, channel_order, fixed
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, sizes
@@ -118,7 +119,9 @@ def nodes(function: str, rule: str, x: Value, call: TorchOperation) -> list[Node
         if isinstance(symbol, int):
             like.append(symbol)
             continue
-        other, axis = sizes.source(symbol, call)
+        other, axis, part = sizes.source(symbol, call)
+        if part != WHOLE:
+            raise Unsupported(f"{function} to the size {symbol}, which no tensor has", "export with that size fixed")
         if other not in inputs[1:]:
             inputs.append(other)
         like.append((inputs.index(other, 1), axis))

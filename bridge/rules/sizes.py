@@ -4,11 +4,17 @@ In a functional model of Keras an open size is no number that one could compute 
 the axis that has the size, made ones (`keras.ops.ones_like`), are as many; their sum is the number. Such a row is a
 small model of keras.ops here (`bridge.composed`). A class token for each image is the token times a row of ones of the
 batch, and positions are running sums.
+
+A size that is a part of another, x.shape[2] // 2 or floor(1.5 * n), is one of (p * n + c) // q: p ones for each cell
+and c more, of which every q-th is taken.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bridge import expressions
+from bridge.expressions import WHOLE, Part
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
@@ -43,20 +49,55 @@ def merge(node: Node, reader: Node) -> Node | None:
     return None
 
 
-def row(x, axis: int, dtype: str):
-    """As many ones as a tensor has cells along an axis, in keras.ops; "float" is the dtype of a tensor of floats."""
+def row(x, axis: int, dtype: str, part: Part = WHOLE):
+    """As many ones as a part of the cells that a tensor has along an axis, in keras.ops.
+
+    "float" is the dtype of a tensor of floats.
+    """
     from keras import ops
 
     cells = x[tuple(slice(None) if a == axis else 0 for a in range(len(x.shape)))]
     ones = ops.ones_like(cells)
-    return ones if dtype in ("float", x.dtype) and "float" in x.dtype else ops.cast(ones, dtype)
+    ones = ones if dtype in ("float", x.dtype) and "float" in x.dtype else ops.cast(ones, dtype)
+    p, c, q = part
+    first, more = max(q - 1 - c, 0), max(c - q + 1, 0)
+    if p > 1:
+        ones = ops.repeat(ones, p, axis=0)
+    if more:
+        ones = ops.pad(ones, ((0, more),), constant_values=1)
+    return ones[(slice(first, None, q),)] if (first, q) != (0, 1) else ones
 
 
-def size(x, axis: int, dtype: str):
-    """The size of an axis as a tensor without axes."""
+def parts(model) -> list[Part]:
+    """The parts of sizes that a model may have, by the operations of `row`."""
+    repeats, added, keys = {1}, {0}, {(0, 1)}
+    for operation in model.operations:
+        kind = type(operation).__name__
+        if kind == "Repeat":
+            repeats.add(operation.repeats)
+        elif kind == "Pad":
+            added.add(operation.pad_width[0][1])
+        elif kind == "GetItem":
+            items = [tuple(node.arguments.args[1]) for node in operation._inbound_nodes]
+            keys |= {(i[0].start or 0, i[0].step or 1) for i in items if len(i) == 1 and isinstance(i[0], slice)}
+    ways = itertools.product(repeats, added, keys)
+    return [(p, more + q - 1 - first, q) for p, more, (first, q) in ways if not (more and first)]
+
+
+def size(x, axis: int, dtype: str, part: Part = WHOLE):
+    """The size of an axis, or a part of it, as a tensor without axes."""
     from keras import ops
 
-    return ops.sum(row(x, axis, dtype))
+    return ops.sum(row(x, axis, dtype, part))
+
+
+def text(tensor: str, axis: int, part: Part = WHOLE) -> str:
+    """The source of a size in torch; a sum is in brackets where it is no argument."""
+    p, c, q = part
+    whole = f"{tensor}.shape[{int(axis)}]"
+    whole = f"{whole} * {int(p)}" if p > 1 else whole
+    whole = f"{whole} {'+' if c > 0 else '-'} {abs(int(c))}" if c else whole
+    return whole if q == 1 else f"{f'({whole})' if c else whole} // {int(q)}"
 
 
 MODELS = {"row": row, "size": size}
@@ -66,8 +107,8 @@ def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
     if len(model.inputs) == 1 and len(model.outputs[0].shape) == (1 if name == "row" else 0):
         dtype = model.outputs[0].dtype
-        for axis in range(len(model.inputs[0].shape)):
-            yield {"axis": axis, "dtype": dtype}
+        for axis, part in itertools.product(range(len(model.inputs[0].shape)), parts(model)):
+            yield {"axis": axis, "dtype": dtype, "part": part}
 
 
 def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) -> Value:
@@ -93,35 +134,39 @@ def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) ->
     return made
 
 
-def source(symbol: str, call: TorchOperation) -> tuple[Value, int]:
-    """The tensor and the axis of it that has an open size."""
-    if symbol not in call.sizes:
-        raise Unsupported(
-            f"it needs the size {symbol}, which is worked out from open sizes of the input and no tensor has",
-            "export with these sizes fixed",
-        )
-    return call.sizes[symbol]
+def source(symbol: str, call: TorchOperation) -> tuple[Value, int, Part]:
+    """The tensor and the axis of it that has an open size, or of which it is a part."""
+    if symbol in call.sizes:
+        return *call.sizes[symbol], WHOLE
+    for whole, (x, axis) in call.sizes.items():
+        if part := expressions.part(symbol, whole):
+            return x, axis, part
+    raise Unsupported(
+        f"it needs the size {symbol}, which is worked out from open sizes of the input and no tensor has",
+        "export with these sizes fixed",
+    )
 
 
 def open_row(steps: Steps, symbol: str, dtype: str, call: TorchOperation) -> Value:
     """Make as many ones as an open size says; those that have been made are taken again."""
     if (symbol, dtype) in call.ones:
         return call.ones[symbol, dtype]
-    x, axis = source(symbol, call)
-    made = replace(steps("row", [x], (None,), dtype, axis=axis), symbols=(symbol,))
+    x, axis, part = source(symbol, call)
+    made = replace(steps("row", [x], (None,), dtype, axis=axis, part=part), symbols=(symbol,))
     steps.nodes[-1].outputs = [made]
     return made
 
 
 def number(symbol: str, made: Value, call: TorchOperation) -> list[Node]:
     """The node that makes an open size a number, of the dtype of `made`."""
-    x, axis = source(symbol, call)
-    return [Node("size", {"axis": axis}, inputs=[x], outputs=[made])]
+    x, axis, part = source(symbol, call)
+    return [Node("size", {"axis": axis, "part": part}, inputs=[x], outputs=[made])]
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name != "ops.OnesLike":
-        return [Node(layer.class_name.removeprefix("model."), {"axis": layer.config["axis"]}, name=layer.path)]
+        attributes = {k: layer.config[k] for k in ("axis", "part")}
+        return [Node(layer.class_name.removeprefix("model."), attributes, name=layer.path)]
     x, made = layer.inputs[0], layer.outputs[0]
     if made.dtype != x.dtype:
         raise Unsupported(f"it makes {made.dtype} of {x.dtype}", "cast the tensor first")
@@ -131,7 +176,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 def write_keras(node: Node) -> list[KerasCall]:
     if node.operator == "ones":
         return [KerasCall("ops.ones_like")]
-    return [KerasCall(f"model.{node.operator}", {"axis": node["axis"], "dtype": node.outputs[0].dtype})]
+    options = {"axis": node["axis"], "dtype": node.outputs[0].dtype, "part": node["part"]}
+    return [KerasCall(f"model.{node.operator}", options)]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -177,7 +223,7 @@ def _arange(steps: Steps, call: TorchOperation) -> list[Node]:
 def write_torch(node: Node) -> TorchCall:
     if node.operator == "ones":
         return TorchCall("torch.ones_like({0})")
-    axis, made = f"{{0}}.shape[{int(node['axis'])}]", node.outputs[0].dtype
+    axis, made = text("{0}", node["axis"], node["part"]), node.outputs[0].dtype
     dtype = "" if made == node.inputs[0].dtype else f", dtype=torch.{made}"
     return TorchCall(
         f"{{0}}.new_full((), {axis}{dtype})" if node.operator == "size" else f"{{0}}.new_ones({axis}{dtype})"

@@ -2,14 +2,16 @@
 
 A node takes a part of one axis; for several axes, and for a split into several tensors, there are several nodes. An
 index such as x[:, 0] is a slice of one, whose axis is then dropped, and None adds one (`bridge.rules.reshape`).
+What goes by an open size is `bridge.rules.fit_like`'s, unless it is so many cells from the end.
 """
 
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
+from bridge import expressions
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import axes, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, fit_like, reshape
 from bridge.rules.reshape import DROP, KEEP, NEW
 
 OPERATORS = ("slice",)
@@ -161,17 +163,55 @@ def read_torch(call: TorchOperation) -> list[Node]:
         if call.target == "slice":
             item = slice(call["start"], call["end"], call["step"])
         elif call.target == "narrow":
-            item = slice(
-                call["start"], call["start"] + call["length"] if isinstance(call["start"], int) else call["start"]
-            )
+            item = slice(call["start"], _sum(call["start"], call["length"]))
         else:
             item = call["index"]
+        if isinstance(item, slice) and any(isinstance(n, Size) for n in (item.start, item.stop)):
+            return _open(x, axis, item, outputs[0], call)
         return index(x, (*before, item), outputs[0], call.path)
     sizes = [1 if call.target == "unbind" else v.shape[axis] for v in outputs]
     if None in sizes:
-        raise Unsupported("it splits an axis of an open size", "export with that size fixed")
+        return _split_open(x, axis, outputs, call)
     bounds = [0, *accumulate(sizes)]
     return _split(x, axis, bounds, outputs, call.path, drop=call.target == "unbind")
+
+
+def _sum(*numbers):
+    """The sum of numbers and open sizes."""
+    if all(isinstance(n, int) for n in numbers):
+        return sum(numbers)
+    return Size(" + ".join(f"({_text(n)})" for n in numbers))
+
+
+def _text(number) -> str:
+    return number.symbol if isinstance(number, Size) else str(number)
+
+
+def _open(x: Value, axis: int, part: slice, made: Value, call: TorchOperation) -> list[Node]:
+    """Nodes for a part of an axis whose bounds are worked out from open sizes."""
+    if (part.step or 1) != 1:
+        raise Unsupported("it takes every nth cell up to an open size", "take them in two steps")
+    given, size, start = str(x.symbols[axis]), str(made.symbols[axis]), part.start or 0
+    at = f"({given}) - {-start}" if isinstance(start, int) and start < 0 else _text(start)
+    first, last = (expressions.constant(n) for n in (at, f"({at}) + ({size}) - ({given})"))
+    first = first if first is not None else expressions.constant(f"({at}) - ({given})")
+    if first is not None and last is not None and last <= 0:  # so many cells from both ends
+        item = slice(first, last or None)
+        return index(x, (*(slice(None),) * axis, item), made, call.path)
+    nodes = fit_like.nodes(x, axis, size, first if first is not None and first >= 0 else Size(at), None, made, call)
+    return [replace(nodes[-1], name=call.path)]
+
+
+def _split_open(x: Value, axis: int, outputs: list[Value], call: TorchOperation) -> list[Node]:
+    """Nodes for a split of an axis of an open size; those that nobody reads are left out later."""
+    if call.target == "tensor_split":  # torch.export holds the sizes of the example's remainder
+        raise Unsupported("tensor_split of an axis of an open size", "use chunk, or export with that size fixed")
+    nodes, start = [], 0
+    for made in outputs:
+        stop = _sum(start, Size(str(made.symbols[axis])))
+        nodes += _open(x, axis, slice(start, stop), made, call)
+        start = stop
+    return nodes
 
 
 def write_torch(node: Node) -> TorchCall:

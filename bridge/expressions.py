@@ -1,0 +1,105 @@
+"""Sizes that are worked out from open ones, as torch.export writes them: "2*((s0 + 1)//2)", "Max(1, s0)".
+
+What two such texts have in common is found by their numbers, at thousands of sizes: there are many ways to write one
+size, and those of a network are whole parts of linear functions, of small numerators and denominators.
+"""
+
+import ast
+import functools
+import operator
+from collections.abc import Callable
+from math import ceil, floor
+
+import numpy as np
+
+SIZES = 4096  # at as many are the numbers compared
+OPERATORS = {
+    **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: operator.pow},
+    **{ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Mod: operator.mod, ast.USub: operator.neg},
+}
+FUNCTIONS: dict[str, Callable] = {
+    **{"ToFloat": lambda x: np.asarray(x, "float64"), "TruncToInt": lambda x: np.trunc(x).astype("int64")},
+    **{"CeilToInt": lambda x: np.ceil(x).astype("int64"), "FloorToInt": lambda x: np.floor(x).astype("int64")},
+    **{"FloorDiv": operator.floordiv, "IntTrueDiv": operator.truediv, "FloatTrueDiv": operator.truediv},
+    **{"Max": np.maximum, "Min": np.minimum, "Mod": operator.mod, "PythonMod": operator.mod},
+}
+Part = tuple[int, int, int]
+WHOLE: Part = (1, 0, 1)
+DENOMINATORS, MOST = 32, 64  # of parts; and the most cells that are added
+
+
+def symbols(text: str) -> frozenset[str]:
+    """The open sizes that an expression is made of."""
+    return frozenset(n.id for n in ast.walk(_parsed(text)) if isinstance(n, ast.Name) and n.id not in FUNCTIONS)
+
+
+@functools.cache
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+@functools.cache
+def _numbers(text: str, names: tuple[str, ...]) -> np.ndarray | None:
+    """An expression at many sizes of these names, at all of a single one; None where it is of another kind."""
+    random = np.random.default_rng(0)
+    places = [np.arange(1, SIZES + 1)] if len(names) == 1 else random.integers(1, SIZES, (len(names), SIZES))
+    given = dict(zip(names, places, strict=True))
+
+    def at(node):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            return node.value
+        if isinstance(node, ast.Name):
+            return given[node.id]
+        if isinstance(node, ast.UnaryOp):
+            return OPERATORS[type(node.op)](at(node.operand))
+        if isinstance(node, ast.BinOp):
+            return OPERATORS[type(node.op)](at(node.left), at(node.right))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            first, *others = map(at, node.args)
+            function = FUNCTIONS[node.func.id]
+            return functools.reduce(function, others, first) if others else function(first)
+        raise KeyError(node)
+
+    try:
+        with np.errstate(all="ignore"):
+            made = np.broadcast_to(at(_parsed(text)), SIZES)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return made if made.dtype.kind == "i" or np.array_equal(made, np.round(made)) else None
+
+
+def _together(*texts: str) -> list[np.ndarray | None]:
+    names = tuple(sorted(frozenset().union(*map(symbols, texts))))
+    return [_numbers(text, names) for text in texts]
+
+
+def equal(left: str, right: str) -> bool:
+    """Tell whether two expressions are the same number at any size."""
+    a, b = _together(left, right)
+    return a is not None and b is not None and np.array_equal(a, b)
+
+
+def constant(text: str) -> int | None:
+    """The number that an expression is at any size, if it is one."""
+    (values,) = _together(text)
+    return None if values is None or (values != values[0]).any() else int(values[0])
+
+
+@functools.cache
+def part(text: str, whole: str) -> Part | None:
+    """The simplest `(p, c, q)` such that a size is `(p * whole + c) // q`, wherever that is one."""
+    if symbols(text) != symbols(whole):
+        return None
+    values, given = _together(text, whole)
+    if values is None or given is None:
+        return None
+    values, given = values.astype("int64"), given.astype("int64")
+    largest = int(given.argmax())
+    for q in range(1, DENOMINATORS + 1):
+        for p in {floor(q * values[largest] / given[largest]), ceil(q * values[largest] / given[largest])} - {0}:
+            rest = q * values - p * given
+            least, most = int(rest.max()), int(rest.min()) + q - 1
+            if least <= most:
+                c = min(max(0, least), most)
+                return (p, c, q) if abs(c) <= MOST * q else None
+    return None

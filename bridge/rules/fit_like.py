@@ -1,0 +1,136 @@
+"""Fitting to a size that is open: y[:, :, : x.shape[2]], F.pad(y, (0, x.shape[3] - y.shape[3])), crops of the middle.
+
+A decoder has one row more or less than the image where that is odd, and crops what it has made, or pads it, to the size
+of the skip connection. A node does so along one axis. Its size is that of another tensor, or a part of one
+(`bridge.rules.sizes`), the tensor's own included: x[:, :, : x.shape[2] // 2]. Where it begins is a number or hangs on
+what is left over: "end" is all of it, "floor" and "ceil" are half of it. Negative padding crops.
+
+Keras' layers pad and crop by numbers. What it has here is a small model of keras.ops (`bridge.composed`) that takes the
+cells by their numbers, and with padding puts a value where there are none. A crop that is larger than the tensor raises
+an error in both frameworks (on a GPU TensorFlow makes zeros), where torch's x[:, :, :h] stops at the end.
+"""
+
+from collections.abc import Iterator
+
+from bridge import expressions
+from bridge.graph import Node, Unsupported, Value
+from bridge.layout import Context, Placement, fixed
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal, sizes
+
+OPERATORS = ("fit_like",)
+KERAS = ("model.fit_like",)
+TORCH = ()  # `slice` and `padding` read the operators and hand over what goes by open sizes
+STARTS = ("floor", "ceil", "end")
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    if not all(isinstance(order, tuple) for order in context.orders):
+        return fixed(node, context)
+    order, like = context.orders[0], context.orders[-1]
+    attributes = {"axis": order.index(node["axis"]), "like": like.index(node["like"])}
+    return Placement(list(context.orders), [order], attributes)
+
+
+def fit(x, like=None, *, axis: int, size: tuple, start: int | str, value: float | None):
+    """In keras.ops: as many cells along an axis as `size` says: (an axis of the last tensor, the part of it)."""
+    from keras import ops
+
+    cells = sizes.row(x if like is None else like, size[0], "float32", size[1])
+    places = ops.cumsum(cells) - 1.0
+    given = x.shape[axis] or sizes.size(x, axis, "float32")
+    if start in STARTS:
+        left = given - ops.sum(cells)
+        start = left if start == "end" else ops.floor(left / 2) if start == "floor" else ops.ceil(left / 2)
+    places = places + start
+    if value is None:
+        return ops.take(x, ops.cast(places, "int32"), axis=axis)
+    held = ops.minimum(ops.relu(places), given - 1)
+    inside = ops.reshape(ops.equal(held, places), (-1, *[1] * (len(x.shape) - axis - 1)))
+    x = ops.take(x, ops.cast(held, "int32"), axis=axis)
+    return ops.where(inside, x, ops.full_like(x, value))
+
+
+MODELS = {"fit_like": fit}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made."""
+    found = {type(operation).__name__: operation for operation in model.operations}
+    if len(model.inputs) > 2 or not {"Take", "Cumsum"} <= found.keys():
+        return
+    arguments = {kind: operation._inbound_nodes[0].arguments.args for kind, operation in found.items()}
+    value = arguments["FullLike"][1] if "FullLike" in found else None
+    added = [n.arguments.args[1] for o in model.operations if type(o).__name__ == "Add" for n in o._inbound_nodes]
+    numbers = [n for n in added if isinstance(n, (int, float))]
+    for part in sizes.parts(model):
+        for other in range(len(model.inputs[-1].shape)):
+            for start in (*STARTS, *numbers):
+                yield {"axis": found["Take"].axis, "size": (other, part), "start": start, "value": value}
+
+
+def nodes(x: Value, axis: int, size: str, start, value: float | None, made: Value, call: TorchOperation) -> list[Node]:
+    """The node for a fit along an axis.
+
+    Args:
+        x: What is fitted.
+        axis: Along which axis.
+        size: The symbol of its new size.
+        start: At which of its cells that begins: a number, or `rules.Size`.
+        value: What stands before and behind the cells; None where there is nothing but cells.
+        made: What comes out.
+        call: What it is for.
+    """
+    other, like, part = sizes.source(size, call)
+    start = start if isinstance(start, int) else _start(start.symbol, str(x.symbols[axis]), size)
+    attributes = {"axis": axis, "like": like, "part": part, "start": start, "value": value}
+    return [Node("fit_like", attributes, inputs=[x] if other == x else [x, other], outputs=[made])]
+
+
+def _start(start: str, given: str, size: str) -> int | str:
+    """The word for where a fit begins."""
+    number, left = expressions.constant(start), f"(({given}) - ({size}))"
+    if number is not None:
+        return number
+    for word, way in (("floor", f"{left} // 2"), ("ceil", f"-(-{left} // 2)"), ("end", left), ("end", f"-({size})")):
+        if expressions.equal(start, way):
+            return word
+    raise Unsupported(
+        f"it begins at {start} of {given} cells, to have {size}",
+        "begin at a number, or with all or half of what is left over, or export with that size fixed",
+    )
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    like, part = layer.config["size"]
+    attributes = {k: layer.config[k] for k in ("axis", "start", "value")}
+    return [Node("fit_like", attributes | {"like": like, "part": part}, name=layer.path)]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    options = {k: node[k] for k in ("axis", "start", "value")}
+    return [KerasCall("model.fit_like", options | {"size": (node["like"], node["part"])})]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    raise NotImplementedError("`slice` and `padding` read the operators")
+
+
+def write_torch(node: Node) -> TorchCall:
+    axis, start = node["axis"], node["start"]
+    size = sizes.text(f"{{{len(node.inputs) - 1}}}", node["like"], node["part"])
+    given, bracketed = f"{{0}}.shape[{int(axis)}]", size if node["part"] == expressions.WHOLE else f"({size})"
+    if node["value"] is None:
+        if start == 0:
+            return TorchCall(f"{{0}}[{':, ' * axis}:{size}]")
+        left = f"{given} - {bracketed}"
+        begin = {"floor": f"({left}) // 2", "ceil": f"({left} + 1) // 2", "end": left}.get(start, literal(start))
+        return TorchCall(f"{{0}}.narrow({int(axis)}, {begin}, {size})")
+    missing = f"{bracketed} - {given}"
+    before, after = {
+        "floor": (f"({missing} + 1) // 2", f"({missing}) // 2"),
+        "ceil": (f"({missing}) // 2", f"({missing} + 1) // 2"),
+        "end": (missing, "0"),
+    }.get(start) or (literal(-start), f"{missing} {'+' if start >= 0 else '-'} {abs(start)}" if start else missing)
+    behind = "0, 0, " * (node.inputs[0].rank - 1 - axis)
+    value = f", value={literal(node['value'])}" if node["value"] else ""
+    return TorchCall(f"F.pad({{0}}, ({behind}{before}, {after}){value})")

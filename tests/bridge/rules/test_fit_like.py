@@ -1,0 +1,178 @@
+"""Fitting to open sizes: every way, at sizes other than the example's, in both directions."""
+
+import inspect
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import bridge
+from bridge.rules import fit_like
+
+SIZES = [(9, 11), (10, 12), (7, 14), (12, 5)]  # of which the first is the example's
+
+
+class Network(nn.Module):
+    """A function of an image between two convolutions."""
+
+    def __init__(self, function, channels=4):
+        super().__init__()
+        self.first, self.last, self.function = nn.Conv2d(3, channels, 1), nn.Conv2d(channels, 2, 1), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+def larger(x):
+    """As large as x, and one more where that is odd."""
+    return F.interpolate(x[:, :, ::2, ::2], scale_factor=2)
+
+
+def crop(x):
+    y = larger(x).tanh()
+    return x + y[:, :, : x.shape[2], : x.shape[3]]
+
+
+def crop_behind(x):
+    y = F.pad(x, (2, 3, 4, 5)).tanh()
+    return x + y[:, :, 4 : 4 + x.shape[2], 2 : 2 + x.shape[3]] + y.narrow(2, 1, x.shape[2])[..., 3:-2]
+
+
+def crop_middle(x):
+    y = F.interpolate(x, scale_factor=2).tanh()
+    top, left = (y.shape[2] - x.shape[2]) // 2, (y.shape[3] - x.shape[3]) // 2
+    return x + y[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+
+
+def crop_end(x):
+    y = F.interpolate(x, scale_factor=2).tanh()
+    return x + y[:, :, -x.shape[2] :, y.shape[3] - x.shape[3] :]
+
+
+def pad_milesial(x):
+    y = F.interpolate(F.max_pool2d(x, 2), scale_factor=2)
+    dy, dx = x.size(2) - y.size(2), x.size(3) - y.size(3)
+    return x + F.pad(y, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+
+
+def pad_ceil(x):
+    y = F.avg_pool2d(x, 3, 2)
+    dy, dx = x.size(2) - y.size(2), x.size(3) - y.size(3)
+    return x + F.pad(y, [dx - dx // 2, dx // 2, dy - dy // 2, dy // 2], value=0.5)
+
+
+def pad_behind(x):
+    y = F.interpolate(F.max_pool2d(x, 2), scale_factor=2)
+    return x + F.pad(y, [0, x.size(3) - y.size(3), x.size(2) - y.size(2), 0], value=-2.0)
+
+
+def pad_some(x):
+    y = F.max_pool2d(x, 2)
+    return x + F.pad(y, [1, x.size(3) - y.size(3) - 1, -1, x.size(2) - y.size(2) + 1])
+
+
+def pad_cropping(x):
+    y = F.interpolate(x, scale_factor=2)
+    dx = x.size(3) - y.size(3)
+    return x + F.pad(y, [dx // 2, dx - dx // 2])[:, :, : x.size(2)]
+
+
+def pad_and_fixed(x):
+    y = F.max_pool2d(x, 2)
+    padded = F.pad(y, [0, x.size(3) - y.size(3), 2, 1])
+    return F.avg_pool2d(x, 2).repeat(1, 1, 1, 1).mean((2, 3), keepdim=True) + padded
+
+
+def half(x):
+    return x[:, :, : x.shape[2] // 2] + x[:, :, -(x.shape[2] // 2) :].tanh()
+
+
+def thirds(x):
+    n = 2 * x.shape[3] // 3 + 1
+    return x[..., :n] + x.narrow(3, x.shape[3] - n, n).tanh()
+
+
+def but_one(x):
+    return x[:, :, : x.shape[2] - 1] + x[:, :, 1 : x.shape[2]].tanh()
+
+
+def last_two(x):
+    return x[:, :, x.shape[2] - 2 :]
+
+
+def chunks(x):
+    first, second = x.chunk(2, 3)
+    return first[..., :3] * second.mean(3, keepdim=True)
+
+
+def batch(x):
+    return x[: x.shape[0] // 2] * x[-(x.shape[0] // 2) :].tanh()
+
+
+CASES = [crop, crop_behind, crop_middle, crop_end, pad_milesial, pad_ceil, pad_behind, pad_some, pad_cropping]
+CASES += [pad_and_fixed, half, thirds, but_one, last_two, chunks, batch]
+
+
+def image(height, width, batch=2):
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def carried(check, module):
+    """Carry a module with open sizes to Keras and back: right at all of `SIZES`."""
+    module = check.live_torch(module).double()
+    dynamic = [{0, 2, 3}]
+    model = bridge.to_keras(module, (image(*SIZES[0]),), dynamic)
+    back = bridge.to_torch(model)
+    for size in SIZES:
+        x = image(*size, batch=4)
+        want = module(x).detach()
+        assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-9
+        assert check.relative(back(x).detach(), want) < 1e-9
+    check.same_graph(model, module, (image(*SIZES[0]),), dynamic)
+
+
+@pytest.mark.parametrize("function", CASES, ids=lambda f: f.__name__)
+def test_other_sizes(check, function):
+    carried(check, Network(function))
+
+
+@pytest.mark.parametrize("function", [crop, pad_milesial, half], ids=lambda f: f.__name__)
+def test_verify(check, function):
+    module = check.live_torch(Network(function))
+    model = bridge.to_keras(module, (image(*SIZES[0]).float(),), [{0, 2, 3}])
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+
+
+def test_source(check):
+    module = check.live_torch(Network(crop_middle))
+    source = inspect.getsource(type(bridge.to_torch(bridge.to_keras(module, (image(9, 11).float(),), [{0, 2, 3}]))))
+    assert re.search(r"\.narrow\(2, \((\w+)\.shape\[2\] - (\w+)\.shape\[2\]\) // 2, \2\.shape\[2\]\)", source), source
+
+
+@pytest.mark.parametrize(
+    "function, reason",
+    [
+        (lambda x: larger(x)[:, :, x.shape[2] // 4 : x.shape[2] // 4 + 3], "it begins at|no tensor has"),
+        (lambda x: x[:, :, : x.shape[2] - x.shape[3] // 2], "no tensor has"),
+        (
+            lambda x: torch.cat([part.mean(2) for part in x.tensor_split(2, 2)], 1)[..., None],
+            "tensor_split of|another way",
+        ),
+        (lambda x: x.chunk(3, 2)[1], "it begins at"),
+        (lambda x: F.pad(x, (0, x.shape[3] // 4, 0, 0), mode="circular"), "computed from the size"),
+        (lambda x: x[:, :, : x.shape[2] // 2 : 2], "every nth cell"),
+    ],
+)
+def test_refused(function, reason):
+    with pytest.raises(bridge.BridgeError, match=reason):
+        bridge.to_keras(Network(function, 8), (image(9, 11).float(),), [{0, 2, 3}])
+
+
+def test_seen_fault(check, monkeypatch):
+    """A half that is rounded to the other side is found at sizes where it is not whole."""
+    monkeypatch.setitem(fit_like.MODELS, "fit_like", lambda *x, start, **rest: fit_like.fit(*x, start="ceil", **rest))
+    with pytest.raises(AssertionError):
+        carried(check, Network(pad_milesial))
