@@ -62,10 +62,10 @@ def options(name: str, model) -> Iterator[dict]:
     value = arguments["FullLike"][1] if "FullLike" in found else None
     added = [n.arguments.args[1] for o in model.operations if type(o).__name__ == "Add" for n in o._inbound_nodes]
     numbers = [n for n in added if isinstance(n, (int, float))]
-    for part in sizes.parts(model):
-        for other in range(len(model.inputs[-1].shape)):
+    for axis, row in sizes.taken(model).items():
+        if row:
             for start in (*STARTS, *numbers):
-                yield {"axis": found["Take"].axis, "size": (other, part), "start": start, "value": value}
+                yield {"axis": axis, "size": row[1:], "start": start, "value": value}
 
 
 def nodes(x: Value, axis: int, size: str, start, value: float | None, made: Value, call: TorchOperation) -> list[Node]:

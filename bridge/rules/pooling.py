@@ -254,8 +254,19 @@ def _same(shape, axis: int, pool, strides):
     return resolve_same(shape, axis, pool, strides, (1,) * len(pool))
 
 
-def _ceil(size: int, pool: int, stride: int, pad: int) -> int:
-    """The padding that torch's ceil_mode adds after an axis: a window that begins inside the image is completed."""
+def _ceil(size: int | None, pool: int, stride: int, pad: int) -> int:
+    """The padding that torch's ceil_mode adds after an axis: a window that begins inside the image is completed.
+
+    At an open size it is all that a window may need, which makes no window too many: even the first cell of the last
+    one, `size + 2 * pad - pool + stride - 1` at most, is inside where the stride is no more than `pool - pad`.
+    """
+    if size is None:
+        if stride > pool - pad:
+            raise Unsupported(
+                f"ceil_mode=True with an open size, a window of {pool} with padding {pad} and stride {stride}",
+                "export with that size fixed, or use ceil_mode=False",
+            )
+        return stride - 1
     count = -(-(size + 2 * pad - pool) // stride) + 1
     if (count - 1) * stride >= size + pad:
         count -= 1
@@ -269,10 +280,11 @@ def _ceil_is_same(pool, strides) -> bool:
 
 def _ceils(pads, sizes, pool, strides) -> bool:
     """Tell whether ceil_mode adds just what these pads have more after the image than before it."""
-    if pads == "same" or None in sizes:
-        return pads == "same" and _ceil_is_same(pool, strides)
+    if pads == "same":
+        return _ceil_is_same(pool, strides)
     return all(
-        a <= k // 2 and b - a == _ceil(n, k, s, a) for (a, b), n, k, s in zip(pads, sizes, pool, strides, strict=True)
+        a <= k // 2 and (n is not None or s <= k - a) and b - a == _ceil(n, k, s, a)
+        for (a, b), n, k, s in zip(pads, sizes, pool, strides, strict=True)
     )
 
 
@@ -371,8 +383,6 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call["ceil_mode"]:
         if not any(padding) and _ceil_is_same(size, strides):
             return [_pooling(function, size, strides, _same(x.shape, 1, size, strides), 1, name)]
-        if None in x.shape[2:]:
-            raise Unsupported("ceil_mode=True with an open size", "export with that size fixed, or use ceil_mode=False")
         added = tuple(_ceil(*args) for args in zip(x.shape[2:], size, strides, padding, strict=True))
     pads = tuple((p, p + more) for p, more in zip(padding, added, strict=True))
     counted = function == "average" and call["count_include_pad"]

@@ -477,8 +477,13 @@ def read_torch(call: TorchOperation) -> list[Node]:
         _check_width(x.shape[1], given, sizes)
     if not antialias and None in factors and any(isinstance(n, str) for n in made.symbols[2:]):
         return resizing_like.nodes(function, rule, x, call)
-    if None in given and rule != "align_corners" and not antialias and function != "cubic" and any(map(_part, factors)):
-        return _in_parts(function, rule, x, made, factors, call.path)
+    if None in given and not antialias and None not in factors:
+        plain = rule != "align_corners" and function != "cubic" and (function == "nearest" or x.rank == 4)
+        whole = [f == int(f) for f in factors]
+        if not plain or not all(w or _part(f) for f, w in zip(factors, whole, strict=True)):
+            return resizing_like.nodes(function, rule, x, call, factors)
+        if not all(whole):
+            return _in_parts(function, rule, x, made, factors, call.path)
     a = KEYS if antialias else TORCHS
     return [resize(function, given, sizes, 1, call.path, factors, rule, antialias, a)]
 

@@ -9,7 +9,6 @@ A size that is a part of another, x.shape[2] // 2 or floor(1.5 * n), is one of (
 and c more, of which every q-th is taken.
 """
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -68,20 +67,47 @@ def row(x, axis: int, dtype: str, part: Part = WHOLE):
     return ones[(slice(first, None, q),)] if (first, q) != (0, 1) else ones
 
 
-def parts(model) -> list[Part]:
-    """The parts of sizes that a model may have, by the operations of `row`."""
-    repeats, added, keys = {1}, {0}, {(0, 1)}
-    for operation in model.operations:
-        kind = type(operation).__name__
-        if kind == "Repeat":
-            repeats.add(operation.repeats)
+def seen(tensor, inputs: list) -> tuple[int, int, Part] | None:
+    """Of which input's which axis, and of which part of it, a tensor of a model is the `row`, by its operations."""
+    p, first, more, q = 1, 0, 0, 1
+    while True:
+        operation, index, _ = tensor._keras_history
+        node, kind = operation._inbound_nodes[index], type(operation).__name__
+        if not node.input_tensors or kind not in ("GetItem", "Pad", "Repeat", "Cast", "OnesLike"):
+            return None
+        tensor = node.input_tensors[0]
+        if kind == "GetItem":
+            key = tuple(node.arguments.args[1])
+            axis = next((a for a, item in enumerate(key) if isinstance(item, slice)), None)
+            number = next((i for i, x in enumerate(inputs) if x is tensor), None)
+            if number is not None and axis is not None:
+                return number, axis, (p, more + q - 1 - first, q)
+            if axis != 0:
+                return None
+            first, q = key[0].start or 0, key[0].step or 1
         elif kind == "Pad":
-            added.add(operation.pad_width[0][1])
-        elif kind == "GetItem":
-            items = [tuple(node.arguments.args[1]) for node in operation._inbound_nodes]
-            keys |= {(i[0].start or 0, i[0].step or 1) for i in items if len(i) == 1 and isinstance(i[0], slice)}
-    ways = itertools.product(repeats, added, keys)
-    return [(p, more + q - 1 - first, q) for p, more, (first, q) in ways if not (more and first)]
+            more = operation.pad_width[0][1]
+        elif kind == "Repeat":
+            p = operation.repeats
+
+
+def taken(model) -> dict[int, tuple[int, int, Part] | None]:
+    """For each axis along which a model takes cells by their numbers, of what the `row` is that these are made of."""
+    found = {}
+    for operation in model.operations:
+        if type(operation).__name__ == "Take":
+            queue = [operation._inbound_nodes[0].arguments.args[1]]
+            found[operation.axis] = None
+            for tensor in queue:
+                if not hasattr(tensor, "_keras_history"):
+                    continue
+                source, index, _ = tensor._keras_history
+                given, kind = source._inbound_nodes[index].input_tensors, type(source).__name__
+                if kind == "Cumsum":
+                    found[operation.axis] = seen(given[0], model.inputs)
+                    break
+                queue += given if kind != "Take" else []
+    return found
 
 
 def size(x, axis: int, dtype: str, part: Part = WHOLE):
@@ -105,10 +131,14 @@ MODELS = {"row": row, "size": size}
 
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
-    if len(model.inputs) == 1 and len(model.outputs[0].shape) == (1 if name == "row" else 0):
-        dtype = model.outputs[0].dtype
-        for axis, part in itertools.product(range(len(model.inputs[0].shape)), parts(model)):
-            yield {"axis": axis, "dtype": dtype, "part": part}
+    if len(model.inputs) != 1 or len(model.outputs[0].shape) != (1 if name == "row" else 0):
+        return
+    made = model.outputs[0]
+    operation = made._keras_history.operation
+    if name == "size" and type(operation).__name__ == "Sum":
+        made = operation._inbound_nodes[0].input_tensors[0]
+    if found := seen(made, model.inputs):
+        yield {"axis": found[1], "dtype": made.dtype, "part": found[2]}
 
 
 def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) -> Value:

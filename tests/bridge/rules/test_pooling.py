@@ -1,6 +1,7 @@
 """Pooling over the product of its options, both ways."""
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -477,7 +478,7 @@ def test_refused(module, shape, text):
 @pytest.mark.parametrize(
     "module, text",
     [
-        (nn.MaxPool2d(3, 2, ceil_mode=True), "ceil_mode=True with an open size; export with that size fixed"),
+        (nn.MaxPool2d(2, 2, 1, ceil_mode=True), "ceil_mode=True with an open size, a window of 2 with padding 1"),
         (nn.AdaptiveAvgPool2d((None, 2)), "computed from an open size of the input; export with that size fixed"),
         (
             nn.AdaptiveAvgPool2d(2),
@@ -523,3 +524,28 @@ def test_training_with_what_keras_has_no_layer_for(tmp_path):
     assert report.passed, report
     deep = nn.Sequential(nn.Conv3d(2, 3, 1), nn.AvgPool3d(2))
     assert bridge.verify(bridge.to_keras(deep, (torch.randn(2, 2, 4, 5, 6),)), deep).passed
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        nn.MaxPool2d((5, 4), (3, 2), (1, 2), ceil_mode=True),
+        nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.AvgPool2d(4, 3, 1, ceil_mode=True),
+        nn.AvgPool2d(4, 2, 1, ceil_mode=True, count_include_pad=False),
+    ],
+    ids=str,
+)
+def test_ceil_mode_at_open_sizes(check, pool):
+    """At every size, though the export has seen one."""
+    module, x = nn.Sequential(nn.Conv2d(3, 2, 1), pool).eval().double(), torch.randn(2, 3, 9, 11).double()
+    model = bridge.to_keras(module, (x,), [{0, 2, 3}])
+    check.same_graph(model, module, (x,), [{0, 2, 3}])
+    back = bridge.to_torch(model)
+    assert "ceil_mode=True" in inspect.getsource(type(back))
+    for n in range(3, 21):
+        x = torch.randn(2, 3, n, 23 - n).double()
+        want = module(x).detach()
+        assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-12
+        assert check.relative(back(x).detach(), want) < 1e-12

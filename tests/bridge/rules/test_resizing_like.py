@@ -134,3 +134,65 @@ def test_refusals():
     module = Decoder(size=lambda skip: (skip.shape[2] + 1, skip.shape[3]), mode="bilinear")
     with pytest.raises(bridge.BridgeError, match="it needs the size|cannot be exported"):
         bridge.to_keras(module, (torch.randn(2, 3, 9, 11),), [{0, 2, 3}])
+
+
+class Scaled(nn.Module):
+    """A picture by a factor, between convolutions."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options, self.first, self.last = options, nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.last(F.interpolate(self.first(x), **self.options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale_factor": 1.5, "mode": "bilinear"},
+        {"scale_factor": 1.5, "mode": "nearest"},
+        {"scale_factor": (0.75, 2.5), "mode": "nearest-exact"},
+        {"scale_factor": 1.25, "mode": "bicubic"},
+        {"scale_factor": 2, "mode": "bicubic"},
+        {"scale_factor": 0.5, "mode": "bicubic", "align_corners": True},
+        {"scale_factor": 2, "mode": "bilinear", "align_corners": True},
+        {"scale_factor": (1.5, 0.5), "mode": "bilinear", "align_corners": True},
+        {"scale_factor": 1.5, "mode": "bilinear", "recompute_scale_factor": True},
+    ],
+    ids=str,
+)
+def test_factors(check, options):
+    module, x = Scaled(**options).eval().double(), torch.randn(2, 3, 9, 11, dtype=torch.float64)
+    model = bridge.to_keras(module, (x,), [{0, 2, 3}])
+    check.same_graph(model, module, (x,), [{0, 2, 3}])
+    back = bridge.to_torch(model)
+    for shape in ((1, 3, 6, 6), (3, 3, 7, 12), (2, 3, 17, 5)):
+        other = torch.randn(shape, dtype=torch.float64)
+        want = module(other).detach()
+        torch.testing.assert_close(back(other).detach(), want, rtol=0, atol=1e-9)
+        assert check.relative(check.to_first(model(check.to_last(other.numpy())).numpy()), want) < 1e-9
+    text = inspect.getsource(type(back))
+    assert ("scale_factor=" in text) != ("recompute_scale_factor" in options)
+
+
+@pytest.mark.parametrize("factor, mode", [(1.37, "bilinear"), (0.7, "bilinear"), (1.25, "nearest")])
+def test_factors_that_are_refused(factor, mode):
+    module = Scaled(scale_factor=factor, mode=mode)
+    with pytest.raises(bridge.BridgeError, match="the scale factor|rounds to another pixel"):
+        bridge.to_keras(module, (torch.randn(2, 3, 9, 11),), [{0, 2, 3}])
+
+
+def test_parts_of_a_size(check):
+    class Module(Scaled):
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(F.interpolate(x, size=(x.shape[2] * 3 // 4, x.shape[3] + 1), mode="bilinear"))
+
+    module, x = Module().eval(), torch.randn(2, 3, 9, 11)
+    model = bridge.to_keras(module, (x,), [{0, 2, 3}])
+    assert bridge.verify(model, module).passed
+    check.same_graph(model, module, (x,), [{0, 2, 3}])
+    for shape in ((1, 3, 6, 6), (3, 3, 7, 12), (2, 3, 17, 5)):
+        other = torch.randn(shape)
+        torch.testing.assert_close(bridge.to_torch(model)(other), module(other), rtol=0, atol=1e-6)
