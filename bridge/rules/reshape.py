@@ -4,9 +4,13 @@ A reshape is a list of blocks: so many axes become axes of these sizes, from the
 keep their one axis. So it follows any layout that leaves the axes of each block side by side:
 `(B, H, W, C) -> (B, H*W, C)` is `(B, C, H, W) -> (B, C, H*W)`. Only a block whose axes lie in another order is permuted
 first. All axes but the batch in one is Flatten, which has a rule of its own.
+
+Keras' functions reshape with one open size. Where several stay as they are, before those that change, a small model of
+keras.ops (`bridge.composed`) puts them into one and takes its cells by their numbers, (b * H + h) * W + w.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, groupby, pairwise, permutations
 
@@ -15,13 +19,40 @@ from bridge.layout import Context, Placement, fixed
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
 
 OPERATORS = ("reshape",)
-KERAS = ("Reshape", "ops.Reshape", "ops.ExpandDims", "ops.Squeeze", "ops.Ravel")
+KERAS = ("Reshape", "ops.Reshape", "ops.ExpandDims", "ops.Squeeze", "ops.Ravel", "model.reshape_behind")
 TORCH = ("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "unflatten", "squeeze", "unsqueeze")
 
 Block = tuple[int, tuple[int, ...]]  # how many axes go in, the sizes that come out; -1 is what the others leave
 KEEP: Block = (1, (0,))  # one axis that stays as it is
 NEW: Block = (0, (1,))
 DROP: Block = (1, ())
+
+
+def _reshape_behind(x, kept: int, sizes: tuple):
+    """In keras.ops: the first axes stay, what is behind them becomes axes of these sizes."""
+    from keras import ops
+
+    from bridge.rules.sizes import row
+
+    places = None
+    for axis in range(kept):
+        cells = row(x, axis, "float32")
+        numbers = ops.cast(ops.cumsum(cells) - 1.0, "int32")
+        count = ops.cast(ops.sum(cells), "int32")
+        # the other way round Keras may take the numbers for a bias of axis 1, as (B, n, 1) + (n,)
+        places = numbers if places is None else numbers + places[..., None] * count
+    return ops.take(ops.reshape(x, (-1, *sizes)), places, axis=0)
+
+
+MODELS = {"reshape_behind": _reshape_behind}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made."""
+    made = model.outputs[0].shape
+    kept = next((i for i in reversed(range(len(made))) if made[i] is None), 0) + 1
+    if len(model.inputs) == 1 and made.count(None) > 1:
+        yield {"kept": kept, "sizes": tuple(made[kept:])}
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -201,6 +232,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         gone = [i for i, n in enumerate(source) if n == 1] if (a := layer.config["axis"]) is None else a
         gone = [i % len(source) for i in (gone if isinstance(gone, (list, tuple)) else [gone])]
         target = [n for i, n in enumerate(source) if i not in gone]
+    elif layer.class_name == "model.reshape_behind":
+        target = [*source[: layer.config["kept"]], *layer.config["sizes"]]
     else:
         target = list(layer.outputs[0].shape)
         if layer.class_name == "Reshape":  # it keeps the batch
@@ -244,6 +277,9 @@ def write_keras(node: Node) -> list[KerasCall]:
         ]
     if set(blocks) <= {KEEP, DROP}:
         return [KerasCall("ops.squeeze", {"axis": tuple(a[0] for b, a in zip(blocks, axes, strict=True) if b == DROP)})]
+    kept = 1 + max(i for i, n in enumerate(sizes) if n is None)
+    if set(blocks[:kept]) == {KEEP} and -1 not in sizes:
+        return [KerasCall("model.reshape_behind", {"kept": kept, "sizes": tuple(sizes[kept:])})]
     raise Unsupported(
         f"it reshapes {_shown(node.inputs[0].shape)} with {len(open_sizes)} open sizes", "fix all but one"
     )

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import bridge
 from bridge.rules.reshape import DROP, KEEP, NEW, find_blocks
@@ -155,3 +156,30 @@ def test_what_is_refused():
 
     with pytest.raises(bridge.BridgeError, match=r"it reshapes .* to .*fix all open sizes but one"):
         bridge.to_keras(Apart(), (torch.randn(2, 3, 5, 7),), [{0, 2, 3}])
+
+
+class Shuffle(nn.Module):
+    """ShuffleNet's: the channels of the groups, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        b, c, h, w = x.shape
+        return self.last(x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w))
+
+
+def test_channels_apart_at_open_sizes(check):
+    module, x = Shuffle().eval().double(), torch.randn(2, 3, 9, 11).double()
+    model = bridge.to_keras(module, (x,), [{0, 2, 3}])
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    check.same_graph(model, module, (x,), [{0, 2, 3}])
+    back = bridge.to_torch(model)
+    for shape in ((1, 3, 5, 5), (3, 3, 7, 12), (5, 3, 17, 5), (3, 3, 6, 6)):
+        other = torch.randn(shape).double()
+        want = module(other).detach()
+        assert check.relative(check.to_first(model(check.to_last(other.numpy())).numpy()), want) < 1e-12
+        assert check.relative(back(other).detach(), want) < 1e-12
