@@ -1,0 +1,34 @@
+"""Sizes that are worked out from open ones: what is known of them by their numbers."""
+
+import numpy as np
+import pytest
+
+from bridge import expressions
+
+
+def test_names():
+    assert expressions.symbols("2*((s0 + 1)//2) - Max(1, s77)") == {"s0", "s77"}
+
+
+def numbers(text):
+    return expressions._numbers(text, tuple(sorted(expressions.symbols(text))))
+
+
+@pytest.mark.parametrize(
+    "text, function",
+    [
+        ("s0//2", lambda n: n // 2),
+        ("TruncToInt(1.5*ToFloat(s0))", lambda n: np.trunc(1.5 * n)),
+        ("((s0 + (-1)) // 2) + 1", lambda n: (n - 1) // 2 + 1),
+        ("Max(3, s0) - Min(2, s0)", lambda n: np.maximum(3, n) - np.minimum(2, n)),
+        ("Mod(s0, 4)", lambda n: n % 4),
+        ("-s0*s0", lambda n: -n * n),
+    ],
+)
+def test_numbers(text, function):
+    np.testing.assert_array_equal(numbers(text), function(np.arange(1, expressions.SIZES + 1)))
+
+
+@pytest.mark.parametrize("text", ["open('x')", "s0.real", "[s0]", "lambda: s0", "s0 if s0 else 1"])
+def test_nothing_else_is_computed(text):
+    assert numbers(text) is None
