@@ -188,7 +188,8 @@ def known_class(module: torch.nn.Module) -> str | None:
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return None  # what the user put in would be lost
     for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}"):  # classes of other packages
-        if rules.for_torch(name):
+        rule = rules.for_torch(name)
+        if rule and getattr(rule, "PASSING", {}).get(name, "training") in vars(module):  # else a namesake
             return name
     if kind.__module__.startswith("torch.nn."):
         name = f"nn.{kind.__name__}"

@@ -33,6 +33,7 @@ from bridge.torch_reader import ATTENTION
 
 WHOLE = "multi_head_attention_forward"  # what nn.MultiheadAttention calls
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+COPY = "contiguous"  # changes no number; batches of some sizes are copied in training, say
 TRUTH = ("__bool__", "is_nonzero", "equal", "allclose", "__contains__")  # what asks for a truth value
 NUMBERS = ("item", "__float__", "__int__", "__index__")
 ASKED = 1000  # answers, before a loop that waits for another one is given up
@@ -48,12 +49,13 @@ class Training:
     Args:
         obstacles: What changes the outputs of eval mode or what they are computed from, by the path of the module.
         notes: Sentences on the rest, and on what could not be followed.
-        rates: (path of a module, running number of an attention that it calls) -> its dropout in training mode, if any.
+        rates: (path of a module, "dropout" or the name of attention, running number of its call there) -> the rate in
+            training mode, where it is not that of eval mode.
     """
 
     obstacles: list[Obstacle] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    rates: dict[tuple[str, int], float] = field(default_factory=dict)
+    rates: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,7 +106,7 @@ def look(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]]
     for luck in range(TRIES + 1):
         if luck > 1 and not (runs[-1].drew or (runs[-1].asked and luck == 2)):
             break
-        run = _Run(module, fakes, training=luck > 0, luck=max(luck, 1))
+        run = _Run(module, fakes, max(luck, 1), runs[0] if luck else None)
         runs.append(run)
         try:
             if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
@@ -161,8 +163,9 @@ class _Run(torch.overrides.TorchFunctionMode):
     false, then by chance.
     """
 
-    def __init__(self, module: torch.nn.Module, fakes: FakeTensorMode, training: bool, luck: int):
+    def __init__(self, module: torch.nn.Module, fakes: FakeTensorMode, luck: int, told: "_Run | None" = None):
         super().__init__()
+        self.told, training = told, told is not None  # the run in eval mode
         self.module, self.fakes, self.training, self.luck = module, fakes, training, luck
         self.chance = random.Random(luck)
         self.paths = {m: path for path, m in module.named_modules()}
@@ -170,8 +173,9 @@ class _Run(torch.overrides.TorchFunctionMode):
         self.places, self.entered, self.last = [], {}, ""  # paths: of those around, of all, of what called last
         self.inside = 0  # of how many modules, the outermost of which a rule reads as a whole
         self.calls: list[_Call] = []
-        self.rates: dict[tuple[str, int], float] = {}
-        self.attentions: Counter = Counter()  # by their paths
+        self.rates: dict[tuple[str, str, int], float] = {}
+        self.dropouts: dict[tuple[str, str, int], float] = {}  # of all calls
+        self.counts: Counter = Counter()  # of calls that have a rate, by their paths and kinds
         self.changed: dict[str, str] = {}  # weight or buffer -> path of the module that changes it
         self.refused: list[Obstacle] = []
         self.asked, self.drew = 0, False
@@ -283,6 +287,8 @@ class _Run(torch.overrides.TorchFunctionMode):
         known = all(id(x) in self.made or id(x) in self.names for x in given)
         value = hash((name, arguments, *map(self.value, given)))
         self.made |= {id(x): hash((value, i)) for i, x in enumerate(made)}
+        if name == COPY:
+            self.made[id(made[0])] = self.made.get(id(given[0]), self.names.get(id(given[0]), ""))
         self.kept += made
         touched, writes = list(map(_memory, given)), list(map(_memory, changed))
         self.stamps |= dict.fromkeys(writes, value)
@@ -303,7 +309,13 @@ class _Run(torch.overrides.TorchFunctionMode):
         if "dropout" in name:
             rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
             self._follows(kwargs.get("training", kwargs.get("train", args[2] if len(args) > 2 else True)), rate)
-            return str(rate)
+            place = self.places[-1], "dropout", self.counts[self.places[-1], "dropout"]
+            self.counts[place[:2]] += 1
+            self.dropouts[place] = rate
+            if self.told and rate and self.told.dropouts.get(place) == 0:  # p=self.p if self.training else 0.0
+                self.rates[place] = float(rate)
+                rate = self.told.dropouts[place]
+            return str(float(rate))
         if name == "batch_norm":
             whole = function is torch.nn.functional.batch_norm
             statistics, weights = (args[1], [kwargs["weight"], kwargs["bias"]]) if whole else (args[3], args[1:3])
@@ -333,8 +345,8 @@ class _Run(torch.overrides.TorchFunctionMode):
     def _attends(self, rate: float) -> None:
         path = self.places[-1]
         if rate:
-            self.rates[path, self.attentions[path]] = float(rate)
-        self.attentions[path] += 1
+            self.rates[path, ATTENTION, self.counts[path, ATTENTION]] = float(rate)
+        self.counts[path, ATTENTION] += 1
 
     def _refuse(self, reason: str, remedy: str) -> None:
         path = self.places[-1]
@@ -456,7 +468,10 @@ def _compare(told: _Run, seen: _Run, found: Training) -> None:
     if not outputs:
         refuse("", "returns other outputs")
         return
-    before, after = (run.leading(list(x)) for run, x in zip((told, seen), zip(*outputs, strict=True), strict=True))
+    before, after = (
+        [call for call in run.leading(list(x)) if call.name != COPY]
+        for run, x in zip((told, seen), zip(*outputs, strict=True), strict=True)
+    )
     different = _different(told, before, seen, after)
     for path, reason in different.items():
         refuse(path, reason)

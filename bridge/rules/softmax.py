@@ -77,7 +77,8 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    if call.arguments.get("dtype") is not None:
+    dtype = call.arguments.get("dtype")
+    if dtype is not None and str(dtype) != f"torch.{call.inputs[0].dtype}":
         raise Unsupported(f"dtype={call['dtype']}", "convert the tensor before")
     function = {"SoftmaxOver": "softmax", "Sparsemax": "sparsemax"}.get(call.target, call.target)
     return [softmax(function, call["dim"], call.inputs[0].rank, call.path)]

@@ -13,6 +13,7 @@ from bridge import torch_export, torch_reader, training_mode
 nn, F = torch.nn, torch.nn.functional
 X = torch.randn(2, 3, 6, 5)
 ROWS = torch.randn(2, 5, 4)
+SDPA = "scaled_dot_product_attention"
 
 
 class Module(nn.Module):
@@ -299,13 +300,37 @@ def test_nothing_changes(training):
     assert not shared[0].any() and not any(torch.nn.modules.module._global_forward_hooks)
 
 
+class OffInEval(nn.Module):
+    """The rate itself is 0 in eval mode, as in the attention of transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Dropout(0.1)
+
+    def forward(self, x):
+        rate = 0.0 if not self.training else 0.3
+        x = x if self.training else x.contiguous()  # which changes no number
+        x = self.b(F.dropout(x, 0.2, self.training))
+        return F.dropout(self.a(x), p=rate, training=self.training)
+
+
+def test_a_rate_that_is_0_in_eval_mode(check):
+    module = check.live_torch(OffInEval(), ROWS)
+    assert training_mode.look(module, (ROWS,)) == training_mode.Training(rates={("", "dropout", 1): 0.3})
+    model = bridge.to_keras(module, (ROWS,))
+    assert [x.rate for x in model.layers if type(x).__name__ == "Dropout"] == [0.2, 0.1, 0.3]
+    assert bridge.verify(model, module).passed
+    module.b.p = 0.4
+    assert not bridge.verify(model, module).passed
+
+
 def test_the_rates_of_attention():
     mha = nn.MultiheadAttention(4, 2, 0.3, batch_first=True)
     found = training_mode.look(Module(lambda m, x: m.a(x, x, x, need_weights=False)[0], a=mha), (ROWS,))
-    assert found == training_mode.Training(rates={("a", 0): 0.3})
+    assert found == training_mode.Training(rates={("a", SDPA, 0): 0.3})
     found = training_mode.look(nn.TransformerEncoderLayer(4, 2, 8, 0.4, batch_first=True), (ROWS,))
-    assert found == training_mode.Training(rates={("self_attn", 0): 0.4})
-    assert training_mode.look(Module(attention, p=0.2), (ROWS,)).rates == {("", 0): 0.2, ("", 1): 0.1}
+    assert found == training_mode.Training(rates={("self_attn", SDPA, 0): 0.4})
+    assert training_mode.look(Module(attention, p=0.2), (ROWS,)).rates == {("", SDPA, 0): 0.2, ("", SDPA, 1): 0.1}
     assert not training_mode.look(Module(lambda m, x: m.a(x, x, x)[0], a=mha), (ROWS,)).obstacles
     mha = nn.MultiheadAttention(4, 2, 0.3, batch_first=True, add_zero_attn=True)
     found = training_mode.look(Module(lambda m, x: m.a(x, x, x)[0], a=mha), (ROWS,))

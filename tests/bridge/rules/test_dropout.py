@@ -276,3 +276,25 @@ def test_refusals():
 
     with pytest.raises(bridge.BridgeError, match="random in inference too; leave it to the model's own mode"):
         bridge.to_keras(Always(), (torch.randn(2, 3),))
+
+
+def test_a_namesake_without_a_rate():
+    class DropPath(torch.nn.Module):
+        def forward(self, x):
+            return x * torch.empty(len(x), 1).bernoulli_(0.8) if self.training else x
+
+    with pytest.raises(bridge.BridgeError, match=r"0 \(DropPath\): in training it also calls empty, bernoulli_, mul"):
+        bridge.to_keras(torch.nn.Sequential(DropPath()), (torch.randn(2, 3),))
+
+
+def test_dropout_of_a_weight(check):
+    class Table(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.drop = torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Dropout(0.2)
+
+        def forward(self, x):
+            return x @ self.drop(self.table)
+
+    module, x = Table(), torch.randn(2, 3)
+    assert bridge.verify(check.from_torch(module, x), module).passed
