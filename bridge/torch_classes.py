@@ -40,6 +40,9 @@ def identifier(name: str, taken: set[str], fallback: str = "layer") -> str:
 
 def _key(part: str, taken: set[str]) -> str:
     """What a part of a name becomes in its container: a number stays one, as in nn.Sequential."""
+    if part == "self" and part not in taken:  # which is no name of a variable, but of an attribute
+        taken.add(part)
+        return part
     return (
         part if part.isdecimal() and part.isascii() and len(part) < 9 and part not in taken else identifier(part, taken)
     )

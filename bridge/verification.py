@@ -34,6 +34,7 @@ from bridge.twin import Twin
 FORWARD = 1e-9  # float64: of the largest value of the tensor
 GRADIENT = 1e-7  # float64: of the gradient's own largest value, at least SMALL of the network's largest
 CANCELLED = 10  # times what is declared before a layer, whose sums may cancel: 1.7 was seen behind a leaky ReLU
+HUGE = float(np.finfo("float32").max)  # what stands for a masked score; in float64 a module has a larger one
 NOTHING = 1e-3  # of the largest value that a layer reads: below that its output is judged by this, not by itself
 SINGLE = 1e-3  # of the same, where a framework has no float64 for a layer: float32 sums in another order
 SMALL = {"float64": 1e-6, "float32": 1e-3}
@@ -68,6 +69,7 @@ class Case:
     dtype: str = "float64"  # float32 where the model cannot be run in float64
     limit: float = FORWARD  # what float64 reaches on the worst path ...
     declared: float = 0.0  # ... and the limits declared along it
+    rounded: dict[str, float] = field(default_factory=dict)  # constant of torch's -> by how much float32 rounds it
 
     def given(self) -> tuple[torch.Tensor, ...]:
         """Tensors of their own for a call of the module, which may change them in place."""
@@ -257,7 +259,7 @@ def _error(have: np.ndarray | None, want: np.ndarray, least: float = 0.0) -> flo
         return float("inf")
     if not want.size:
         return 0.0
-    have, want = have.astype("float64"), want.astype("float64")
+    have, want = (np.where(np.isfinite(x), x.astype("float64").clip(-HUGE, HUGE), x) for x in (have, want))
     masked = np.isneginf(want)
     if not np.isfinite(want[~masked]).all() or not np.isfinite(have[~masked]).all():
         return float("inf")
@@ -300,12 +302,26 @@ def _said(error: Exception) -> str:
 def _limits(case: Case) -> dict[str, float]:
     """What float64 must reach at each of Keras' values: the declared limits add up along a path, not over the list."""
     declared, limits = defaultdict(float), {}
-    for node in (p.keras for p in case.pairs):
-        before, own = max((declared[v.name] for v in node.inputs), default=0.0), _declared(node)
+    for node, other in ((p.keras, p.torch) for p in case.pairs):
+        rounded = max((case.rounded.get(name, 0.0) for name in other.parameters.values()), default=0.0)
+        before, own = max((declared[v.name] for v in node.inputs), default=0.0), _declared(node) + 2 * rounded
         declared.update((v.name, before + own) for v in node.outputs)
         limits.update((v.name, FORWARD + own + CANCELLED * before) for v in node.outputs)
     case.limit, case.declared = max(limits.values(), default=FORWARD), max(declared.values(), default=0.0)
     return limits
+
+
+def _rounded(single: Graph, double: Graph) -> dict[str, float]:
+    """By how much constants that a module makes itself are rounded, which in float64 it makes more exactly."""
+    found = {}
+    names, others = ([n for n, p in g.parameters.items() if not p.trainable] for g in (single, double))
+    for name, other in zip(names, others, strict=False):  # a program in float64 has other names
+        one, two = single.parameters[name].value, double.parameters[other].value
+        if one.dtype == "float32" and one.shape == two.shape:
+            error = _error(one, two)
+            if 0 < error < 2 * np.finfo("float32").eps:
+                found[name] = error
+    return found
 
 
 def _called(case: Case, graph: Graph) -> None:
@@ -359,8 +375,9 @@ def _forward(case: Case, graph: Graph) -> None:
             network, tensors = case.network()
             with _InDouble():
                 program = torch_export.export(network, tensors, case.dynamic)
-            torch_reader.read(network, tensors, case.dynamic, program=program, tied=case.tied)  # as it decomposes it
-            torch64 = torch_reader.run(program, tensors)
+                graph64 = torch_reader.read(network, tensors, case.dynamic, program=program, tied=case.tied)
+                torch64 = torch_reader.run(program, tensors)
+            case.rounded = _rounded(case.second, graph64)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {_said(e)}")
             keras64 = None
@@ -415,14 +432,22 @@ def _why(case: Case, name: str, there: dict[str, np.ndarray]) -> str:
 class _InDouble(torch.overrides.TorchFunctionMode):
     """Floats that a module makes itself are made float64, as the whole module is for the comparison."""
 
+    def __enter__(self):
+        self.default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # of torch.ones(3), and of whole numbers times 0.5
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.set_default_dtype(self.default)
+        return super().__exit__(*error)
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16):
             function = torch.Tensor.double
-        elif function in (torch.Tensor.to, torch.Tensor.type):
-            wider = dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), torch.float64)
-            args = [wider.get(x, x) if isinstance(x, torch.dtype) else x for x in args]
-            kwargs = {k: wider.get(x, x) if isinstance(x, torch.dtype) else x for k, x in (kwargs or {}).items()}
-        return function(*args, **(kwargs or {}))
+        wider = dict.fromkeys((torch.bfloat16, torch.float16, torch.float32), torch.float64)
+        args = [wider.get(x, x) if isinstance(x, torch.dtype) else x for x in args]
+        kwargs = {k: wider.get(x, x) if isinstance(x, torch.dtype) else x for k, x in (kwargs or {}).items()}
+        return function(*args, **kwargs)
 
 
 class _NoDropout(torch.overrides.TorchFunctionMode):

@@ -370,6 +370,35 @@ def test_a_parameter_that_nothing_uses(check):
     ]
 
 
+class Its(torch.nn.Module):
+    """What a module makes itself follows its dtype: the largest number, positions, angles."""
+
+    def __init__(self):
+        super().__init__()
+        self.self = torch.nn.Linear(4, 4)  # as in transformers
+
+    def forward(self, x, t):  # (B, 3, 4), (B)
+        scores = self.self(x)
+        keep = torch.ones(3, 3, dtype=torch.bool).tril().expand(x.shape[0], 3, 3)
+        scores = torch.where(keep, scores @ scores.mT, torch.finfo(scores.dtype).min)
+        angle = t[:, None] * torch.exp(torch.arange(4) * -0.3)
+        return scores.softmax(-1, dtype=torch.float32).to(x.dtype) @ x + (angle.sin() + torch.arange(4).cos())[:, None]
+
+
+@pytest.mark.parametrize("t", [torch.tensor([3, 1]), torch.tensor([0.3, 0.7])])
+def test_a_module_that_makes_tensors(check, t):
+    module, x = Its(), torch.randn(2, 3, 4)
+    check.live_torch(module, x, t)
+    model = bridge.to_keras(module, (x, t))
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert bridge.to_torch(model).state_dict().keys() >= module.state_dict().keys()
+    other = Its()
+    other.load_state_dict(module.state_dict())
+    other.self.bias.data[0] += 1e-6
+    assert not bridge.verify(model, other).passed
+
+
 def test_limits_add_up_along_a_path(check):
     x = keras.Input((6,))
     branches = [layers.Dense(3, activation="gelu", name=f"d{i}")(x) for i in range(3)]
