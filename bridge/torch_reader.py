@@ -7,9 +7,9 @@ the module's own tensors. An operator that no rule reads is put into the words o
 
 import operator
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its argum
     "sym_float": ("alias", "self"),
     "_sym_sqrt": ("sqrt", "self"),
 }
+SPREADS = ("expand", "expand_as")
+SPREADING = (  # what spreads a tensor with axes of size 1 over the sizes of the others
+    *("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "where", "masked_fill", ATTENTION),
+    *("bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "alias", *CASTS),
+)
+RANDOM = "give the network what it is to add as an input, or leave it out in eval mode"
 FILLED = ("empty", "full", "ones", "zeros")  # what new_zeros and zeros_like make depends on no value of their tensor
 
 
@@ -112,18 +118,30 @@ def read(
 
 
 def _set_rates(program, paths, module, example_inputs, dynamic, training) -> None:
-    """Tell the calls of attention their dropout in training mode, which is 0 in an export made in eval mode."""
-    calls = [n for n in program.graph.nodes if ATTENTION in str(n.target) and "dropout_p" not in n.meta]
-    if calls and training is None:
+    """Tell the calls of attention and Dropout their rate in training mode, which may be 0 in an export of eval mode."""
+    kinds = {n: k for n in program.graph.nodes if (k := _random_kind(n)) and "rate" not in n.meta}
+    asked = any(kind == ATTENTION or not _rate(node) for node, kind in kinds.items())
+    if asked and training is None:
         from bridge import training_mode
 
         training = training_mode.look(module, example_inputs, dynamic)
-    counts: dict[str, int] = {}
-    for node in calls:
+    counts: Counter = Counter()
+    for node, kind in kinds.items() if asked else ():
         path, _ = _origin(node, paths)
-        n = counts[path] = counts.get(path, -1) + 1
-        if (path, n) in training.rates:
-            node.meta["dropout_p"] = training.rates[path, n]
+        place = path, kind, counts[path, kind]
+        counts[path, kind] += 1
+        if place in training.rates:
+            node.meta["rate"] = {"dropout_p" if kind == ATTENTION else "p": training.rates[place]}
+
+
+def _random_kind(node: torch.fx.Node) -> str:
+    """Under which name training_mode keeps the rate of a call."""
+    name = str(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+    return ATTENTION if ATTENTION in name else "dropout" if "dropout" in name else ""
+
+
+def _rate(node: torch.fx.Node) -> float:
+    return node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
 
 
 @dataclass
@@ -131,8 +149,9 @@ class Reader:
     """One reading of a program; what it knows goes by the names of torch.fx's nodes.
 
     `known` is what flows, `state` what is held (name, array, whether it is trained), and `constants` what is made of
-    buffers alone, as tensors of torch. `sizes` says which axis of which value has an open size; by that and a dtype
-    `ones` has as many ones, and `numbers` has it as a number.
+    buffers alone, as tensors of torch; those in `small` have one cell where the program says an open size. `sizes` says
+    which axis of which value has an open size; by that and a dtype `ones` has as many ones, and `numbers` has it as a
+    number.
     """
 
     graph: Graph
@@ -146,6 +165,7 @@ class Reader:
     sizes: dict[str, tuple[Value, int]] = field(default_factory=dict)
     ones: dict[tuple[str, str], Value] = field(default_factory=dict)
     numbers: dict[tuple[str, str], Value] = field(default_factory=dict)
+    small: set[str] = field(default_factory=set)
     flowing: set[str] = field(default_factory=set)  # the weights that have to
 
     def __post_init__(self):
@@ -173,7 +193,11 @@ class Reader:
             tensor = self.constants.get(node.args[0].name)
             if tensor is not None:
                 self.constants[node.name] = node.target(tensor, *node.args[1:], **node.kwargs)
-        elif not self._constant(node) and isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
+        elif (
+            not self._constant(node)
+            and not self._broadcast(node)
+            and isinstance(node.meta.get("val"), torch.Tensor | list | tuple)
+        ):
             self._add(self._nodes(item, _origin(node, self.paths)[0]))
 
     def _placeholder(self, node) -> None:
@@ -233,6 +257,55 @@ class Reader:
         with torch.no_grad():
             return self._hold(node, node.target(*arguments, **keywords))
 
+    def _broadcast(self, node) -> bool:
+        """Hold a constant that is spread over open sizes as it is, where all that read it spread it themselves."""
+        given = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
+        if not given or any(n.name not in self.constants for n in given):
+            return False
+        spread = _aten(node) in SPREADS and self._is_spread(node)
+        if not spread and not self.small & {n.name for n in given}:
+            return False
+        self.small.add(node.name)
+        if spread:
+            sizes = [n if isinstance(n, int) else 1 for n in node.meta["val"].shape]
+            return self._hold(node, self.constants[given[0].name].expand(sizes))
+        arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: self.constants[n.name])
+        return self._hold(node, node.target(*arguments, **keywords))
+
+    def _is_spread(self, node) -> bool:
+        """Tell whether each reader of a constant spreads it over its open sizes, as another tensor has them there."""
+        shape = node.meta["val"].shape
+        for user in node.users:
+            if _aten(user) not in SPREADING or (user.target._schema.is_mutable and user.args[0] is node):
+                return False
+            others = [n for n in user.all_input_nodes if n is not node and self._flows(n)]
+            if not others:
+                if not self._is_spread(user):
+                    return False
+            elif _aten(user) != ATTENTION and not all(
+                isinstance(size, int)
+                or any(str(size) == str(n.meta["val"].shape[-i]) for n in others if n.meta["val"].ndim >= i)
+                for i, size in enumerate(reversed(shape), 1)
+            ):
+                return False
+        return True
+
+    def _flows(self, node) -> bool:
+        """Tell whether a tensor, read or not yet, depends on an input or a weight."""
+        if not isinstance(node.meta.get("val"), torch.Tensor) or node.name in self.constants:
+            return False
+        if node.op == "placeholder" or node.name in self.known or node.name in self.state:
+            return True
+        return any(map(self._flows, node.all_input_nodes))
+
+    def _as_held(self, node) -> Value:
+        """What flows where a weight does: of a constant that is not spread yet, as much as there is."""
+        value = _value(node)
+        if node.name not in self.small:
+            return value
+        sizes = tuple(self.constants[node.name].shape)
+        return replace(value, shape=sizes, symbols=sizes)
+
     def _hold(self, node, made) -> bool:
         self.constants[node.name] = made
         if isinstance(made, torch.Tensor):
@@ -254,6 +327,8 @@ class Reader:
                 self._update(n)
         call = self._operation(item, path, self.known)
         rule = rules.for_torch(call.target)
+        if rule is None and _is_random(item[-1]):
+            raise Unsupported(f"{call.target} is random, in inference too", RANDOM, final=True)
         if rule is None:
             raise Unsupported(
                 f"there is no rule for the operator {call.target}", "`bridge rules` lists what is supported"
@@ -266,11 +341,11 @@ class Reader:
         refused = None
         for names in attempts:
             before = set(self.graph.parameters)
-            flows = {n: _value(weights[n]) for n in weights if n in names and n not in self.known}
+            flows = {n: self._as_held(weights[n]) for n in weights if n in names and n not in self.known}
             try:
                 call = self._operation(item, path, self.known | flows) if flows else call
                 nodes = _read(rule, call)
-                made = [parameter.flowing(*self.state[n], v, call) for n, v in flows.items()]
+                made = [node for n, v in flows.items() for node in parameter.flowing(*self.state[n], v, call)]
             except Unsupported as e:
                 refused = refused or e
                 for name in self.graph.parameters.keys() - before:
@@ -308,10 +383,10 @@ class Reader:
             defaults = {a.name: a.default_value for a in last.target._schema.arguments if a.has_default_value()}
             given = defaults | dict(zip(schema, last.args, strict=False)) | dict(last.kwargs)
             inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
-            given |= {"dropout_p": last.meta["dropout_p"]} if "dropout_p" in last.meta else {}
+            given |= last.meta.get("rate", {})
             name = last.target._schema.name.removeprefix("aten::")
-            if not inputs and torch.Tag.nondeterministic_seeded in last.target.tags:
-                raise Unsupported(f"{name} is random, in inference too", "leave it out in eval mode")
+            if not inputs and _is_random(last):
+                raise Unsupported(f"{name} is random, in inference too", RANDOM)
             if not inputs and not last.all_input_nodes:
                 raise Unsupported(f"{name} computes something from constants alone", "store the result as a buffer")
             several = {k: xs for k, xs in given.items() if isinstance(xs, (list, tuple))}
@@ -373,6 +448,16 @@ class Reader:
         self._add(nodes)
         self.numbers[symbol, dtype] = made
         return made
+
+
+def _aten(node: torch.fx.Node) -> str:
+    """ATen's name of what a node calls, without the underscore of what works in place."""
+    return node.target._schema.name.removeprefix("aten::").rstrip("_") if hasattr(node.target, "_schema") else ""
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    """Tell whether an operator makes random numbers in eval mode, which Dropout does not."""
+    return torch.Tag.nondeterministic_seeded in node.target.tags and "dropout" not in str(node.target)
 
 
 def _is_fixed(values) -> bool:

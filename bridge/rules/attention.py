@@ -301,7 +301,7 @@ def _written_out(call: TorchOperation, tensors: list[Value], fourth, scale, rate
         array = np.where(fourth, 0, CLOSED).astype(made.dtype) if fourth.dtype == bool else fourth
         if array.ndim > 2:
             raise Unsupported(f"a constant mask of shape {array.shape} that is written out", "give it two axes")
-        name = f"{made.name}_bias"
+        name = f"{call.state['attn_mask'][0]}[bias]" if call.state else f"{made.name}_bias"
         held = call.parameters.setdefault(name, Parameter(array.squeeze(), trainable=False)).value
         along = tuple(a for a, n in enumerate(array.shape, query.rank - array.ndim) if n != 1)
         then(

@@ -95,13 +95,23 @@ def write_keras(node: Node) -> list[KerasCall]:
     return [KerasCall("EinsumDense", config, weights=True), KerasCall("ops.squeeze", squeeze, "_value")]
 
 
-def flowing(name: str, array: np.ndarray, trainable: bool, value: Value, call: TorchOperation) -> Node:
-    """The node for a weight or buffer of torch that a rule does not hold."""
-    source = replace(call, state={"": (name, array, trainable)}, arguments={})
+def flowing(name: str, array: np.ndarray, trainable: bool, value: Value, call: TorchOperation) -> list[Node]:
+    """The nodes for a weight or buffer of torch that a rule does not hold; whole numbers and booleans are cast."""
+    made, floats = value, array
     if "float" not in array.dtype.name:
-        raise Unsupported(f"{name}, of {array.dtype.name}, is computed with", "make it a buffer of floats")
+        floats = array.astype("float32")
+        if not np.array_equal(floats.astype(array.dtype), array):
+            raise Unsupported(
+                f"{name}, of {array.dtype.name}, is computed with, and float32 cannot hold all of its numbers",
+                "make it a buffer of floats, or of smaller numbers",
+            )
+        made = replace(value, name=f"{value.name}:held", dtype="float32")
+    source = replace(call, state={"": (name, floats, trainable)}, arguments={})
     parameters = source.weights({"kernel": ("", PATTERN if array.ndim else NUMBER)})
-    return Node("parameter", {}, parameters, name, outputs=[value])
+    nodes = [Node("parameter", {}, parameters, name, outputs=[made])]
+    if made is not value:
+        nodes.append(Node("cast", {"dtype": value.dtype}, inputs=[made], outputs=[value]))
+    return nodes
 
 
 def along(axis: int, weight: Value, made: Value) -> Node:

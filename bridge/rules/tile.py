@@ -114,7 +114,12 @@ def _expand(x: Value, sizes: list, call: TorchOperation) -> list[Node]:
     steps = Steps(made)
     part = replace(x, name=f"{made.name}:part", shape=shape, symbols=())
     nodes = _broadcast(x, known, part, "")
-    steps("multiply", [part, open_ones(steps, tuple(opened), x.dtype, call)], made.shape)
+    ones = open_ones(steps, tuple(opened), "int32" if x.dtype == "bool" else x.dtype, call)
+    if x.dtype == "bool":  # which TensorFlow does not multiply
+        ones = steps("cast", [ones], ones.shape, "bool", dtype="bool")
+        steps("comparison", [part, ones], made.shape, function="logical_and")
+    else:
+        steps("multiply", [part, ones], made.shape)
     return [*nodes, *steps.finish(call.path)]
 
 

@@ -177,11 +177,30 @@ def test_a_value_of_ones_of_many_cells_is_no_weight():
         bridge.to_torch(keras.Model(x, ops.add(x, ops.sum(weight, 0))))
 
 
-def test_whole_numbers_are_refused():
-    module = Module(lambda m, x: torch.cat([x, m.w.expand(2, 6)], 1))
-    module.register_buffer("w", torch.arange(6)[None])
-    with pytest.raises(bridge.BridgeError):
-        bridge.to_keras(module, (torch.zeros(2, 6, dtype=torch.int64),), [set()])
+class Whole(torch.nn.Module):
+    """Constants that are not floats flow: a table at fixed places, a mask for each example."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.places = torch.nn.Embedding(5, 4), torch.nn.Buffer(torch.tensor([[3, 0, 4]]))
+        self.mask = torch.nn.Buffer(torch.tensor([[True, False, True]]))
+
+    def forward(self, x):  # (B, 3, 4)
+        y = x + self.table(self.places)
+        return torch.where(self.mask.expand(x.shape[0], -1)[..., None], y, x)
+
+
+def test_whole_numbers_and_booleans(check):
+    module, x = Whole(), torch.randn(2, 3, 4)
+    model = check.from_torch(module, x)
+    assert bridge.verify(model, module).passed
+
+
+def test_whole_numbers_that_are_too_large():
+    module = Module(lambda m, x: torch.cat([x, m.w.expand(x.shape[0], 6)], 1))
+    module.register_buffer("w", torch.arange(6)[None] + 2**24)
+    with pytest.raises(bridge.BridgeError, match="w, of int64, is computed with, and float32 cannot hold all of its"):
+        bridge.to_keras(module, (torch.zeros(2, 6, dtype=torch.int64),))
 
 
 def test_a_weight_that_is_rounded():
