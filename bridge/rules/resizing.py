@@ -457,7 +457,8 @@ def write_keras(node: Node) -> list[KerasCall]:
 def read_torch(call: TorchOperation) -> list[Node]:
     a, x, made = call.arguments, call.inputs[0], call.outputs[0]
     if "float" not in x.dtype:
-        raise Unsupported(f"it resizes {x.dtype}", "convert the image to a float dtype before")
+        rounds = not call.target.startswith(("upsample_nearest", "_upsample_nearest"))  # as torch's parts need not do
+        raise Unsupported(f"it resizes {x.dtype}", "convert the image to a float dtype before", final=rounds)
     function, rule = ATEN[call.target]
     antialias = call.target.endswith("_aa")
     if a.get("align_corners"):

@@ -420,22 +420,18 @@ def test_refusals_at_open_sizes():
     "function, text",
     [
         (
-            lambda x: F.interpolate(x, scale_factor=1.5),
+            lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear", antialias=True),
             "computed from an open size of the input; export with that size",
         ),
-        (
-            lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
-            "linear interpolation by the rule 'align_corners' over 2 axes at an open size; Keras has it at fixed sizes",
-        ),
-        (
-            lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
-            "cubic interpolation by the rule 'half_pixel' over 2",
-        ),
+        (lambda x: F.interpolate(x, scale_factor=1.37, mode="bilinear"), "the scale factor 1.37 at an open size"),
         (
             lambda x: F.interpolate(x, size=4, mode="bilinear", align_corners=True, antialias=True),
             "align_corners=True with antialias=True; use one of them",
         ),
-        (lambda x: F.interpolate(x.to(torch.uint8), scale_factor=2), "it resizes uint8; convert the image to a float"),
+        (
+            lambda x: F.interpolate(x.to(torch.uint8), scale_factor=2, mode="bilinear"),
+            "it resizes uint8; convert the image to a float",
+        ),
     ],
 )
 def test_refusals_of_torch(function, text):
