@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 
+FRAMEWORKS = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "torch"}
+
+
 def newest(name: str) -> dict:
     """Read the newest result of a script."""
     return json.loads(max((ROOT / "benchmarks" / "results").glob(f"*-{name}.json")).read_text())
@@ -155,6 +158,44 @@ def workers() -> str:
     )
 
 
+def peers() -> str:
+    """What benchmarks/peers_to_keras.py found of each tool and each module."""
+    record = newest("benchmarks-peers_to_keras")
+    tools = []
+    for name, tool in record["tools"].items():
+        versions = tool.get("versions", record["versions"])
+        pins = dict(line.split("==") for line in tool["packages"])
+        beside = ", ".join(f"{title} {pins.get(p, versions.get(p, ''))}" for p, title in FRAMEWORKS.items())
+        tools.append([name, pins.get(name.partition(",")[0], ""), beside, tool.get("error", "runs")])
+    rows = []
+    for module, results in record["results"].items():
+        ours = results["bridge"].get("seconds")
+        for name, r in results.items():
+            if "error" in r:
+                rows.append([module, name, f"`{r['error']}`", *[""] * 8])
+                continue
+            rows.append(
+                [
+                    module,
+                    name,
+                    f"{r['seconds']:.2f} s",
+                    f"{r['seconds'] / ours:.1f}" if ours else "",
+                    f"{r['float32']:.0e}",
+                    f"{r['trained']:,} of {r['parameters']:,}",
+                    *("{} of {}".format(*r[k]) for k in ("norms", "dropouts")),
+                    r["transposes"],
+                    f"`{r['loads']['format']}`" if r["loads"]["format"] else "no",
+                    {None: "", True: "equal", False: "NOT equal"}[r["verify"]["passed"]],
+                ]
+            )
+    head = ["module", "tool", "conversion", "of ours", "float32", "parameters that train", "BatchNorm", "Dropout"]
+    head += ["Transpose", "Keras 3 loads", "`verify`"]
+    return (
+        f"{table(['tool', 'version', 'beside', 'import'], tools)}\n\n{table(head, rows)}\n\n"
+        f"Measured {record['date']} by `benchmarks/peers_to_keras.py` on {record['machine']}, one conversion each."
+    )
+
+
 def resume() -> str:
     """The kills of benchmarks/resume.py."""
     record = newest("benchmarks-resume")
@@ -173,6 +214,7 @@ PARTS = {
     "fit": fit,
     "networks": networks,
     "operators": operators,
+    "peers": peers,
     "resume": resume,
     "unet": unet,
     "workers": workers,
