@@ -10,7 +10,8 @@ torch along. The same for one tool by hand:
 
     .venv/bin/python -m venv --without-pip build/peers/onnx2keras
     echo $PWD/.venv/lib/python3.11/site-packages > build/peers/onnx2keras/lib/python3.11/site-packages/behind.pth
-    .venv/bin/python -m pip --python build/peers/onnx2keras/bin/python install --no-deps onnx2keras==0.0.25
+    .venv/bin/python -m pip --python build/peers/onnx2keras/bin/python install --no-deps onnx2keras==0.0.25 \\
+        onnx_ir==1.1.0 onnxscript==0.6.2
 
 The exit status is 1 where the bridge falls short: it refuses a module, `bridge.verify` does not pass, a parameter does
 not train, or what it saved does not load.
@@ -37,7 +38,7 @@ from _measure import options  # noqa: E402  first: it quietens TensorFlow
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from _modules import MODULES  # noqa: E402
-from _peer import distance, last_line  # noqa: E402
+from _peer import RIGHT, distance, last_line  # noqa: E402
 
 KERAS2 = (  # what nobuco 0.17's README names, and what that TensorFlow needs
     "tensorflow==2.15.1",
@@ -71,7 +72,7 @@ PEERS = {
             "tqdm==4.67.1",
         ),
     ),
-    "onnx2keras": ("onnx2keras", ("onnx2keras==0.0.25",)),
+    "onnx2keras": ("onnx2keras", ("onnx2keras==0.0.25", "onnx_ir==1.1.0", "onnxscript==0.6.2")),
     "pytorch2keras": ("pytorch2keras", ("pytorch2keras==0.2.4", "onnx2keras==0.0.25")),
 }
 LIMIT = 600  # seconds for one module, after which a tool has no result
@@ -145,7 +146,7 @@ def loads(folder: Path) -> dict:
         try:
             model = keras.saving.load_model(file, compile=False)
             difference = distance(model(arrays["x"], training=False), arrays["y"])
-            if not difference < 1e-3:
+            if not difference < RIGHT:
                 raise ValueError(f"it differs by {difference:.0e} then")
             return {"format": file.suffix, "reasons": reasons}
         except Exception as e:
