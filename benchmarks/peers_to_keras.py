@@ -75,7 +75,7 @@ PEERS = {
     "onnx2keras": ("onnx2keras", ("onnx2keras==0.0.25", "onnx_ir==1.1.0", "onnxscript==0.6.2")),
     "pytorch2keras": ("pytorch2keras", ("pytorch2keras==0.2.4", "onnx2keras==0.0.25")),
 }
-LIMIT = 600  # seconds for one module, after which a tool has no result
+LIMIT = 1800  # seconds for one module, after which a tool has no result
 
 
 def environment(name: str, folder: Path) -> Path:
