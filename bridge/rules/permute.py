@@ -14,7 +14,8 @@ OPERATORS = ("permute",)
 KERAS = ("Permute", "ops.Transpose", "ops.Swapaxes", "ops.Moveaxis")
 SWAPS = {"transpose": ("dim0", "dim1"), "swapdims": ("dim0", "dim1"), "swapaxes": ("axis0", "axis1")}
 SAME = ("alias", "clone", "contiguous")  # the same values with the axes where they were
-TORCH = ("permute", "movedim", "moveaxis", "mT", "numpy_T", "t", *SAME, *SWAPS)
+LAST = ("mT", "t", "mH", "adjoint", "matrix_H")  # the last two; numbers here are real
+TORCH = ("permute", "movedim", "moveaxis", "numpy_T", *LAST, *SAME, *SWAPS)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -64,7 +65,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
     elif call.target in ("movedim", "moveaxis"):
         axes = _moved(rank, call.numbers("source", 1), call.numbers("destination", 1))
     elif call.target == "numpy_T":
-        axes = axes[::-1]
+        axes.reverse()
     elif call.target not in SAME and rank > 1:
         a, b = (call[k] % rank for k in SWAPS[call.target]) if call.target in SWAPS else (rank - 2, rank - 1)
         axes[a], axes[b] = axes[b], axes[a]

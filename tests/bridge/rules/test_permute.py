@@ -57,6 +57,7 @@ def test_functions(check, axes):
         lambda x: x.swapaxes(1, 3),
         lambda x: x.swapdims(-1, 1),
         lambda x: x.mT,
+        lambda x: x.mH + x.adjoint(),
         lambda x: torch.moveaxis(x, (3, 1), (1, -1)),
     ],
 )
@@ -67,6 +68,19 @@ def test_from_torch_and_back(check, function):
     model = bridge.to_keras(module, (x,))
     assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), want) == 0
     assert check.relative(bridge.to_torch(model)(x).numpy(), want) == 0
+
+
+class Product(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        return (x @ self.weight.T).T.softmax(0).T
+
+
+def test_all_axes_backwards(check):
+    check.from_torch(Product(), torch.randn(3, 4))
 
 
 MOVES = [
