@@ -14,8 +14,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 TRAINS = {"train", "training", "use_input_stats", "dropout_p"}  # arguments of what does something else in training
 OWN = {  # what torch decomposes into primitives, in its own words
     "bilinear": lambda x, y, weight, bias=None: _biased(_bilinear(x, y, weight), bias),
+    "broadcast_tensors": lambda xs: _broadcast(xs),
+    "cdist": lambda x, y, p=2.0, compute_mode=None: torch.linalg.vector_norm(
+        x[..., None, :] - y[..., None, :, :], p, -1
+    ),
     "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
+    "scatter": lambda x, dim, index, src=None, value=None: _scatter(x, dim, index, value if src is None else src),
     "softplus": lambda x, beta=1, threshold=20: torch.where(
         x * beta > threshold, x, torch.log1p(torch.exp((x * beta).clamp(max=threshold))) / beta
     ),
@@ -23,6 +28,7 @@ OWN = {  # what torch decomposes into primitives, in its own words
     "unfold": lambda x, dimension, size, step: _windows(x, dimension % x.ndim, size, step),
     "var_mean": lambda x, *args, **options: (torch.var(x, *args, **options), _mean(x, *args, **options)),
 }
+SCATTERED = 16  # values along an axis, each of which takes a step
 IMPLICIT = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -45,6 +51,30 @@ def _windows(x, axis: int, size: int, step: int):
     places = starts[:, None] + torch.arange(size)
     cells = x.index_select(axis, places.flatten())
     return cells.unflatten(axis, places.shape).movedim(axis + 1, -1)
+
+
+def _broadcast(xs):
+    shape = torch.broadcast_shapes(*(x.shape for x in xs))
+    return tuple(x.expand(shape) for x in xs)
+
+
+def _scatter(x, dim: int, index, values):
+    """What is written to: where an index is the place. Of several the last one counts, as on a CPU.
+
+    torch's documentation leaves open which one does, and calls its own gradient incorrect then.
+    """
+    dim %= x.ndim
+    others = [(a, b) for i, (a, b) in enumerate(zip(index.shape, x.shape, strict=True)) if i != dim]
+    if any(a != b for a, b in others):
+        raise NotImplementedError("it writes to a part of the other axes")
+    places = torch.arange(x.shape[dim]).view([-1 if i == dim else 1 for i in range(x.ndim)])
+    if not isinstance(values, torch.Tensor):
+        return torch.where((index.movedim(dim, -1)[..., None] == places.view(-1)).any(-2).movedim(-1, dim), values, x)
+    if index.shape[dim] > SCATTERED:
+        raise NotImplementedError("it would take very many steps")
+    for i in range(index.shape[dim]):
+        x = torch.where(index.narrow(dim, i, 1) == places, values.narrow(dim, i, 1), x)
+    return x
 
 
 def _odds(x):

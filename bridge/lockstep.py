@@ -60,7 +60,7 @@ def train_keras(
             log.info("%s: step %d of %d in Keras", model.name, len(losses) + 1, STEPS)
             with tf.GradientTape() as tape:
                 outputs = flatten(keras_reader.run(model, arrays, twin, training=True)[0])
-                pairs = zip(outputs, wanted, strict=True)
+                pairs = [(o, w) for o, w in zip(outputs, wanted, strict=True) if o.dtype.is_floating]
                 terms = [tf.reduce_mean(tf.square(o - tf.cast(w, o.dtype))) for o, w in pairs]
                 loss = sum(tf.cast(t, terms[0].dtype) for t in terms)
             losses.append(float(loss))
@@ -96,9 +96,8 @@ def train_torch(network: torch.nn.Module, given: Callable[[], tuple], wanted: li
         log.info("%s: step %d of %d in torch", type(network).__name__, i + 1, STEPS)
         optimizer.zero_grad()
         outputs = flatten(network(*given()))
-        loss = sum(
-            (o - torch.as_tensor(w, dtype=o.dtype)).square().mean() for o, w in zip(outputs, wanted, strict=True)
-        )
+        pairs = [(o, w) for o, w in zip(outputs, wanted, strict=True) if o.is_floating_point()]
+        loss = sum((o - torch.as_tensor(w, dtype=o.dtype)).square().mean() for o, w in pairs)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -501,7 +501,8 @@ def _training(case: Case) -> None:
         with tf.GradientTape() as tape:
             wanted = list(flatten(keras_reader.run(case.model, case.arrays, twin, training=True)[0]))
             weights = [rng.normal(size=o.shape) for o in wanted]
-            loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in zip(wanted, weights, strict=True))
+            pairs = [(o, w) for o, w in zip(wanted, weights, strict=True) if o.dtype.is_floating]  # not an index
+            loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in pairs)
         variables = {id(v): twin.variables[id(v)].value for v in case.model.trainable_variables}
         slopes = tape.gradient(loss, variables, unconnected_gradients="zero") if variables else {}
     except Exception as e:  # a layer of the user's own fails in any way
@@ -520,7 +521,8 @@ def _training(case: Case) -> None:
         dropout = _NoDropout(network)
         with dropout, _InDouble() if case.dtype == "float64" else nullcontext():
             results = list(flatten(network(*tensors)))
-        loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in zip(results, weights, strict=True))
+        pairs = [(r, w) for r, w in zip(results, weights, strict=True) if r.is_floating_point()]
+        loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in pairs)
         if loss.requires_grad:  # not where everything is frozen
             loss.backward()
     except Exception as e:  # in training mode a module may do, and lack, anything

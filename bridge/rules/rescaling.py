@@ -100,7 +100,7 @@ def biased(x, other, certain: bool = False) -> bool:
         other: The shape of the second.
         certain: Only by sizes that are known; by default what is open may have any size, and the batch may be one.
     """
-    if not certain and len(x) == len(other) and other[0] is None and biased(x, (1, *other[1:])):
+    if not certain and len(x) == len(other) > 0 and other[0] is None and biased(x, (1, *other[1:])):
         return True
     axes = [a for a, n in enumerate(other, len(x) - len(other)) if n != 1]
     if len(axes) != 1 or len(x) < 2:

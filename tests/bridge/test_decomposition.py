@@ -23,6 +23,8 @@ class Module(nn.Module):
 
 
 FUNCTIONS = {
+    "broadcast_tensors": lambda x: torch.broadcast_tensors(x, x.mean(1, keepdim=True))[1] * x,
+    "cdist": lambda x: x + torch.cdist(x[:, :2], x[:, 2:] * 2).mean((2, 3), keepdim=True).sum(1, keepdim=True),
     "cosine_similarity": lambda x: x * F.cosine_similarity(x, x.square(), 1)[:, None],
     "logit": lambda x: torch.logit(x.sigmoid(), 1e-3),
     "pairwise_distance": lambda x: x * F.pairwise_distance(x, x.square())[..., None],
@@ -43,6 +45,35 @@ def test_at_any_size(check, name):
     assert report.passed, str(report)
     back, other = bridge.to_torch(model), torch.randn(3, 3, 9, 4)
     torch.testing.assert_close(back(other), module(other), rtol=1e-4, atol=1e-5)
+
+
+class Written(nn.Module):
+    """What scatter writes: ones at the largest, the largest themselves, and at places that are fixed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.places = nn.Linear(4, 5), nn.Buffer(torch.tensor([[3, 1, 0]]))
+
+    def forward(self, x):
+        y = self.a(x)
+        values, places = y.topk(2, 1)
+        first = torch.zeros(y.shape[0], 5, dtype=y.dtype).scatter_(1, y.argmax(1, keepdim=True), 1)
+        best = torch.full_like(y, -9.0).scatter(-1, places, values).softmax(-1)
+        last = y.T.scatter(0, self.places.T.expand(3, y.shape[0]), y[:, :3].T).T
+        return first * y, best, last
+
+
+def test_scatter(check):
+    module, x = Written(), torch.randn(3, 4)
+    model = check.from_torch(module, x)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+
+
+def test_scatter_to_a_part_is_refused():
+    module = Module(lambda x: x.scatter(1, x[:, :1, :2].argmax(1, keepdim=True), 1.0))
+    with pytest.raises(bridge.BridgeError, match="there is no rule for the operator scatter"):
+        bridge.to_keras(module, (X,))
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,23 @@ def test_a_module_that_makes_tensors(check, t):
     assert not bridge.verify(model, other).passed
 
 
+def test_an_output_of_whole_numbers_trains_nothing(check):
+    class Quantised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.codes = torch.nn.Embedding(6, 4)
+
+        def forward(self, x):
+            nearest = torch.cdist(x, self.codes.weight).argmin(-1)
+            code = self.codes(nearest)
+            return nearest, x + (code - x).detach(), 0.25 * torch.nn.functional.mse_loss(code, x.detach())
+
+    module, x = Quantised(), torch.randn(3, 4)
+    check.live_torch(module, x)
+    report = bridge.verify(bridge.to_keras(module, (x,)), module)
+    assert report.passed, str(report)
+
+
 def test_limits_add_up_along_a_path(check):
     x = keras.Input((6,))
     branches = [layers.Dense(3, activation="gelu", name=f"d{i}")(x) for i in range(3)]
