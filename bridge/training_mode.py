@@ -538,6 +538,7 @@ def _aside(told: _Run, seen: _Run, after: list[_Call], unread: dict[str, str]) -
         if (
             id(call) in leading
             or call.writes
+            or call.name == COPY
             or (call.path, call.key) in known
             or seen.uniform.keys() >= set(call.makes)
         ):

@@ -309,7 +309,7 @@ class OffInEval(nn.Module):
 
     def forward(self, x):
         rate = 0.0 if not self.training else 0.3
-        x = x if self.training else x.contiguous()  # which changes no number
+        x = x.contiguous() if self.training else x  # which changes no number
         x = self.b(F.dropout(x, 0.2, self.training))
         return F.dropout(self.a(x), p=rate, training=self.training)
 
