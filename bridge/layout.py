@@ -22,6 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
+LIGHT = ("parameter", "constant", "ones", "row", "size")  # a weight, or as many ones as a size says
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     Returns:
         A graph in which every value has its `source` and `order`, and "permute" nodes stand where orders meet.
     """
+    graph = replace(graph, nodes=_late(graph.nodes))
     consumers = graph.consumers()
     for value in flatten(graph.outputs):
         consumers.setdefault(value.name, []).append(Node("output"))
@@ -262,6 +264,29 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
     laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)
     return simplify(laid_out)  # what a permutation stood between may meet now
+
+
+def _late(nodes: list[Node]) -> list[Node]:
+    """Put what is made of weights and sizes alone before its first reader: it takes the order of what that reads, too.
+
+    A class token is made before the patches in one framework and after them in the other.
+    """
+    makers, light = {v.name: n for n in nodes for v in n.outputs}, set()
+    for node in nodes:
+        if node.operator in LIGHT or (node.inputs and all(v.name in light for v in node.inputs)):
+            light.update(v.name for v in node.outputs)
+    found: dict[int, Node] = {}
+
+    def put(node: Node) -> None:
+        for value in node.inputs:
+            if value.name in light and id(makers[value.name]) not in found:
+                put(makers[value.name])
+        found[id(node)] = node
+
+    for node in nodes:
+        if not {v.name for v in node.outputs} <= light:
+            put(node)
+    return [*found.values(), *(n for n in nodes if id(n) not in found)]
 
 
 def _pin(graph: Graph, weight: str) -> Graph:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import combinations, groupby, pairwise, permutations
 
 from bridge.graph import Node, Unsupported
-from bridge.layout import Context, Placement, fixed
+from bridge.layout import Context, Placement, fixed, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
 
 OPERATORS = ("reshape",)
@@ -68,7 +68,13 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     else:
         shape = [x.shape[a] for a in order]
         found = {tuple(a for i in placed for a in made[i]): plain([blocks[i] for i in placed], shape)}
-    out = max(found, key=lambda out: context.takers(node.outputs[0], out))
+    as_read = identity(node.outputs[0].rank)
+    plainly = as_read if len(as_read) < 4 and order == identity(x.rank) else None  # where no one cares
+
+    def worth(out):
+        return context.takers(node.outputs[0], out), out == plainly
+
+    out = max(found, key=worth)
     return Placement([order], [out], {"blocks": found[out]})
 
 
@@ -114,7 +120,8 @@ def merge(node: Node, reader: Node) -> Node | None:
     blocks = find_blocks(source, target)
     if not {KEEP} < set(blocks) <= {KEEP, NEW, DROP}:
         return None
-    return replace(reader, inputs=node.inputs, attributes={"blocks": plain(list(blocks), source)})
+    made = of_blocks(list(blocks), source, reader.name)
+    return replace(reader, operator=made.operator, inputs=node.inputs, attributes=made.attributes)
 
 
 def _numbered(counts: list[int]) -> list[list[int]]:

@@ -125,3 +125,29 @@ def test_most_inputs_decide():
 def test_an_input_may_have_an_order_of_its_own(order):
     graph = layout.convert(keras_reader.read(convolutions()), "first", {"x": order})
     assert graph.inputs[0].order == order and graph.nodes[0].operator == "permute"
+
+
+class Token(torch.nn.Module):
+    """A class token that is made before the patches or after them, and the mean of experts by their gates."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.token = first, torch.nn.Parameter(torch.randn(4))
+        self.patch, self.norm = torch.nn.Conv2d(3, 4, 2, 2), torch.nn.LayerNorm(4)
+        self.gate, self.experts = torch.nn.Linear(4, 2), torch.nn.ModuleList(torch.nn.Linear(4, 3) for _ in range(2))
+
+    def forward(self, x):
+        token = self.token.expand(len(x), 1, -1) if self.first else None
+        patches = self.patch(x).flatten(2).mT  # (B, 9, 4)
+        token = self.token.expand(len(x), 1, -1) if token is None else token
+        y = self.norm(torch.cat([token, patches], 1))[:, 0]
+        gates = self.gate(y).softmax(-1)
+        return (gates[..., None] * torch.stack([expert(y) for expert in self.experts], 1)).sum(1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_made_of_weights_alone(check, first):
+    module, x = Token(first), torch.randn(2, 3, 6, 6)
+    model = check.from_torch(module, x)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
