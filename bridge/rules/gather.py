@@ -106,7 +106,7 @@ def _from_start(index: np.ndarray, size: int | None) -> np.ndarray:
         _check_index(index.dtype.name)
     low, high = (index.min(), index.max()) if index.size else (0, 0)
     if size is None and low < 0:
-        raise Unsupported("it counts from the end of an open size", "fix that size, or slice the tensor")
+        raise Unsupported("it counts from the end of an open size", "fix that size, or slice the tensor", final=True)
     if size is not None and not -size <= low <= high < size:
         raise Unsupported(f"its indices run from {low} to {high}, the axis has {size} cells")
     return index.astype("int64") % (size or np.iinfo("int64").max)
@@ -126,7 +126,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 
 def _along(x: Value, index, axis: int, name: str) -> Node:
     if not isinstance(index, Value) or not isinstance(x, Value):
-        raise Unsupported("its index is a constant", "use keras.ops.take or index_select, along one axis")
+        raise Unsupported("its index is a constant", "use keras.ops.take or index_select, along one axis", final=True)
     _check_index(index.dtype)
     return Node("take_along_axis", {"axis": axis % x.rank}, name=name, inputs=[x, index])
 

@@ -143,5 +143,3 @@ def test_refusals():
     stack = nn.Sequential(nn.PixelUnshuffle(2), nn.ReLU(), nn.PixelShuffle(2))
     with pytest.raises(bridge.BridgeError, match="its channels is not known; export with height and width fixed"):
         bridge.to_keras(stack, (torch.randn(2, 3, 6, 4),), [{0, 2, 3}])
-    with pytest.raises(bridge.BridgeError, match="give it images in one batch, of rank 4"):
-        bridge.to_keras(nn.Sequential(nn.PixelShuffle(2)), (torch.randn(2, 2, 4, 3, 5),))

@@ -78,5 +78,3 @@ def test_refusals():
     x = keras.Input((4, 4, 4, 3), name="volume")
     with pytest.raises(bridge.BridgeError, match="give it images in one batch"):
         bridge.to_torch(keras.Model(x, ops.image.extract_patches(x, (2, 2, 2))))
-    with pytest.raises(bridge.BridgeError, match="patches of images of shape .*; export with those sizes fixed"):
-        bridge.to_keras(Layer(nn.Unfold(2)), (torch.randn(2, 3, 6, 5),), [{0, 2}])
