@@ -118,6 +118,7 @@ def resize(
             raise Unsupported(
                 f"scale factors {factors} from {given} to {sizes}, which are no simple fractions",
                 "give factors of three decimals at most, recompute_scale_factor=True, or the size",
+                final=True,
             )
         function, rule, factors = named
         told, a = factors is not None, TORCHS

@@ -82,12 +82,6 @@ def filled(m, x):
     return y + x
 
 
-def of_the_first_examples(m, x):
-    y = x * 2
-    y[:2] = x[:2] * 3
-    return y
-
-
 def with_a_parameter(m, x):
     y = x * 2
     y[:, 1:2] = m.p
@@ -96,7 +90,7 @@ def with_a_parameter(m, x):
 
 @pytest.mark.parametrize(
     "function",
-    [through_a_view, through_two_views, shifted, of_one_channel, filled, of_the_first_examples, with_a_parameter],
+    [through_a_view, through_two_views, shifted, of_one_channel, filled, with_a_parameter],
 )
 def test_through_views(check, function):
     children = {"c": conv(), "n": nn.BatchNorm2d(3), "d": nn.Dropout(0.3), "p": nn.Parameter(torch.ones(1, 1, 1, 1))}

@@ -623,6 +623,6 @@ def test_keras_cannot_hold_a_relu_with_a_negative_option():
         bridge.to_keras(module, (torch.randn(2, 4),))
 
 
-def test_rrelu_in_eval_mode(check):
-    """Its slope is the mean of its bounds, here one that float32 holds."""
-    check.from_torch(nn.Sequential(nn.RReLU(0.125, 0.375)), torch.randn(2, 5))
+def test_rrelu_is_random_in_training():
+    with pytest.raises(bridge.BridgeError, match="in training it calls rrelu"):
+        bridge.to_keras(nn.Sequential(nn.RReLU(0.125, 0.375)), (torch.randn(2, 5),))

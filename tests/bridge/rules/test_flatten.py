@@ -140,7 +140,7 @@ def test_from_torch_and_back(check, flatten):
         again = bridge.to_torch(model)
         assert check.relative(again(x).numpy(), want) < 1e-9
     assert not any(isinstance(x, layers.Permute) for x in model.layers)
-    np.testing.assert_array_equal(again.state_dict()["layer_3.weight"].numpy(), module[3].weight.detach().numpy())
+    np.testing.assert_array_equal(again.state_dict()["3.weight"].numpy(), module[3].weight.detach().numpy())
 
 
 def test_refusals():

@@ -446,9 +446,9 @@ def refused_of_torch(module, *shape):
     return str(e.value)
 
 
-def test_factors_that_are_no_simple_fractions(check):
-    """They are carried as what torch decomposes the operator into."""
-    check.from_torch(nn.Sequential(nn.Upsample(scale_factor=1.23456, mode="bicubic")), torch.randn(2, 3, 7, 9))
+def test_factors_that_keras_cannot_hold():
+    text = "(1.23456, 1.23456) from (7, 9) to (8, 11), which are no simple fractions; give factors of three decimals"
+    assert text in refused_of_torch(nn.Sequential(nn.Upsample(scale_factor=1.23456, mode="bicubic")), 3, 7, 9)
 
 
 def test_a_width_of_one_that_torch_gets_wrong():

@@ -135,7 +135,7 @@ def test_without_an_epsilon_torch_takes_that_of_the_dtype(check, dtype):
     assert model.get_layer("0").epsilon == float(np.finfo(dtype).eps)
     small = small * 1e-4
     assert check.relative(model(small.numpy()), module(small).detach()) < (1e-6 if dtype == "float32" else 1e-12)
-    assert bridge.to_torch(model).get_submodule("layer_0").eps == float(np.finfo(dtype).eps)
+    assert bridge.to_torch(model).get_submodule("0").eps == float(np.finfo(dtype).eps)
     if dtype == "float32":
         report = bridge.verify(model, module)
         assert report.passed, str(report)

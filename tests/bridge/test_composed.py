@@ -1,0 +1,31 @@
+"""Small models of keras.ops that stand for a layer: known by what they compute, saved as any nested model."""
+
+import keras
+
+import bridge
+from bridge import composed, keras_reader
+
+
+def crop(height=None):
+    tensors = [keras.KerasTensor((None, height, 5, 3)), keras.KerasTensor((None, 4, 4, 2))]
+    options = {"function": "bilinear", "padding": "zeros", "align_corners": False}
+    return composed.made("grid_sample", options, tensors, "sampled"), options
+
+
+def test_known_by_what_it_computes():
+    model, options = crop()
+    assert composed.known(model) == ("model.grid_sample", options)
+    renamed = keras.Model.from_config(model.get_config() | {"name": "other"})
+    assert composed.known(renamed) == ("model.grid_sample", options)
+    x, y = model.inputs
+    assert composed.known(keras.Model([x, y], model([x, y]) * 2.0)) is None
+
+
+def test_one_layer_of_a_network(tmp_path):
+    model, _ = crop(6)
+    x, y = keras.Input((6, 5, 3)), keras.Input((4, 4, 2))
+    network = keras.Model([x, y], keras.layers.Dense(2)(model([x, y])))
+    network.save(tmp_path / "network.keras")
+    again = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
+    assert [n.operator for n in keras_reader.read(again).nodes] == ["grid_sample", "dense"]
+    assert bridge.verify(again, bridge.to_torch(again)).passed
