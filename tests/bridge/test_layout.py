@@ -137,9 +137,9 @@ class Token(torch.nn.Module):
         self.gate, self.experts = torch.nn.Linear(4, 2), torch.nn.ModuleList(torch.nn.Linear(4, 3) for _ in range(2))
 
     def forward(self, x):
-        token = self.token.expand(len(x), 1, -1) if self.first else None
+        token = self.token.expand(x.shape[0], 1, -1) if self.first else None
         patches = self.patch(x).flatten(2).mT  # (B, 9, 4)
-        token = self.token.expand(len(x), 1, -1) if token is None else token
+        token = self.token.expand(x.shape[0], 1, -1) if token is None else token
         y = self.norm(torch.cat([token, patches], 1))[:, 0]
         gates = self.gate(y).softmax(-1)
         return (gates[..., None] * torch.stack([expert(y) for expert in self.experts], 1)).sum(1)
