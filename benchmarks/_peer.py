@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import resource
 import sys
 import time
 import warnings
@@ -39,6 +40,7 @@ EXPORTS = {
     "dynamo": {"dynamo": True},
 }
 RIGHT = 1e-3
+MEMORY = 12  # GiB that a tool may take
 PACKAGES = ("tensorflow", "keras", "tf_keras", "torch", "onnx")
 
 
@@ -158,10 +160,14 @@ def proof(model, module, x) -> dict:
 
 
 def save(model, folder) -> None:
-    """In each format that the model's Keras has and that it can be written in."""
-    for name in ("model.keras", "model.h5"):
+    """In each format that the model's Keras has and that it can be written in; under its name when it is whole.
+
+    Of a TFOpLambda the constants are numbers in a JSON text: large networks take minutes and many times their size.
+    """
+    for suffix in (".keras", ".h5"):
         with contextlib.suppress(Exception):
-            model.save(str(folder / name))
+            model.save(str(folder / f"part{suffix}"))
+            (folder / f"part{suffix}").rename(folder / f"model{suffix}")
 
 
 def converted(tool: str, module, x, want, folder: Path) -> tuple:
@@ -189,8 +195,8 @@ def converted(tool: str, module, x, want, folder: Path) -> tuple:
     return found[0]
 
 
-def measure(tool: str, name: str, folder: Path) -> dict:
-    """The figures of one conversion."""
+def measure(tool: str, name: str, folder: Path) -> tuple:
+    """The figures of one conversion, and the model."""
     module, x = living(*MODULES[name])
     with torch.no_grad():
         want = module(x).numpy()
@@ -207,13 +213,14 @@ def measure(tool: str, name: str, folder: Path) -> dict:
         "dropouts": [layers(model, "Dropout"), dropouts(module)],
         "transposes": transposes(model, last),
     }
-    save(model, folder)
     result["verify"] = proof(model, module, last)
-    try:  # this one changes the statistics
+    before = model.get_weights()  # the next one changes the statistics
+    try:
         result["trained"] = trained(model, last)
     except Exception as e:
         result["trained"], result["untrained"] = 0, last_line(e)
-    return result
+    model.set_weights(before)
+    return result, model
 
 
 def count(module, kind) -> int:
@@ -248,12 +255,17 @@ def versions(tool: str) -> dict[str, str]:
 
 
 def main(tool: str, name: str, folder: str) -> None:
-    result = {"versions": versions(tool)}
+    limit = MEMORY * 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    result, model, folder = {"versions": versions(tool)}, None, Path(folder)
     try:
-        result |= measure(tool, name, Path(folder))
+        figures, model = measure(tool, name, folder)
+        result |= figures
     except (Exception, SystemExit) as e:
         result["error"] = last_line(e)
-    (Path(folder) / "result.json").write_text(json.dumps(result))
+    (folder / "result.json").write_text(json.dumps(result))
+    if model is not None:
+        save(model, folder)  # last: it may end for want of time or memory
 
 
 if __name__ == "__main__":

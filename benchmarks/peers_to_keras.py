@@ -38,7 +38,7 @@ from _measure import options  # noqa: E402  first: it quietens TensorFlow
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from _modules import MODULES  # noqa: E402
-from _peer import RIGHT, distance, last_line  # noqa: E402
+from _peer import MEMORY, RIGHT, distance, last_line  # noqa: E402
 
 KERAS2 = (  # what nobuco 0.17's README names, and what that TensorFlow needs
     "tensorflow==2.15.1",
@@ -75,7 +75,7 @@ PEERS = {
     "onnx2keras": ("onnx2keras", ("onnx2keras==0.0.25", "onnx_ir==1.1.0", "onnxscript==0.6.2")),
     "pytorch2keras": ("pytorch2keras", ("pytorch2keras==0.2.4", "onnx2keras==0.0.25")),
 }
-LIMIT = 1800  # seconds for one module, after which a tool has no result
+LIMIT = 600  # seconds for one module and for saving it
 
 
 def environment(name: str, folder: Path) -> Path:
@@ -129,11 +129,12 @@ def convert(name: str, python: Path, module: str) -> dict:
         command = [str(python), str(HERE / "_peer.py"), PEERS[name][0], module, folder]
         try:
             process = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False)
+            said = ending(process.stderr) or f"exit status {process.returncode}"
         except subprocess.TimeoutExpired:
-            return {"error": f"no result within {LIMIT} s"}
+            said = f"no result within {LIMIT} s"
         file = Path(folder) / "result.json"
         if not file.exists():
-            return {"error": ending(process.stderr) or f"exit status {process.returncode}"}
+            return {"error": said}
         result = json.loads(file.read_text())
         return result if "error" in result else result | {"loads": loads(Path(folder))}
 
@@ -141,8 +142,9 @@ def convert(name: str, python: Path, module: str) -> dict:
 def loads(folder: Path) -> dict:
     """Whether this Keras 3 loads the saved model, in safe mode and without the tool, with torch's values."""
     arrays = np.load(folder / "arrays.npz")
-    reasons = []
-    for file in sorted(folder.glob("model.*"), reverse=True):  # .keras before .h5
+    files = sorted(folder.glob("model.*"), reverse=True)  # .keras before .h5
+    reasons = [] if files else [f"it could not be saved within {LIMIT} s and {MEMORY} GiB"]
+    for file in files:
         try:
             model = keras.saving.load_model(file, compile=False)
             difference = distance(model(arrays["x"], training=False), arrays["y"])
