@@ -7,7 +7,7 @@ import torch
 
 import bridge
 from bridge import keras_reader, torch_reader
-from bridge.verification import sample
+from bridge.samples import sample
 
 layers = keras.layers
 
