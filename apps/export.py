@@ -131,7 +131,7 @@ def example(model) -> tuple[dict[str, Any], dict[str, Any]]:
 
     sizes, refusal = (1,), None
     if any(None in x.shape[1:] for x in model.inputs):
-        from bridge.verification import SIZES as sizes
+        from bridge.samples import SIZES as sizes
     structure, _ = run_folder.structures(model)
     for size in sizes:
         rng = np.random.default_rng(0)

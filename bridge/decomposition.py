@@ -11,7 +11,7 @@ import torch
 from torch._decomp import decomposition_table
 from torch.fx.experimental.proxy_tensor import make_fx
 
-TRAINS = {"train", "training", "use_input_stats", "dropout_p"}  # arguments of what does something else in training
+TRAINS = {"train", "training", "use_input_stats", "dropout_p", "padding_idx"}  # arguments of what trains in another way
 OWN = {  # what torch decomposes into primitives, in its own words
     "bilinear": lambda x, y, weight, bias=None: _biased(_bilinear(x, y, weight), bias),
     "broadcast_tensors": lambda xs: _broadcast(xs),
