@@ -69,7 +69,8 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         shape = [x.shape[a] for a in order]
         found = {tuple(a for i in placed for a in made[i]): plain([blocks[i] for i in placed], shape)}
     as_read = identity(node.outputs[0].rank)
-    plainly = as_read if len(as_read) < 4 and order == identity(x.rank) else None  # where no one cares
+    low = max(len(as_read), x.rank) < 4  # as it was read in either framework
+    plainly = as_read if low and order == identity(x.rank) else None  # where no one cares
 
     def worth(out):
         return context.takers(node.outputs[0], out), out == plainly
