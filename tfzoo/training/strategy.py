@@ -7,9 +7,13 @@ import json
 import os
 
 import tensorflow as tf
+from tensorflow.compiler.xla.tsl.protobuf.coordination_config_pb2 import CoordinatedJob
 from tensorflow.python.distribute.cluster_resolver.slurm_cluster_resolver import get_num_gpus
+from tensorflow.python.distribute.multi_worker_util import coordination_leader
+from tensorflow.python.eager import context
 
 NAMES = ("auto", "one", "mirrored", "multi-worker")
+SILENCE = 60.0  # seconds after which a worker counts as lost; TensorFlow's 10 take a busy or paused machine for dead
 
 
 def choose(name: str = "auto") -> tf.distribute.Strategy:
@@ -35,12 +39,23 @@ def choose(name: str = "auto") -> tf.distribute.Strategy:
             "with `tfzoo launch --workers N -- train ...`, `srun`, or a TFJob (docs/distributed.md)."
         )
     if resolver is not None:
+        _wait_for_the_silent(resolver.cluster_spec())
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if name == "mirrored" or (name == "auto" and kind == "GPU" and len(devices) > 1):
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()  # TensorFlow's default: one device
+
+
+def _wait_for_the_silent(spec: tf.train.ClusterSpec) -> None:
+    """Set `SILENCE`, with all else as the strategy itself would set it if nobody had."""
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader=coordination_leader(spec),
+        heartbeat_timeout_in_ms=int(SILENCE * 1000),
+        coordinated_jobs=[CoordinatedJob(name=job, num_tasks=spec.num_tasks(job)) for job in sorted(spec.jobs)],
+    )
 
 
 def cluster() -> tf.distribute.cluster_resolver.ClusterResolver | None:
