@@ -19,9 +19,14 @@ def made(name: str, options: dict, tensors: list, title: str | None = None):
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=title)
 
 
+def roles(model) -> dict[str, keras.Variable]:
+    """The weights of a small model by the names of its layers and theirs."""
+    return {f"{part.name}/{w.name}": w for part in model.layers for w in part.weights}
+
+
 def known(model) -> tuple[str, dict] | None:
     """Tell whether a functional model is one of these: the name under which a rule reads it, and its options."""
-    if model.weights or len(model.outputs) != 1:
+    if len(model.outputs) != 1:
         return None
     own = None
     for name, rule in rules.models().items():
@@ -40,11 +45,12 @@ def _expected(name: str, options: tuple, shapes: tuple) -> str:
 
 def _signature(model) -> str:
     """What a model computes, as a text that is the same for all models which compute it in the same way."""
+    layers: dict[int, int] = {}  # one with weights -> its number: it may be called twice
     numbers: dict[str, str] = {}  # a call -> its number: a tensor that is used often stays short
 
     def plain(x):
         if isinstance(x, dict):
-            return {k: plain(v) for k, v in sorted(x.items()) if k != "name"}
+            return {k: plain(v) for k, v in sorted(x.items()) if k not in ("name", "trainable")}
         if isinstance(x, (list, tuple)):
             return [plain(v) for v in x]
         return [str(x.dtype), np.asarray(x).tolist()] if hasattr(x, "dtype") else x
@@ -54,7 +60,8 @@ def _signature(model) -> str:
             config = call.operation.get_config()
         except NotImplementedError:
             config = {}
-        text = repr([type(call.operation).__name__, *map(plain, (config, call.arguments, call.keywords))])
+        which = layers.setdefault(id(call.operation), len(layers)) if getattr(call.operation, "weights", ()) else None
+        text = repr([type(call.operation).__name__, which, *map(plain, (config, call.arguments, call.keywords))])
         number = numbers.setdefault(text, f"%{len(numbers)}")
         return [f"{number}.{i}" for i in range(len(call.node.outputs))]
 

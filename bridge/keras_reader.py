@@ -350,13 +350,15 @@ def _unseen(path: str, config: dict) -> list[str]:
 def _weights(path, layer, names, parameters, values, trained) -> dict[str, str]:
     """Record a layer's variables once each; return the layer's own names for them."""
     found = {}
-    for variable in getattr(layer, "weights", ()):
+
+    def own(variable):
         parts = variable.path.split("/")
-        role = (
-            "/".join(parts[len(parts) - 1 - parts[-2::-1].index(layer.name) :])
-            if layer.name in parts[:-1]
-            else variable.name
-        )
+        if layer.name in parts[:-1]:
+            return "/".join(parts[len(parts) - 1 - parts[-2::-1].index(layer.name) :])
+        return variable.name
+
+    several = composed.roles(layer) if is_functional(layer) else {own(v): v for v in getattr(layer, "weights", ())}
+    for role, variable in several.items():
         if id(variable) not in names:
             names[id(variable)] = name = _unique(f"{path}.{role}", parameters)
             parameters[name] = Parameter(values(variable), id(variable) in trained)

@@ -69,7 +69,7 @@ def write(graph: Graph) -> keras.Model:
                 made = layers[key](given)
             else:
                 base = node.name or f"{read}_{node.operator}"
-                layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken)
+                layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken, given)
                 with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
                     made = layer(given)
                 if call.weights:
@@ -211,8 +211,8 @@ def _policy(node: Node, graph: Graph) -> str:
     )
 
 
-def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str]):
-    """Make a layer, or the function of keras.ops with its options."""
+def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str], given=None):
+    """Make a layer, or the function of keras.ops with its options; `given` is what it is first called with."""
     if call.layer.startswith("ops."):
         function = operator.attrgetter(call.layer.removeprefix("ops."))(keras.ops)
 
@@ -228,11 +228,10 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
     if call.layer.startswith("model."):
         name = call.layer.removeprefix("model.")
 
-        def apply_model(x):
-            model = composed.made(name, call.config, keras.tree.flatten(x), _name(base + call.suffix, taken))
-            return model(x)
+        def model(x):
+            return composed.made(name, call.config, keras.tree.flatten(x), _name(base + call.suffix, taken))
 
-        return apply_model
+        return model(given) if call.weights else lambda x: model(x)(x)
     config = {
         k: _layer(base, dtype, replace(v, suffix="_layer"), trainable, set()) if isinstance(v, KerasCall) else v
         for k, v in call.config.items()
@@ -280,7 +279,8 @@ def _given(layer, node: Node, graph: Graph):
 def _assign(layer, node: Node, graph: Graph, have: set[str]):
     """Give a built layer those of the graph's arrays that it does not have, by the layer's own names of its weights."""
     idle = getattr(rules.for_operator(node.operator), "IDLE", ())
-    by_role = {w.name: w for w in layer.weights if w.name in node.parameters or w.name not in idle}
+    own = composed.roles(layer) if isinstance(layer, keras.Model) else {w.name: w for w in layer.weights}
+    by_role = {role: w for role, w in own.items() if role in node.parameters or role not in idle}
     if set(by_role) != set(node.parameters):
         raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")
     for role in node.parameters.keys() - have:

@@ -5,18 +5,25 @@ does in eval mode, at the sizes of the examples: so a Dropout is made to return 
 seen, and a module that goes another way at another size of an open axis is refused.
 """
 
+import contextlib
 import inspect
 import textwrap
+import warnings
+from collections.abc import Iterator
 from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules import transformer
+from torch.nn.utils import parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from bridge import in_place, rules
 from bridge.graph import BridgeError
 from bridge.torch_attention import multi_head_attention
 
+NORMS = (SpectralNorm, WeightNorm)  # hooks that compute a layer's weight before each call
 ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 
 
@@ -59,7 +66,9 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     try:
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
-        with torch.no_grad(), without_hints(), _AsRead():
+        with torch.no_grad(), replaced(), _AsRead(), warnings.catch_warnings():
+            if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
+                warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
             def export_with(tensors):
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
@@ -81,11 +90,34 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             m.training = flag
 
 
-def without_hints():
-    """Let nn.TransformerEncoder take its mask as it is, and not look at its numbers to tell whether it is causal."""
-    return mock.patch.object(
-        transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)
-    )
+@contextlib.contextmanager
+def replaced() -> Iterator[None]:
+    """Replace what torch.export would take apart, or cannot follow.
+
+    nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal. The
+    two kinds of spectral_norm call one operator, whatever training mode does to the vectors.
+    """
+
+    def quotient(norm, weight, *vectors, first="u"):
+        options = (norm.dim, norm.n_power_iterations, norm.eps, first)
+        return weight / torch.ops.bridge.singular_value(weight, *vectors, *options)
+
+    def parametrisation(norm, weight):
+        if weight.ndim == 1:
+            return torch.nn.functional.normalize(weight, dim=0, eps=norm.eps)
+        return quotient(norm, weight, norm._u, norm._v)
+
+    def hook(norm, module, do_power_iteration):
+        return quotient(norm, *(getattr(module, f"{norm.name}_{what}") for what in ("orig", "u", "v")), first="v")
+
+    with contextlib.ExitStack() as stack:
+        for owner, name, function in (
+            (transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)),
+            (parametrizations._SpectralNorm, "forward", parametrisation),
+            (SpectralNorm, "compute_weight", hook),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, function))
+        yield
 
 
 def check_examples(example_inputs) -> None:
@@ -158,6 +190,17 @@ def _normalize(x: torch.Tensor, p: float, dim: list[int], eps: float) -> torch.T
 
 
 _normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
+
+
+@torch.library.custom_op("bridge::singular_value", mutates_args=())
+def _singular_value(
+    weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor, dim: int, power_iterations: int, eps: float, first: str
+) -> torch.Tensor:
+    """What spectral_norm divides by in eval mode; the rest is for the rule to know."""
+    return torch.dot(u, weight.movedim(dim, 0).flatten(1) @ v)
+
+
+_singular_value.register_fake(lambda weight, *rest: weight.new_empty(()))
 
 
 class _AsRead(torch.overrides.TorchFunctionMode):

@@ -335,7 +335,16 @@ class Reader:
             )
         weights = {n.name: n for n in item[-1].all_input_nodes if n.name in self.state} if len(item) == 1 else {}
         forced = self.flowing & weights.keys()
-        attempts = [forced] if call.inputs or not weights else []
+        if len(item) > 1:  # what a module is given; its own weights it holds
+            signature, own = self.program.graph_signature, {name for name, _, _ in call.state.values()}
+            stored = signature.inputs_to_parameters.keys() | signature.inputs_to_buffers.keys()
+            read = {n.name: n for x in item for n in x.all_input_nodes if n.name in stored & self.state.keys()}
+            weights = {name: n for name, n in read.items() if self.state[name][0] not in own}
+            forced = weights.keys()
+        elif given := getattr(rule, "FLOWS", ()):
+            arguments = zip((a.name for a in item[-1].target._schema.arguments), item[-1].args, strict=False)
+            forced |= {x.name for name, x in arguments if name in given} & weights.keys()
+        attempts = [forced] if call.inputs or forced or not weights else []
         floats = {n for n in weights if "float" in self.state[n][1].dtype.name}  # the others may be an index of theirs
         attempts += [names for names in (floats, set(weights)) if names and names not in attempts]
         refused = None

@@ -28,7 +28,7 @@ from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from bridge.graph import Obstacle
-from bridge.torch_export import known_class, without_hints
+from bridge.torch_export import known_class, replaced
 from bridge.torch_reader import ATTENTION
 
 WHOLE = "multi_head_attention_forward"  # what nn.MultiheadAttention calls
@@ -195,7 +195,7 @@ class _Run(torch.overrides.TorchFunctionMode):
             torch_module.register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
         )
         try:
-            with _untouched(self.module), without_hints(), self.fakes, torch.set_grad_enabled(self.training):
+            with _untouched(self.module), replaced(), self.fakes, torch.set_grad_enabled(self.training):
                 random.seed(self.luck)
                 np.random.seed(self.luck)
                 drawn = _drawn()

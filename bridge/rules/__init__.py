@@ -28,6 +28,7 @@ and, where they apply,
     OVERWRITABLE  True: in torch a ReLU or a sum may overwrite its output, as autograd does not need it
     ABSORBS       operator -> the value that its own padding has, so that padding before it is taken in
     OPERANDS      True: a weight may stand for any of the tensors of its ATen operators
+    FLOWS         arguments of its ATen operators that are tensors which flow even where they are weights
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
     CASTS         Keras classes that make floats of whole numbers

@@ -2,8 +2,8 @@
 
 In training Keras divides the kernel by an estimate of its largest singular value, and *keeps* the quotient: the next
 step starts from it. In inference it takes the kernel as it is. torch.nn.utils keeps the original, trains that, and
-divides anew at each call, in inference, too: no setting makes them equal, and it is refused. A helper does what Keras
-does. Its rows are those of the kernel by its last axis, which is the first one of torch's weight.
+divides anew at each call, in inference, too: that is `singular_value`. A helper does what Keras does. Its rows are
+those of the kernel by its last axis, which is the first one of torch's weight.
 
 The node is that of the inner layer under another name: `operator` says which, and its own rule does the work.
 """
@@ -21,7 +21,7 @@ OPERATORS = ("spectral_norm",)
 KERAS = ("SpectralNormalization",)
 INNER = ("convolution", "dense", "transposed_convolution")
 WRAPPERS = ("SpectralNorm",)
-TORCH = ("nn._SpectralNorm", *WRAPPERS)
+TORCH = WRAPPERS
 OVERWRITABLE = True
 ABSORBS = {"spectral_norm": 0.0}  # of a convolution
 STATISTICS = ("vector_u",)
@@ -123,11 +123,6 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    if call.target not in WRAPPERS:
-        raise Unsupported(
-            "torch trains the original weight and divides it at each call, Keras keeps the quotient",
-            'leave the quotient alone there, by torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")',
-        )
     inner = call["layer"]
     first, *rest = rules.for_torch(inner.target).read_torch(inner)
     vector, weight = call.state["vector_u"], call.state["layer.weight"]

@@ -180,22 +180,6 @@ def test_another_epsilon_of_keras():
         keras.config.set_epsilon(1e-7)
 
 
-def test_torchs_own_is_refused_and_its_remedy_works(check):
-    module = nn.Sequential(torch.nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 4, 3)))
-    x = torch.randn(2, 2, 5, 6)
-    with pytest.raises(bridge.BridgeError) as e:
-        bridge.to_keras(module, (x,))
-    assert "has 1 operator(s)" in str(e.value) and "torch trains the original weight and divides it" in str(e.value)
-    assert (
-        'leave the quotient alone there, by torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")'
-        in str(e.value)
-    )
-    want = module.eval()(x).detach()
-    torch.nn.utils.parametrize.remove_parametrizations(module[0], "weight")
-    model = bridge.to_keras(module, (x,))
-    assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-5
-
-
 def test_an_inner_module_of_several_operators_is_refused():
     """The helper's class is in the user's hands."""
     module = bridge.to_torch(model_of(layers.Conv2D(4, 3, padding="same"), 5, 6, 2))
