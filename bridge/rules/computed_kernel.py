@@ -1,9 +1,8 @@
 """Convolutions whose kernel is computed: weight standardisation, weight_norm, keras.ops.conv <-> F.conv2d.
 
 The node is that of a convolution under another name, with the kernel for its second input; `convolution` does the
-work. A bias is added by a node of its own, as keras.ops.conv has none. keras.ops.conv_transpose does not run in a
-functional model (Keras 3.15 hands its padding and output_padding over in each other's place), so that a transposed
-convolution has to hold its kernel.
+work. A bias is added by a node of its own, as keras.ops.conv has none. Transposed convolutions have a file of their
+own, `transposed_kernel`.
 """
 
 import ast
@@ -126,14 +125,19 @@ def _part(x: Value, axis: int, i: int, groups: int, made: Value) -> list[Node]:
 
 
 def write_torch(node: Node) -> TorchCall:
-    """torch's function with the options that the module has."""
     call = convolution.write_torch(_inner(node))
     if call.helpers:
         raise Unsupported("padding='same' at a size that is open", "fix the size, or pad by numbers")
-    options = [k for k in ast.parse(call.constructor, mode="eval").body.keywords if k.arg != "bias"]
+    return functional(call, f"conv{len(node['kernel_size'])}d")
+
+
+def functional(call: TorchCall, function: str) -> TorchCall:
+    """torch's function with the options that the module has, its inputs being the image and the kernel."""
+    constructor = ast.parse(call.constructor, mode="eval").body
+    options = [k for k in constructor.keywords if k.arg != "bias"]
     source = ast.parse(call.expression.replace("{self}", "module").replace("{0}", "image"), mode="eval")
     for found in ast.walk(source):
         if isinstance(found, ast.Call) and ast.unparse(found.func) == "module":
-            found.func = ast.Name(f"F.conv{len(node['kernel_size'])}d")
+            found.func = ast.Name(f"F.{function}")
             found.args, found.keywords = [*found.args, ast.Name("kernel")], options
     return TorchCall(ast.unparse(source).replace("image", "{0}").replace("kernel", "{1}"))

@@ -52,7 +52,7 @@ def _is_kernel(value: Value, context: Context) -> bool:
     found, seen = [value.name], {value.name}
     for name in found:
         for reader in context.consumers.get(name, []):
-            if reader.operator == "computed_kernel":
+            if reader.operator in ("computed_kernel", "transposed_kernel"):
                 if reader.inputs[1].name == name:
                     return True
                 continue  # the image, with which the network goes on

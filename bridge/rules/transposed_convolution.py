@@ -14,6 +14,7 @@ would give the same numbers until the first training step.
 
 from dataclasses import replace
 
+from bridge import rules
 from bridge.graph import Node, Unsupported, Value, chain
 from bridge.layout import channels
 from bridge.rules import (
@@ -138,36 +139,32 @@ def scaled(kernel, scale):
 def read_torch(call: TorchOperation) -> list[Node]:
     if isinstance(call.arguments.get("bias"), Value) and not isinstance(call["weight"], Value):
         return parameter.of_layer(read_torch, call, 1)
-    if isinstance(call["weight"], Value):
-        raise Unsupported(
-            "its weight is computed, and keras.ops.conv_transpose does not run in a functional model of Keras 3.15",
-            "keep the weight as a parameter, as torch.nn.utils.parametrize.remove_parametrizations makes it",
-        )
-    x, rank = call.inputs[0], int(call.target[-2])
+    x, rank = call["input"], int(call.target[-2])
     if x.rank != rank + 2:
         raise Unsupported(f"an input of shape {x.shape} has no batch", "give it a batch")
+    if isinstance(call["weight"], Value):
+        return rules.for_operator("transposed_kernel").read_torch(call)
     if call["groups"] > 1:
         return _read_groups(call)
     weights = call.weights(WEIGHTS)
     *kernel, filters, channels = call.parameters[weights["kernel"]].value.shape
+    found = node(call, channels, filters, tuple(kernel), rank)
+    return [replace(found, parameters=weights)]
+
+
+def node(call: TorchOperation, channels: int, filters: int, kernel_size: tuple[int, ...], rank: int) -> Node:
+    """The node of an ATen transposed convolution, less its weights."""
     padding, output_padding = call.numbers("padding", rank), call.numbers("output_padding", rank)
-    crops = tuple((p, p - extra) for p, extra in zip(padding, output_padding, strict=True))
-    return [
-        Node(
-            "transposed_convolution",
-            {
-                "channels": channels,
-                "filters": filters,
-                "kernel_size": tuple(kernel),
-                "strides": call.numbers("stride", rank),
-                "dilation": call.numbers("dilation", rank),
-                "axis": 1,
-                "crops": crops,
-            },
-            weights,
-            call.path,
-        )
-    ]
+    attributes = {
+        "channels": channels,
+        "filters": filters,
+        "kernel_size": kernel_size,
+        "strides": call.numbers("stride", rank),
+        "dilation": call.numbers("dilation", rank),
+        "axis": 1,
+        "crops": tuple((p, p - extra) for p, extra in zip(padding, output_padding, strict=True)),
+    }
+    return Node("transposed_convolution", attributes, name=call.path)
 
 
 def _read_groups(call: TorchOperation) -> list[Node]:

@@ -168,7 +168,6 @@ def test_a_constant_kernel_is_refused():
     "make, text",
     [
         (lambda: weight_norm(nn.Conv2d(64, 64, 3, groups=64)), "it has 64 groups, and keras.ops.conv has none"),
-        (lambda: weight_norm(nn.ConvTranspose2d(6, 4, 3)), "keras.ops.conv_transpose does not run"),
     ],
 )  # fmt: skip
 def test_refusals_from_torch(make, text):
@@ -176,11 +175,3 @@ def test_refusals_from_torch(make, text):
     with pytest.raises(bridge.BridgeError) as e:
         bridge.to_keras(nn.Sequential(layer).eval(), (torch.randn(2, layer.in_channels, 5, 5),))
     assert text in str(e.value) and len(e.value.obstacles) == 1
-
-
-def test_why_transposed_ones_are_refused():
-    """When Keras runs this, it can be carried."""
-    x, kernel = keras.Input((5, 5, 3)), keras.Input(batch_shape=(3, 3, 4, 3))
-    model = keras.Model([x, kernel], ops.conv_transpose(x, kernel))
-    with pytest.raises(AttributeError):
-        model([np.ones((1, 5, 5, 3), "float32"), np.ones((3, 3, 4, 3), "float32")])

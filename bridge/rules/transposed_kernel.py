@@ -1,0 +1,106 @@
+"""Transposed convolutions whose kernel is computed: a small model of keras.ops <-> F.conv_transpose2d.
+
+keras.ops.conv_transpose does not run in a functional model (Keras 3.15 hands its padding and output_padding over in
+each other's place). A small model does the same by a convolution, as Shi et al. write it (https://arxiv.org/abs/1609.07009):
+with a stride s, pixel q * s + r of the result is a sum over x[q - j] with the parts [j * s + r] of the kernel, so that
+each of the r is a channel of a convolution of x, and the channels become pixels.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bridge.graph import Node, Unsupported
+from bridge.layout import Context, Placement, channels
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, transposed_convolution
+from bridge.rules.computed_kernel import functional
+from bridge.rules.parameter import kernel_order, with_bias
+
+OPERATORS = ("transposed_kernel",)
+KERAS = ("model.conv_transpose",)
+TORCH = ()  # `transposed_convolution` reads the operators and hands over those whose weight is computed
+
+
+def LAYOUT(node: Node, context: Context) -> Placement:
+    placement = channels(_inner(node), context)
+    kernel = kernel_order(node.inputs[1].rank, context.source, context.target)
+    return replace(placement, inputs=[*placement.inputs, kernel])
+
+
+def _inner(node: Node) -> Node:
+    """The node as `transposed_convolution` knows it."""
+    return replace(node, operator="transposed_convolution", inputs=node.inputs[:1])
+
+
+def _conv_transpose(x, kernel, strides: tuple, crops: tuple):
+    """In keras.ops."""
+    from keras import layers, ops
+
+    n, (filters, depth) = len(strides), kernel.shape[-2:]
+    sizes = kernel.shape[:n]
+    parts = [-(-(k + max(-after, 0)) // s) for k, s, (_, after) in zip(sizes, strides, crops, strict=True)]
+    added = [(0, p * s - k) for p, s, k in zip(parts, strides, sizes, strict=True)]
+    kernel = ops.pad(kernel, (*added, (0, 0), (0, 0)))
+    kernel = ops.reshape(kernel, (*(m for pair in zip(parts, strides, strict=True) for m in pair), filters, depth))
+    places = range(0, 2 * n, 2)
+    kernel = ops.transpose(ops.flip(kernel, tuple(places)), (*places, 2 * n + 1, *range(1, 2 * n, 2), 2 * n))
+    kernel = ops.reshape(kernel, (*parts, depth, math.prod(strides) * filters))
+    x = ops.pad(x, ((0, 0), *((p - 1, p - 1) for p in parts), (0, 0)))
+    x = ops.conv(x, kernel)
+    shape = x.shape[1:-1]
+    x = layers.Reshape((*(-1 if m is None else m for m in shape), *strides, filters), dtype=x.dtype)(x)
+    x = ops.transpose(x, (0, *(a for i in range(n) for a in (1 + i, 1 + n + i)), 2 * n + 1))
+    x = layers.Reshape(
+        (*(-1 if m is None else m * s for m, s in zip(shape, strides, strict=True)), filters), dtype=x.dtype
+    )(x)
+    cuts = [(before, more + after) for (before, after), (_, more) in zip(crops, added, strict=True)]
+    return x[(slice(None), *(slice(before, -after or None) for before, after in cuts))]
+
+
+MODELS = {"conv_transpose": _conv_transpose}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made: of the kernel's axes, and of the slice."""
+    found = {type(o).__name__: o._inbound_nodes[0].arguments.args for o in reversed(model.operations)}
+    if len(model.inputs) != 2 or not {"Flip", "GetItem"} <= found.keys():
+        return
+    n = len(model.inputs[1].shape) - 2
+    apart, cuts = found["Flip"][0].shape[: 2 * n], found["GetItem"][1][1 : n + 1]
+    if len(apart) == 2 * n and len(cuts) == n and all(isinstance(cut, slice) for cut in cuts):
+        more = [p * s - k for p, s, k in zip(apart[::2], apart[1::2], model.inputs[1].shape, strict=False)]
+        crops = tuple((cut.start or 0, -(cut.stop or 0) - m) for cut, m in zip(cuts, more, strict=True))
+        yield {"strides": tuple(apart[1::2]), "crops": crops}
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    x, kernel = layer.inputs
+    *sizes, filters, depth = kernel.shape
+    attributes = {"channels": depth, "filters": filters, "kernel_size": tuple(sizes), "dilation": (1,) * len(sizes)}
+    return [Node("transposed_kernel", attributes | layer.config | {"axis": x.rank - 1}, name=layer.path)]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    if max(node["dilation"]) > 1:
+        raise Unsupported(f"dilation {node['dilation']} with a kernel that is computed", "leave the dilation out")
+    if node.inputs[0].shape[1:-1].count(None) > 1:
+        raise Unsupported("several sizes are open, and its kernel is computed", "fix all sizes but one, or the kernel")
+    return [KerasCall("model.conv_transpose", {k: node[k] for k in ("strides", "crops")})]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    """Nodes for an ATen transposed convolution, the weight of which is a tensor that flows."""
+    x, kernel, n = call["input"], call["weight"], int(call.target[-2])
+    if call["groups"] > 1:
+        raise Unsupported(
+            f"its weight is computed, and it has {call['groups']} groups",
+            "keep the weight as a parameter, as torch.nn.utils.parametrize.remove_parametrizations makes it",
+        )
+    depth, filters, *sizes = kernel.shape
+    node = transposed_convolution.node(call, depth, filters, tuple(sizes), n)
+    node = replace(node, operator="transposed_kernel", parameters={}, inputs=[x, kernel])
+    return with_bias([node], 1, call["bias"], call.outputs[0])
+
+
+def write_torch(node: Node) -> TorchCall:
+    return functional(transposed_convolution.write_torch(_inner(node)), f"conv_transpose{len(node['strides'])}d")
