@@ -68,16 +68,17 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
 
     def convert(tied: bool):
         graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied, training=training)
-        return keras_writer.write(layout.convert(graph, "last"))
+        return keras_writer.write(layout.convert(graph, "last")), torch_reader.unused(module, graph.nodes)
 
     try:
-        model = convert(tied=False)
+        made = convert(tied=False)
     except BridgeError as e:
-        model = None
+        made = None
         with contextlib.suppress(BridgeError):
-            model = convert(tied=True)
-        if model is None:
+            made = convert(tied=True)
+        if made is None:
             raise e
-    for note in training.notes:
+    model, unused = made
+    for note in [*training.notes, *([torch_reader.said_unused(unused)] if unused else [])]:
         warnings.warn(note, stacklevel=2)
     return model

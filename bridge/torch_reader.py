@@ -541,6 +541,20 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     return seen
 
 
+def unused(module: torch.nn.Module, nodes: list[Node]) -> list[str]:
+    """The names of the trainable parameters of a module that none of these nodes has."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    names = {name for node in nodes for name in node.parameters.values()}
+    used = {id(named.get(name, named.get(name.partition("[")[0]))) for name in names}  # or what name[0:4] is a part of
+    return [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
+
+
+def said_unused(names: list[str]) -> str:
+    """A sentence on such parameters."""
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"no output depends on {len(names)} trainable parameter(s), which the Keras model is without: {shown}"
+
+
 def _value(node, index: int | None = None) -> Value:
     tensor = node.meta["val"] if index is None else node.meta["val"][index]
     return Value(

@@ -137,7 +137,7 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
     except BridgeError as e:
         report.fail("structure", f"the module cannot be read, so nothing can be compared. {e}")
         return report
-    for sentence in unmatched or _unused(module, case.pairs):
+    for sentence in unmatched or _hooked(module):
         report.fail("structure", sentence)
     for sentence in differences(case.pairs, first, case.second):
         report.fail("settings", sentence)
@@ -160,6 +160,8 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
         _alone(case, graph)
     if any(isinstance(m, torch.export.UnflattenedModule) for m in module.modules()):
         report.notes.append("the torch module is an exported program, which holds inference alone: not trained")
+        if extra := torch_reader.unused(module, [p.torch for p in case.pairs]):
+            report.note_once(torch_reader.said_unused(extra))
     elif not unmatched:
         _training(case)
     return report
@@ -219,21 +221,15 @@ def _alone(case: Case, graph: Graph) -> None:
         case.report.fail("forward", f"with a batch of one the outputs differ by {error:.1e}: does `forward` ask?")
 
 
-def _unused(module: torch.nn.Module, pairs: list[Pair]) -> list[str]:
-    """Sentences on the parameters of a module that nothing computes with, or whose gradients a hook may change."""
-    named = dict(module.named_parameters(remove_duplicate=False))
-    names = {name for p in pairs for name in p.torch.parameters.values()}
-    used = {id(named.get(name, named.get(name.partition("[")[0]))) for name in names}  # or what name[0:4] is a part of
-    extra = [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
-    hooked = [n for n, p in module.named_parameters() if p._backward_hooks]
-    return [
-        f"{len(names)} trainable parameter(s) of the torch module have {what}: {', '.join(names[:5])}"
-        for names, what in (
-            (extra, "no counterpart in Keras"),
-            (hooked, "a hook that may change their gradients, which Keras has not"),
-        )
+def _hooked(module: torch.nn.Module) -> list[str]:
+    """A sentence on parameters whose gradients a hook may change."""
+    names = [n for n, p in module.named_parameters() if p._backward_hooks]
+    what = "a hook that may change their gradients, which Keras has not"
+    return (
+        [f"{len(names)} trainable parameter(s) of the torch module have {what}: {', '.join(names[:5])}"]
         if names
-    ]
+        else []
+    )
 
 
 def _tensor(x: np.ndarray, value: Value) -> torch.Tensor:
@@ -540,6 +536,7 @@ def _training(case: Case) -> None:
             "training", f"in training mode Dropouts of rates {rates} are due, {sorted(dropout.rates)} are active"
         )
     held, trained = network.state_dict(keep_vars=True), dict(network.named_parameters(remove_duplicate=False))
+    _unused(case, trained)
 
     def after(name, tensor):
         if name in trained and trained[name].requires_grad:
@@ -551,6 +548,17 @@ def _training(case: Case) -> None:
     _statistics(case, keras_side, torch_side)
     if report.gradients and not report.failures:  # else the steps would only say it again
         _steps(case, [np.asarray(w) for w in wanted])
+
+
+def _unused(case: Case, trained: dict[str, torch.nn.Parameter]) -> None:
+    """Judge the parameters without a counterpart by their gradients: without one they lead nowhere in torch either."""
+    extra = torch_reader.unused(case.module, [p.torch for p in case.pairs])
+    moved = [n for n in extra if (slope := trained[n].grad) is not None and slope.abs().max() > 0]
+    if moved:
+        sentence = "trainable parameter(s) of the torch module have a gradient and no counterpart in Keras"
+        case.report.fail("structure", f"{len(moved)} {sentence}: {', '.join(moved[:5])}")
+    elif extra:
+        case.report.note_once(torch_reader.said_unused(extra))
 
 
 @torch.enable_grad()

@@ -365,9 +365,23 @@ def test_a_parameter_that_nothing_uses(check):
     model = small(check)
     module = bridge.to_torch(model)
     module.extra = torch.nn.Linear(2, 2, bias=False)
-    assert [s for k, s in bridge.verify(model, module).failures if k == "structure"] == [
-        "1 trainable parameter(s) of the torch module have no counterpart in Keras: extra.weight"
-    ]
+    report = bridge.verify(model, module)
+    said = "no output depends on 1 trainable parameter(s), which the Keras model is without: extra.weight"
+    assert report.passed and said in report.notes
+    example = torch.zeros(2, 3, 6, 6)
+    with pytest.warns(UserWarning, match="no output depends on 1 trainable"):
+        bridge.to_keras(module, (example,))
+
+
+def test_a_parameter_that_training_alone_uses(check):
+    """The seeded fault: it has a gradient, and Keras does not train it."""
+    model = small(check)
+    module = bridge.to_torch(model)
+    module.extra = torch.nn.Parameter(torch.ones(()))
+    module.register_forward_hook(lambda m, x, y: y * m.extra if m.training else y)
+    report = bridge.verify(model, module)
+    said = "1 trainable parameter(s) of the torch module have a gradient and no counterpart in Keras: extra"
+    assert ("structure", said) in report.failures
 
 
 class Its(torch.nn.Module):
