@@ -36,6 +36,7 @@ and, where they apply,
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
     BELOW         function of a node whose input must be whole numbers below what it returns
+    arranged(node) -> Node                          the node with the inputs that its Keras side reads
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
 

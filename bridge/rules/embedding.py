@@ -1,30 +1,62 @@
 """Embedding: keras.layers.Embedding <-> torch.nn.Embedding.
 
 Keras makes int32 of any index that is not int32 or int64; torch takes those two alone. torch's padding_idx is not
-Keras' mask_zero: the row is one like the others, but gets no gradient. Keras has nothing like it, and trains the row.
+Keras' mask_zero: the row is one like the others, but gets no gradient. A small model behind the layer takes it away.
 The mask of mask_zero itself is not carried; a layer that it reaches is refused.
 """
 
-import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import fixed
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, gather
 
-OPERATORS = ("embedding",)
-KERAS = ("Embedding",)
+OPERATORS = ("embedding", "padding_rows")
+KERAS = ("Embedding", "model.padding_rows")
 TORCH = ("embedding",)
 LAYOUT = fixed
-CASTS = KERAS
+CASTS = ("Embedding",)
 WEIGHTS = {"embeddings": ("weight", "i o -> i o")}
 INDICES = ("int32", "int64")
 
 
 def BELOW(node: Node) -> int:
-    return node["size"]
+    return node.attributes.get("size", 2**31 - 1)
+
+
+def _padding_rows(rows, indices, padding: int):
+    """In keras.ops: the rows of that index get no gradient."""
+    from keras import ops
+
+    return ops.where(ops.expand_dims(ops.equal(indices, padding), -1), ops.stop_gradient(rows), rows)
+
+
+MODELS = {"padding_rows": _padding_rows}
+
+
+def options(name: str, model) -> Iterator[dict]:
+    """The options with which a model of `MODELS` may have been made."""
+    for operation in model.operations:
+        if type(operation).__name__ == "Equal" and len(model.inputs) == 2:
+            yield {"padding": operation._inbound_nodes[0].arguments.args[1]}
+
+
+def merge(node: Node, reader: Node) -> Node | None:
+    """A layer of which the rows of one index get no gradient."""
+    if node.operator != "embedding" or reader.operator != "padding_rows" or reader.inputs[1:] != node.inputs:
+        return None
+    return replace(node, outputs=reader.outputs, attributes=node.attributes | reader.attributes)
+
+
+def arranged(node: Node) -> Node:
+    """As Keras has it: the indices are read once more, behind the layer."""
+    return replace(node, inputs=node.inputs * 2) if "padding" in node.attributes else node
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
+    if layer.class_name == "model.padding_rows":
+        return [Node("padding_rows", layer.config, name=layer.path)]
     c, x, nodes = layer.config, layer.inputs[0], []
     if c.get("lora_rank") or c.get("quantization_config"):
         raise Unsupported("it is quantised, or has LoRA weights", "carry the model before that")
@@ -36,12 +68,12 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 
 
 def write_keras(node: Node) -> list[KerasCall]:
-    if "padding" in node.attributes:
-        warnings.warn(
-            f"{node.name}: in torch row {node['padding']} gets no gradient, as padding_idx says; Keras trains it, too",
-            stacklevel=2,
-        )
-    return [KerasCall("Embedding", {"input_dim": node["size"], "output_dim": node["units"]}, weights=True)]
+    if node.operator == "padding_rows":
+        raise Unsupported("it takes away the gradient of no Embedding's own rows", "put it right behind the layer")
+    padded = "padding" in node.attributes
+    config = {"input_dim": node["size"], "output_dim": node["units"]}
+    calls = [KerasCall("Embedding", config, weights=True, first=padded)]
+    return [*calls, *([KerasCall("model.padding_rows", {"padding": node["padding"]}, "_padding")] if padded else [])]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -55,13 +87,15 @@ def read_torch(call: TorchOperation) -> list[Node]:
             )
         return gather.rows(call)
     weights = call.weights({"embeddings": ("weight", WEIGHTS["embeddings"][1])})
-    held = call.parameters[weights["embeddings"]]
-    size, units = held.value.shape
-    attributes = {"size": size, "units": units}
-    if call["padding_idx"] >= 0 and held.trainable:
-        attributes["padding"] = call["padding_idx"]
-    return [Node("embedding", attributes, weights, call.path)]
+    size, units = call.parameters[weights["embeddings"]].value.shape
+    node = Node("embedding", {"size": size, "units": units}, weights, call.path)
+    if call["padding_idx"] >= 0:
+        node.attributes["padding"] = call["padding_idx"]
+    return [node]
 
 
 def write_torch(node: Node) -> TorchCall:
-    return TorchCall("{self}({0})", call_source("nn.Embedding", node["size"], node["units"]), WEIGHTS)
+    if node.operator == "padding_rows":
+        raise Unsupported("it takes away the gradient of no Embedding's own rows", "put it right behind the layer")
+    padding = {"padding_idx": node["padding"]} if "padding" in node.attributes else {}
+    return TorchCall("{self}({0})", call_source("nn.Embedding", node["size"], node["units"], **padding), WEIGHTS)

@@ -96,19 +96,22 @@ def test_the_function(check):
     assert bridge.verify(model, module).passed
 
 
-def test_padding_gets_no_gradient_in_torch(check):
-    module, x = Text(padding_idx=-3), torch.randint(0, 7, (2, 5))
+@pytest.mark.parametrize("frozen", [False, True])
+def test_padding_gets_no_gradient(check, frozen, tmp_path):
+    module, x = Text(padding_idx=-3), torch.randint(0, 7, (2, 5), generator=torch.Generator().manual_seed(0))
     torch.nn.init.normal_(module.e.weight)
-    with pytest.warns(
-        UserWarning, match="e: in torch row 4 gets no gradient, as padding_idx says; Keras trains it, too"
-    ):
-        model = bridge.to_keras(module, (x,))
-    compare(check, model, module, size=7)
-    report = bridge.verify(model, module)
-    assert not report.passed and "e: padding is None in Keras and 4 in torch" in str(report)
-    module.e.requires_grad_(False)
+    module.e.requires_grad_(not frozen)
     model = bridge.to_keras(module, (x,))
-    assert bridge.verify(model, module).passed
+    compare(check, model, module, size=7)
+    report = bridge.verify(model, module, [np.array([[4, 1, 4, 0, 2], [6, 4, 5, 5, 3]])])
+    assert report.passed, str(report)
+    model.save(tmp_path / "model.keras")
+    again = bridge.to_torch(keras.models.load_model(tmp_path / "model.keras", safe_mode=True))
+    assert again.e.padding_idx == 4 and again.e.weight.requires_grad != frozen
+    plain = Text()
+    plain.load_state_dict(module.state_dict())
+    report = bridge.verify(model, plain)
+    assert not report.passed and "e: padding is 4 in Keras and None in torch" in str(report)
 
 
 def test_small_tables_get_small_indices():
