@@ -630,9 +630,12 @@ def _owns(path, node, modules) -> bool:
 
 
 def _holder(held: dict[str, tuple[str, np.ndarray, bool]]) -> str:
-    """The path of the layer whose weights an operator takes: F.linear(x, self.proj.weight) is `proj`."""
+    """The path of the layer whose weights an operator takes: F.linear(x, self.proj.weight) is `proj`.
+
+    So is F.linear(x, self.proj_weight), as nn.MultiheadAttention has it.
+    """
     names = {argument: name for argument, (name, _, _) in held.items()}
-    paths = {name.removesuffix(f".{argument}") for argument, name in names.items()}
+    paths = {re.sub(rf"[._]{argument}$", "", name) for argument, name in names.items()}
     return paths.pop() if len(paths) == 1 and not paths & set(names.values()) else ""
 
 
