@@ -4,6 +4,7 @@ Torch computes with one thread, as the tests run in two processes: where several
 depthwise convolution in float64 takes a second instead of a millisecond.
 """
 
+import gc
 import os
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -16,3 +17,6 @@ import hypothesis
 # The same examples on every run and no time limit: the first example of a test may compile a graph.
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")
+
+# Graphs and networks are many objects that live as long as a test: there is no need to look through them at every 700.
+gc.set_threshold(20_000, 20, 5)
