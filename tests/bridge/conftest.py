@@ -4,6 +4,38 @@ import contextlib
 
 import numpy as np
 import pytest
+from torch import nn
+
+
+class Function(nn.Module):
+    """A function of torch as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *x):
+        return self.function(*x)
+
+
+def module_of(function, **children):
+    """A module that is a function of itself and its inputs; its children, weights and buffers go by their names."""
+
+    class Module(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name, child in children.items():
+                setattr(self, name, child)
+
+        def forward(self, *x):
+            return function(self, *x)
+
+    return Module()
+
+
+def conv():
+    """A convolution that keeps the shape of a picture of three channels."""
+    return nn.Conv2d(3, 3, 3, padding=1)
 
 
 def randomise(model, seed=0):
@@ -214,9 +246,7 @@ def from_torch(module, *tensors):
             fan = p[0].numel() if p.ndim else 1
             p.copy_(torch.randn(p.shape, generator=generator) / max(1, fan) ** 0.5)
     module, tensors = module.eval().double(), tuple(t.double() for t in tensors)
-    with exported_once():
-        model = bridge.to_keras(module, tensors)
-        same_graph(model, module, tensors)
+    model = to_keras(module, tensors)
     results = keras.tree.flatten(module(*(t.clone() for t in tensors)))
     arrays = [to_last(t.numpy()) for t in tensors]
     there = keras.tree.flatten(model(arrays if len(arrays) > 1 else arrays[0]))
@@ -243,6 +273,16 @@ def exported_once():
         patch.setattr(torch_export, "export", once)
         patch.setattr("bridge.torch_reader.export", once)
         yield
+
+
+def to_keras(module, tensors, dynamic=None):
+    """Carry a torch module to Keras, and see that both read as the same graph."""
+    import bridge
+
+    with exported_once():
+        model = bridge.to_keras(module, tensors, dynamic)
+        same_graph(model, module, tensors, dynamic)
+    return model
 
 
 def tied(module, x):
@@ -288,16 +328,20 @@ def check():
     import types
 
     return types.SimpleNamespace(
+        Function=Function,
         both_ways=both_ways,
+        conv=conv,
         from_torch=from_torch,
         in_dtype=in_dtype,
         live=live,
         live_torch=live_torch,
+        module_of=module_of,
         pictures=pictures,
         same_graph=same_graph,
         tied=tied,
         randomise=randomise,
         relative=relative,
         to_first=to_first,
+        to_keras=to_keras,
         to_last=to_last,
     )

@@ -9,23 +9,6 @@ import bridge
 nn = torch.nn
 
 
-def module_of(function, **children):
-    class Module(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, child in children.items():
-                setattr(self, name, child)
-
-        def forward(self, *x):
-            return function(self, *x)
-
-    return Module()
-
-
-def conv():
-    return nn.Conv2d(3, 3, 3, padding=1)
-
-
 X = torch.randn(2, 3, 6, 5)
 
 
@@ -38,7 +21,7 @@ X = torch.randn(2, 3, 6, 5)
     ],
 )
 def test_by_themselves(check, function):
-    module = module_of(lambda m, x: function(m, m.c(x)), c=conv()).double()
+    module = check.module_of(lambda m, x: function(m, m.c(x)), c=check.conv()).double()
     x = X.double()
     with torch.no_grad():
         want = module(x).numpy()
@@ -93,15 +76,16 @@ def with_a_parameter(m, x):
     [through_a_view, through_two_views, shifted, of_one_channel, filled, with_a_parameter],
 )
 def test_through_views(check, function):
-    children = {"c": conv(), "n": nn.BatchNorm2d(3), "d": nn.Dropout(0.3), "p": nn.Parameter(torch.ones(1, 1, 1, 1))}
-    module = module_of(lambda m, x: m.d(function(m, m.n(m.c(x)))), **children)
+    children = {"c": check.conv(), "n": nn.BatchNorm2d(3), "d": nn.Dropout(0.3)}
+    children["p"] = nn.Parameter(torch.ones(1, 1, 1, 1))
+    module = check.module_of(lambda m, x: m.d(function(m, m.n(m.c(x)))), **children)
     check.from_torch(module, X)
 
 
-def test_what_trains_stays():
+def test_what_trains_stays(check):
     """Functional programs have no Dropout and another BatchNorm."""
-    module = module_of(
-        lambda m, x: shifted(m, m.d(m.n(m.c(x)))), c=conv(), n=nn.BatchNorm2d(3), d=nn.Dropout(0.3)
+    module = check.module_of(
+        lambda m, x: shifted(m, m.d(m.n(m.c(x)))), c=check.conv(), n=nn.BatchNorm2d(3), d=nn.Dropout(0.3)
     ).eval()
     model = bridge.to_keras(module, (X,))
     assert model.get_layer("d").rate == 0.3 and model.get_layer("n").weights
@@ -116,11 +100,11 @@ def test_constants_may_be_written_to(check):
             region[rows] = i
         return m.c(x) * (region - 1)
 
-    check.from_torch(module_of(mask, c=conv()), X)
+    check.from_torch(check.module_of(mask, c=check.conv()), X)
 
 
 @pytest.mark.parametrize("write", [lambda m, x: m.c.weight.mul_(2), lambda m, x: m.c.bias[:1].add_(1)])
-def test_weights_are_not(write):
-    module = module_of(lambda m, x: (write(m, x), m.c(x))[1], c=conv())
+def test_weights_are_not(check, write):
+    module = check.module_of(lambda m, x: (write(m, x), m.c(x))[1], c=check.conv())
     with pytest.raises(bridge.BridgeError, match="changes a weight or buffer in place"):
         bridge.to_keras(module, (X,))

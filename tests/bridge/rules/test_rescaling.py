@@ -156,9 +156,8 @@ def test_functions_of_torch(check, function):
             return function(self, self.fc(x))
 
     module, x = Module().eval(), torch.randn(2, 3, 4)
-    model = bridge.to_keras(module, (x,))
+    model = check.to_keras(module, (x,))
     assert check.relative(model(x.numpy()), module(x).detach()) < 1e-5
-    check.same_graph(model, module, (x,))
     check.same_graph(model, bridge.to_torch(model), (x,))
 
 
@@ -178,7 +177,7 @@ class Scaled(torch.nn.Module):
 @pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1), (5, 7), (4, 5, 7), (1, 5, 1)])
 def test_trained_factors(check, shape):
     module, x = Scaled(*shape), torch.randn(2, 3, 5, 7)
-    model = bridge.to_keras(module, (x,))
+    model = check.to_keras(module, (x,))
     scale = model.get_layer("gamma")
     assert isinstance(scale, layers.EinsumDense) and len(model.trainable_weights) == 3
     assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), module(x).detach()) < 1e-5
@@ -186,7 +185,6 @@ def test_trained_factors(check, shape):
     assert isinstance(again.gamma, torch.nn.Parameter)
     assert "permute" not in inspect.getsource(type(again))
     check.both_ways(model, randomised=False)
-    check.same_graph(model, module, (x,))
     if shape[0] == 4:
         assert bridge.verify(model, module).passed
         torch.testing.assert_close(again.state_dict(), module.state_dict(), rtol=0, atol=0)

@@ -11,15 +11,6 @@ import bridge
 layers, ops = keras.layers, keras.ops
 
 
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 @pytest.mark.parametrize("shape, axis", [((5,), -1), ((4, 3), 1), ((3, 5, 4), 2), ((3, 5, 4), -1)], ids=str)
 def test_sort(check, shape, axis):
     x = keras.Input(shape, name="x")
@@ -48,7 +39,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_torch(check, name):
-    check.from_torch(Function(FUNCTIONS[name]), torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)))
+    check.from_torch(check.Function(FUNCTIONS[name]), torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)))
 
 
 def test_equal_cells():
@@ -82,13 +73,13 @@ def test_network():
     np.testing.assert_allclose(np.asarray(model(x.numpy())), module(x).detach().numpy(), atol=1e-5)
 
 
-def test_refusals():
+def test_refusals(check):
     x = keras.Input((5, 3), name="x")
     with pytest.raises(bridge.BridgeError, match="sorts the flattened tensor, the batch along; give it an axis"):
         bridge.to_torch(keras.Model(x, ops.sort(x, None)))
     with pytest.raises(bridge.BridgeError, match="sorted=False, whose order TensorFlow does not say"):
         bridge.to_torch(keras.Model(x, ops.top_k(x, 2, sorted=False)[0]))
     with pytest.raises(bridge.BridgeError, match="largest=False, sorted=True; give a fixed k"):
-        bridge.to_keras(Function(lambda x: x.topk(2, largest=False)[0]), (torch.randn(2, 5),))
+        bridge.to_keras(check.Function(lambda x: x.topk(2, largest=False)[0]), (torch.randn(2, 5),))
     with pytest.raises(bridge.BridgeError, match="descending order along an axis of an open size"):
-        bridge.to_keras(Function(lambda x: x.sort(1, descending=True)[0]), (torch.randn(2, 5),), [{0, 1}])
+        bridge.to_keras(check.Function(lambda x: x.sort(1, descending=True)[0]), (torch.randn(2, 5),), [{0, 1}])
