@@ -27,7 +27,7 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     if not all(isinstance(order, tuple) for order in context.orders):
         return fixed(node, context)
     order, like = context.orders[0], context.orders[-1]
-    attributes = {"axis": order.index(node["axis"]), "like": like.index(node["like"])}
+    attributes = {"axis": order.index(node["axis"]), "like": sizes.renumbered(node["like"], like)}
     return Placement(list(context.orders), [order], attributes)
 
 

@@ -5,59 +5,87 @@ keep their one axis. So it follows any layout that leaves the axes of each block
 `(B, H, W, C) -> (B, H*W, C)` is `(B, C, H, W) -> (B, C, H*W)`. Only a block whose axes lie in another order is permuted
 first. All axes but the batch in one is Flatten, which has a rule of its own.
 
-Keras' functions reshape with one open size. Where several stay as they are, before those that change, a small model of
-keras.ops (`bridge.composed`) puts them into one and takes its cells by their numbers, (b * H + h) * W + w.
+A block may have several open sizes: `(B, C, H*W) -> (B, C, H, W)`, as after attention. They are then those of another
+tensor, or parts of them (`bridge.rules.sizes`), which the node reads, too.
+
+Keras' functions reshape with one open size. With more, a small model of keras.ops (`bridge.composed`) takes the cells
+by their numbers, (b * H + h) * W + w.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, groupby, pairwise, permutations
+from math import prod
 
+from bridge.expressions import WHOLE
 from bridge.graph import Node, Unsupported
 from bridge.layout import Context, Placement, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, sizes
 
 OPERATORS = ("reshape",)
-KERAS = ("Reshape", "ops.Reshape", "ops.ExpandDims", "ops.Squeeze", "ops.Ravel", "model.reshape_behind")
+KERAS = ("Reshape", "ops.Reshape", "ops.ExpandDims", "ops.Squeeze", "ops.Ravel", "model.reshape_like")
 TORCH = ("view", "_unsafe_view", "reshape", "view_as", "reshape_as", "unflatten", "squeeze", "unsqueeze")
 
-Block = tuple[int, tuple[int, ...]]  # how many axes go in, the sizes that come out; -1 is what the others leave
+# how many axes go in, and the sizes that come out: numbers; -1, what the others leave; or which input's axis and part
+Block = tuple[int, tuple]
 KEEP: Block = (1, (0,))  # one axis that stays as it is
 NEW: Block = (0, (1,))
 DROP: Block = (1, ())
 
 
-def _reshape_behind(x, kept: int, sizes: tuple):
-    """In keras.ops: the first axes stay, what is behind them becomes axes of these sizes."""
+def _reshape_like(x, *others, shape: tuple):
+    """In keras.ops: the cells of x as axes of these sizes: numbers, or which tensor's which axes and part of them."""
     from keras import ops
 
-    from bridge.rules.sizes import row
-
-    places = None
-    for axis in range(kept):
-        cells = row(x, axis, "float32")
-        numbers = ops.cast(ops.cumsum(cells) - 1.0, "int32")
-        count = ops.cast(ops.sum(cells), "int32")
+    tensors, places = (x, *others), None
+    behind = 1 + max(i for i, n in enumerate(shape) if not isinstance(n, int))
+    for size in shape[:behind]:
+        if isinstance(size, int):
+            numbers, count = ops.arange(size, dtype="int32"), size
+        else:
+            cells = sizes.row(tensors[size[0]], size[1], "float32", size[2])
+            numbers = ops.cast(ops.cumsum(cells) - 1.0, "int32")
+            count = ops.cast(ops.sum(cells), "int32")
         # the other way round Keras may take the numbers for a bias of axis 1, as (B, n, 1) + (n,)
-        places = numbers if places is None else numbers + places[..., None] * count
-    return ops.take(ops.reshape(x, (-1, *sizes)), places, axis=0)
+        places = numbers if places is None else ops.add(numbers, places[..., None] * count)
+    return ops.take(ops.reshape(x, (-1, *shape[behind:])), places, axis=0)
 
 
-MODELS = {"reshape_behind": _reshape_behind}
+MODELS = {"reshape_like": _reshape_like}
 
 
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
-    made = model.outputs[0].shape
-    kept = next((i for i in reversed(range(len(made))) if made[i] is None), 0) + 1
-    if len(model.inputs) == 1 and made.count(None) > 1:
-        yield {"kept": kept, "sizes": tuple(made[kept:])}
+    made = model.outputs[0]
+    if type(made._keras_history.operation).__name__ != "Take":
+        return
+    rows = _rows(made._keras_history.operation._inbound_nodes[0].arguments.args[1], model.inputs)
+    if None not in rows and len(rows) == made.shape.count(None):
+        rows = iter(rows)
+        yield {"shape": tuple(next(rows) if n is None else n for n in made.shape)}
+
+
+def _rows(numbers, inputs: list) -> list:
+    """Of what the rows are whose running sums the numbers of cells are made of, from the first axis to the last."""
+    queue, known, found = [numbers], set(), []
+    while queue:
+        tensor = queue.pop()
+        if id(tensor) in known or not hasattr(tensor, "_keras_history"):
+            continue
+        known.add(id(tensor))
+        operation, index, _ = tensor._keras_history
+        given = operation._inbound_nodes[index].input_tensors
+        if type(operation).__name__ == "Cumsum":
+            found.append(sizes.seen(given[0], inputs))
+        else:
+            queue += given  # of a sum the second part, which has the axes before, comes first
+    return found
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
     order, blocks, x = context.orders[0], node["blocks"], node.inputs[0]
-    if not isinstance(order, tuple):
+    if not all(isinstance(o, tuple) for o in context.orders):
         return fixed(node, context)
     axes = _numbered([count for count, _ in blocks])  # of the input, by block
     made = _numbered([len(sizes) for _, sizes in blocks])  # of the output
@@ -76,7 +104,13 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return context.takers(node.outputs[0], out), out == plainly
 
     out = max(found, key=worth)
-    return Placement([order], [out], {"blocks": found[out]})
+    orders = [order, *context.orders[1:]]
+
+    def renumbered(size):
+        return (size[0], sizes.renumbered(size[1], orders[size[0]]), size[2]) if isinstance(size, tuple) else size
+
+    turned = tuple((count, tuple(map(renumbered, new))) for count, new in found[out])
+    return Placement(orders, [out], {"blocks": turned})
 
 
 def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, ...], tuple[Block, ...]]:
@@ -154,6 +188,9 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
     Args:
         source: The sizes before: numbers, and texts by which equal open sizes are known.
         target: The sizes after; None is what the others leave.
+
+    Returns:
+        The blocks; those with several open sizes have the texts of these.
     """
     blocks, i, j = [], 0, 0
     while i < len(source) or j < len(target):
@@ -176,10 +213,11 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
                 None,
             )
             p, q = found or _before_the_end(source, target, i, j)  # a size is not known: all that goes into it
-            sizes = tuple(n if isinstance(n, int) else -1 for n in target[j:q])
-            if p <= i or q <= j or sizes.count(-1) > 1:
+            unknown = [n for n in target[j:q] if not isinstance(n, int)]
+            if p <= i or q <= j or (None in unknown and len(unknown) > 1):
                 raise Unsupported(f"it reshapes {_shown(source)} to {_shown(target)}", "fix all open sizes but one")
-            blocks, i, j = [*blocks, (p - i, sizes)], p, q
+            new = target[j:q] if len(unknown) > 1 else tuple(n if isinstance(n, int) else -1 for n in target[j:q])
+            blocks, i, j = [*blocks, (p - i, new)], p, q
     return tuple(blocks)
 
 
@@ -240,8 +278,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         gone = [i for i, n in enumerate(source) if n == 1] if (a := layer.config["axis"]) is None else a
         gone = [i % len(source) for i in (gone if isinstance(gone, (list, tuple)) else [gone])]
         target = [n for i, n in enumerate(source) if i not in gone]
-    elif layer.class_name == "model.reshape_behind":
-        target = [*source[: layer.config["kept"]], *layer.config["sizes"]]
+    elif layer.class_name == "model.reshape_like":
+        return _read_like(source, layer)
     else:
         target = list(layer.outputs[0].shape)
         if layer.class_name == "Reshape":  # it keeps the batch
@@ -254,6 +292,33 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     return nodes(tuple(source), tuple(target), layer.path)
 
 
+def _read_like(source: list, layer: KerasLayer) -> list[Node]:
+    """The nodes for a model: an axis of its own of which a part is left has so many times that part."""
+    target, others = [], {}
+    for n in layer.config["shape"]:
+        if isinstance(n, int):
+            target.append(n)
+        elif n[0] == 0 and n[2][:2] == WHOLE[:2]:
+            own = (n[1],) if isinstance(n[1], int) else n[1]
+            target.append("*".join(str(source[a]) for a in own))
+            if n[2] != WHOLE:
+                first = next(a for a in own if isinstance(source[a], str))
+                source[first] = f"{n[2][2]}*{source[first]}"
+        else:
+            target.append(f"other{len(others)}")
+            others[target[-1]] = n
+    made = nodes(tuple(source), tuple(target), layer.path)
+    return [_with_sizes(node, others.__getitem__) for node in made]
+
+
+def _with_sizes(node: Node, find) -> Node:
+    """The node with what is found for the texts of its sizes."""
+    if "blocks" not in node.attributes:
+        return node
+    blocks = tuple((count, tuple(find(n) if isinstance(n, str) else n for n in new)) for count, new in node["blocks"])
+    return replace(node, attributes={"blocks": blocks})
+
+
 def _with_new(source: list, axis) -> list:
     """The sizes with a 1 at each of these axes of the result."""
     new = [axis] if isinstance(axis, int) else list(axis)
@@ -262,46 +327,56 @@ def _with_new(source: list, axis) -> list:
     return [1 if a in new else next(rest) for a in range(rank)]
 
 
-def _sizes(node: Node) -> list[int | None]:
-    """The sizes after: None for an open one that stays, -1 for what the others leave."""
-    shape = node.inputs[0].shape
-    axes = _numbered([count for count, _ in node["blocks"]])
-    return [
-        shape[a[0]] if block == KEEP else n for block, a in zip(node["blocks"], axes, strict=True) for n in block[1]
-    ]
+def _sizes(node: Node) -> list:
+    """The sizes after: numbers, and which tensor's which axes, and what part of them."""
+    shape, found = node.inputs[0].shape, []
+    for block, axes in zip(node["blocks"], _numbered([count for count, _ in node["blocks"]]), strict=True):
+        own = axes[0] if len(axes) == 1 else tuple(axes)
+        for n in block[1]:
+            if block == KEEP:
+                n = (0, own, WHOLE) if shape[own] is None else shape[own]
+            elif n == -1:
+                n = (0, own, (1, 0, prod(m for m in block[1] if m != -1)))
+            found.append(n)
+    return found
 
 
 def write_keras(node: Node) -> list[KerasCall]:
-    blocks, sizes = node["blocks"], _sizes(node)
-    open_sizes = [i for i, n in enumerate(sizes) if n in (None, -1)]
-    if blocks[0] == KEEP and sizes[0] is None and len(open_sizes) <= 2:
-        return [KerasCall("Reshape", {"target_shape": tuple(-1 if n is None else n for n in sizes[1:])})]
+    blocks, shape = node["blocks"], _sizes(node)
+    open_sizes = [n for n in shape if not isinstance(n, int)]
+    plain_shape = tuple(n if isinstance(n, int) else -1 for n in shape)
+    if blocks[0] == KEEP and shape[0] == (0, 0, WHOLE) and len(open_sizes) <= 2:
+        return [KerasCall("Reshape", {"target_shape": plain_shape[1:]})]
     if len(open_sizes) <= 1:
-        return [KerasCall("ops.reshape", {"newshape": tuple(-1 if n is None else n for n in sizes)})]
-    axes, made = _numbered([c for c, _ in blocks]), _numbered([len(s) for _, s in blocks])
+        return [KerasCall("ops.reshape", {"newshape": plain_shape})]
+    axes, made = _numbered([c for c, _ in blocks]), _numbered([len(new) for _, new in blocks])
     if set(blocks) <= {KEEP, NEW}:
         return [
             KerasCall("ops.expand_dims", {"axis": tuple(a[0] for b, a in zip(blocks, made, strict=True) if b == NEW)})
         ]
     if set(blocks) <= {KEEP, DROP}:
         return [KerasCall("ops.squeeze", {"axis": tuple(a[0] for b, a in zip(blocks, axes, strict=True) if b == DROP)})]
-    kept = 1 + max(i for i, n in enumerate(sizes) if n is None)
-    if set(blocks[:kept]) == {KEEP} and -1 not in sizes:
-        return [KerasCall("model.reshape_behind", {"kept": kept, "sizes": tuple(sizes[kept:])})]
-    raise Unsupported(
-        f"it reshapes {_shown(node.inputs[0].shape)} with {len(open_sizes)} open sizes", "fix all but one"
-    )
+    return [KerasCall("model.reshape_like", {"shape": tuple(shape)})]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    x = call["self"]
-    first, *rest = nodes(x.symbols, call.outputs[0].symbols, call.path)
-    return [replace(first, inputs=[x]), *rest]
+    inputs = [call["self"]]
+
+    def find(symbol: str) -> tuple:
+        x, axis, part = sizes.source(symbol, call)
+        if x not in inputs:
+            inputs.append(x)
+        return inputs.index(x), axis, part
+
+    (node,) = nodes(inputs[0].symbols, call.outputs[0].symbols, call.path)
+    return [replace(_with_sizes(node, find), inputs=inputs)]
 
 
 def write_torch(node: Node) -> TorchCall:
-    blocks, changed = node["blocks"], [i for i, block in enumerate(node["blocks"]) if block != KEEP]
-    if len(changed) == 1:
+    blocks, shape = node["blocks"], _sizes(node)
+    changed = [i for i, block in enumerate(blocks) if block != KEEP]
+    others = any(isinstance(n, tuple) for _, new in blocks for n in new)
+    if len(changed) == 1 and not others:
         at, (count, new) = changed[0], blocks[changed[0]]
         if count == 0 or not new:
             return TorchCall(f"{{0}}.{'unsqueeze' if new else 'squeeze'}({literal(at)})")
@@ -310,9 +385,9 @@ def write_torch(node: Node) -> TorchCall:
             if node.name:
                 return TorchCall("{self}({0})", call_source(f"nn.{function.title()}", *arguments))
             return TorchCall(call_source(f"{{0}}.{function}", *arguments))
-    kept = [a[0] for block, a in zip(blocks, _numbered([c for c, _ in blocks]), strict=True) if block == KEEP]
-    stay = iter([a for a in kept if node.inputs[0].shape[a] is None])
-    sizes = [f"{{0}}.shape[{next(stay)}]" if n is None else literal(n) for n in _sizes(node)]
-    if "-1" not in sizes and None in _sizes(node):  # torch works out one of them
-        sizes[_sizes(node).index(None)] = "-1"
-    return TorchCall(f"{{0}}.reshape({', '.join(sizes) or '()'})")
+    texts = [literal(n) if isinstance(n, int) else sizes.text(f"{{{n[0]}}}", *n[1:]) for n in shape]
+    given = [n for _, new in blocks for n in new]
+    opened = [i for i, n in enumerate(shape) if isinstance(n, tuple)]
+    if opened and not others:  # torch works out one of them
+        texts[given.index(-1) if -1 in given else opened[0]] = "-1"
+    return TorchCall(f"{{0}}.reshape({', '.join(texts) or '()'})")

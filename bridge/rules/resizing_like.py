@@ -37,7 +37,9 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     if not all(isinstance(o, tuple) for o in others):
         return fixed(node, context)
     orders = [order, *others]
-    like = tuple((n[0], orders[n[0]].index(n[1]), *n[2:]) if isinstance(n, tuple) else n for n in node["like"])
+    like = tuple(
+        (n[0], sizes.renumbered(n[1], orders[n[0]]), *n[2:]) if isinstance(n, tuple) else n for n in node["like"]
+    )
     spatial = [a for a in range(len(order)) if a not in (0, node["axis"])]
     like = tuple(like[spatial.index(a)] for a in order if a in spatial)
     return Placement([order, *others], [order], {"axis": order.index(node["axis"]), "like": like})

@@ -11,13 +11,13 @@ and c more, of which every q-th is taken.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 
 from bridge import expressions
 from bridge.expressions import WHOLE, Part
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
-from bridge.rules.reshape import KEEP, NEW, plain
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
 
 OPERATORS = ("ones", "row", "size")
 KERAS = ("ops.OnesLike", "model.row", "model.size")
@@ -34,7 +34,12 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return anything(node, context)
     if not isinstance(order := context.orders[0], tuple):
         return fixed(node, context)
-    return Placement([order], [identity(node.outputs[0].rank)], {"axis": order.index(node["axis"])})
+    return Placement([order], [identity(node.outputs[0].rank)], {"axis": renumbered(node["axis"], order)})
+
+
+def renumbered(axis: int | tuple[int, ...], order: tuple[int, ...]) -> int | tuple[int, ...]:
+    """An axis, or several in any order, of a tensor that is written in an order."""
+    return order.index(axis) if isinstance(axis, int) else tuple(sorted(order.index(a) for a in axis))
 
 
 def merge(node: Node, reader: Node) -> Node | None:
@@ -48,14 +53,17 @@ def merge(node: Node, reader: Node) -> Node | None:
     return None
 
 
-def row(x, axis: int, dtype: str, part: Part = WHOLE):
-    """As many ones as a part of the cells that a tensor has along an axis, in keras.ops.
+def row(x, axis: int | tuple[int, ...], dtype: str, part: Part = WHOLE):
+    """As many ones as a part of the cells that a tensor has along an axis, or along several, in keras.ops.
 
     "float" is the dtype of a tensor of floats.
     """
     from keras import ops
 
-    cells = x[tuple(slice(None) if a == axis else 0 for a in range(len(x.shape)))]
+    axes = (axis,) if isinstance(axis, int) else axis
+    cells = x[tuple(slice(None) if a in axes else 0 for a in range(len(x.shape)))]
+    if len(axes) > 1:
+        cells = ops.reshape(cells, (-1,))
     ones = ops.ones_like(cells)
     ones = ones if dtype in ("float", x.dtype) and "float" in x.dtype else ops.cast(ones, dtype)
     p, c, q = part
@@ -67,22 +75,22 @@ def row(x, axis: int, dtype: str, part: Part = WHOLE):
     return ones[(slice(first, None, q),)] if (first, q) != (0, 1) else ones
 
 
-def seen(tensor, inputs: list) -> tuple[int, int, Part] | None:
-    """Of which input's which axis, and of which part of it, a tensor of a model is the `row`, by its operations."""
+def seen(tensor, inputs: list) -> tuple[int, int | tuple[int, ...], Part] | None:
+    """Of which input's which axis or axes, and of which part, a tensor of a model is the `row`, by its operations."""
     p, first, more, q = 1, 0, 0, 1
     while True:
         operation, index, _ = tensor._keras_history
         node, kind = operation._inbound_nodes[index], type(operation).__name__
-        if not node.input_tensors or kind not in ("GetItem", "Pad", "Repeat", "Cast", "OnesLike"):
+        if not node.input_tensors or kind not in ("GetItem", "Pad", "Repeat", "Cast", "OnesLike", "Reshape"):
             return None
         tensor = node.input_tensors[0]
         if kind == "GetItem":
             key = tuple(node.arguments.args[1])
-            axis = next((a for a, item in enumerate(key) if isinstance(item, slice)), None)
+            axes = tuple(a for a, item in enumerate(key) if isinstance(item, slice))
             number = next((i for i, x in enumerate(inputs) if x is tensor), None)
-            if number is not None and axis is not None:
-                return number, axis, (p, more + q - 1 - first, q)
-            if axis != 0:
+            if number is not None and axes:
+                return number, axes if len(axes) > 1 else axes[0], (p, more + q - 1 - first, q)
+            if axes != (0,):
                 return None
             first, q = key[0].start or 0, key[0].step or 1
         elif kind == "Pad":
@@ -117,10 +125,10 @@ def size(x, axis: int, dtype: str, part: Part = WHOLE):
     return ops.sum(row(x, axis, dtype, part))
 
 
-def text(tensor: str, axis: int, part: Part = WHOLE) -> str:
+def text(tensor: str, axis: int | tuple[int, ...], part: Part = WHOLE) -> str:
     """The source of a size in torch; a sum is in brackets where it is no argument."""
     p, c, q = part
-    whole = f"{tensor}.shape[{int(axis)}]"
+    whole = " * ".join(f"{tensor}.shape[{int(a)}]" for a in ((axis,) if isinstance(axis, int) else axis))
     whole = f"{whole} * {int(p)}" if p > 1 else whole
     whole = f"{whole} {'+' if c > 0 else '-'} {abs(int(c))}" if c else whole
     return whole if q == 1 else f"{f'({whole})' if c else whole} // {int(q)}"
@@ -157,20 +165,26 @@ def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) ->
         cells = open_row(steps, symbol, dtype, call)
         shape = tuple(None if a == axis else 1 for a in range(len(symbols)))
         if len(symbols) > 1:
-            blocks = plain([KEEP if a == axis else NEW for a in range(len(symbols))], cells.shape)
+            blocks = [reshape.KEEP if a == axis else reshape.NEW for a in range(len(symbols))]
+            blocks = reshape.plain(blocks, cells.shape)
             cells = steps("reshape", [cells], shape, blocks=blocks)
         both = tuple(None if isinstance(n, str) and a <= axis else 1 for a, n in enumerate(symbols))
         made = steps("multiply", [made, cells], both) if made else cells
     return made
 
 
-def source(symbol: str, call: TorchOperation) -> tuple[Value, int, Part]:
-    """The tensor and the axis of it that has an open size, or of which it is a part."""
+def source(symbol: str, call: TorchOperation) -> tuple[Value, int | tuple[int, ...], Part]:
+    """The tensor and the axis, or the axes, of it that have an open size, or of which it is a part."""
     if symbol in call.sizes:
         return *call.sizes[symbol], WHOLE
     for whole, (x, axis) in call.sizes.items():
         if part := expressions.part(symbol, whole):
             return x, axis, part
+    for x in dict.fromkeys(x for x, _ in call.sizes.values()):
+        opened = [axis for axis, n in enumerate(x.symbols) if isinstance(n, str)]
+        for axes in (axes for n in range(2, len(opened) + 1) for axes in combinations(opened, n)):
+            if part := expressions.part(symbol, "*".join(f"({x.symbols[axis]})" for axis in axes)):
+                return x, axes, part
     raise Unsupported(
         f"it needs the size {symbol}, which is worked out from open sizes of the input and no tensor has",
         "export with these sizes fixed",
@@ -244,7 +258,7 @@ def _arange(steps: Steps, call: TorchOperation) -> list[Node]:
     if step != 1:
         x = steps("multiply", [x], x.shape, number=step)
     if isinstance(start, Value):
-        steps("add", [x, steps("reshape", [start], (1,), blocks=(NEW,))], x.shape)
+        steps("add", [x, steps("reshape", [start], (1,), blocks=(reshape.NEW,))], x.shape)
     elif start:
         steps("add", [x], x.shape, number=start)
     return steps.finish(call.path)

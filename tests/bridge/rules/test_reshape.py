@@ -1,11 +1,13 @@
 """Reshape: blocks of axes, in any layout, both ways."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import bridge
@@ -149,15 +151,6 @@ def test_the_ways_of_torch(check):
     assert bridge.verify(model, Views()).passed
 
 
-def test_what_is_refused():
-    class Apart(torch.nn.Module):
-        def forward(self, x):
-            return x.flatten(2).view(x.shape) + 1
-
-    with pytest.raises(bridge.BridgeError, match=r"it reshapes .* to .*fix all open sizes but one"):
-        bridge.to_keras(Apart(), (torch.randn(2, 3, 5, 7),), [{0, 2, 3}])
-
-
 class Shuffle(nn.Module):
     """ShuffleNet's: the channels of the groups, one after the other."""
 
@@ -171,11 +164,111 @@ class Shuffle(nn.Module):
         return self.last(x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w))
 
 
+def non_local(x):
+    tokens = x.flatten(2)
+    weights = (tokens.mT @ tokens).softmax(-1)
+    return x + (tokens @ weights.mT).view(x.shape)
+
+
+def tokens_last(x):
+    b, c, h, w = x.shape
+    tokens = x.permute(0, 2, 3, 1).reshape(b, h * w, c).softmax(1)
+    return x + tokens.mT.reshape(b, c, h, w) + tokens.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def linear_attention(x):
+    b, c, h, w = x.shape
+    q, k = x.reshape(b * 2, c // 2, h * w).softmax(1), x.reshape(b, 2, c // 2, h * w).softmax(-1)
+    context = k @ x.view(b, 2, c // 2, -1).mT
+    return (context.flatten(0, 1).mT @ q).view(b, c, h, w)
+
+
+def attention_over_parts(x):
+    """To queries of the image, keys of a smaller one; and the smaller one as an image again."""
+    small = F.max_pool2d(x, 2)
+    tokens = small.flatten(2)
+    y = (x.flatten(2).mT @ tokens).softmax(-1) @ tokens.mT
+    return y.mT.reshape(x.shape) + tokens.tanh().view_as(small).mean((2, 3), keepdim=True)
+
+
+def axial(x):
+    b, c, h, w = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(b * h, w, c)
+    rows = (rows @ rows.mT).softmax(-1) @ rows
+    return x + rows.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def windows(x):
+    """Swin's, of an image with sizes that are even."""
+    y = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    b, c, h, w = y.shape
+    cells = y.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, c)
+    cells = (cells @ cells.mT).softmax(-1) @ cells
+    return cells.view(b, h // 2, w // 2, 2, 2, c).permute(0, 5, 1, 3, 2, 4).reshape(b, c, h, w)
+
+
+def all_cells(x):
+    b, c, h, w = x.shape
+    of_all = x.reshape(b, -1).softmax(-1).view(b, c, h, w)
+    return of_all + x.view(b * c, 1, h, w).tanh().view(b, c, h, w) + x.flatten().view(b * h, c * w).sin().view(x.shape)
+
+
+class Between(nn.Module):
+    """A function of an image between two convolutions."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.last, self.function = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1), function
+
+    def forward(self, x):
+        return self.last(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [non_local, tokens_last, linear_attention, attention_over_parts, axial, windows, all_cells],
+    ids=lambda f: f.__name__,
+)
+def test_several_open_sizes_of_one_axis(check, function):
+    open_sizes(check, check.live_torch(Between(function)).double())
+
+
+@pytest.mark.parametrize("function", [linear_attention, attention_over_parts], ids=lambda f: f.__name__)
+def test_training_with_several_open_sizes(check, function, tmp_path):
+    module = check.live_torch(Between(function))
+    model = bridge.to_keras(module, (torch.randn(2, 3, 9, 11),), [{0, 2, 3}])
+    model.save(tmp_path / "model.keras")
+    report = bridge.verify(keras.saving.load_model(tmp_path / "model.keras"), module)
+    assert report.passed, str(report)
+
+
+def test_the_source_of_several_open_sizes(check):
+    x = torch.randn(2, 3, 9, 11)
+    text = inspect.getsource(type(bridge.to_torch(bridge.to_keras(Between(non_local), (x,), [{0, 2, 3}]))))
+    assert re.search(r"\.reshape\(\w+\.shape\[0\], 4, (\w+)\.shape\[2\], \1\.shape\[3\]\)", text), text
+
+
+def test_what_is_refused():
+    class Apart(nn.Module):
+        def forward(self, x, y):
+            both = x[:, :, None] * y
+            return both.flatten().view(x.shape[0] * y.shape[0], x.shape[1]) + 1
+
+    with pytest.raises(bridge.BridgeError, match="it needs the size .*, which is worked out from open sizes .*fixed"):
+        bridge.to_keras(Apart(), (torch.randn(2, 5), torch.randn(7)), [{0, 1}, {0}])
+
+
 def test_channels_apart_at_open_sizes(check):
-    module, x = Shuffle().eval().double(), torch.randn(2, 3, 9, 11).double()
-    model = bridge.to_keras(module, (x,), [{0, 2, 3}])
+    module = open_sizes(check, Shuffle().double())
+    model = bridge.to_keras(module, (torch.randn(2, 3, 9, 11).double(),), [{0, 2, 3}])
     report = bridge.verify(model, module)
     assert report.passed, str(report)
+
+
+def open_sizes(check, module):
+    """Carry a module both ways with an open height and width, and compare at other sizes than the example's."""
+    x = torch.randn(2, 3, 9, 11).double()
+    model = bridge.to_keras(module.eval(), (x,), [{0, 2, 3}])
     check.same_graph(model, module, (x,), [{0, 2, 3}])
     back = bridge.to_torch(model)
     for shape in ((1, 3, 5, 5), (3, 3, 7, 12), (5, 3, 17, 5), (3, 3, 6, 6)):
@@ -183,3 +276,4 @@ def test_channels_apart_at_open_sizes(check):
         want = module(other).detach()
         assert check.relative(check.to_first(model(check.to_last(other.numpy())).numpy()), want) < 1e-12
         assert check.relative(back(other).detach(), want) < 1e-12
+    return module

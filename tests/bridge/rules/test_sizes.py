@@ -81,6 +81,7 @@ def attention(m, x):
         lambda m, x: x + torch.arange(x.shape[3]) * 2 + torch.arange(1, 2 * x.shape[2] + 1, 2)[:, None],
         lambda m, x: x + torch.arange(x.shape[2], x.shape[2] + x.shape[3]) + torch.arange(3.0, 5.0, 0.5)[:, None, None],
         lambda m, x: x * x.mean((2, 3), keepdim=True).expand_as(x),
+        lambda m, x: x.flatten(2) * torch.arange(x.shape[2] * x.shape[3]) + x.new_ones(2 * x[0, 0].numel()).sum(),
         lambda m, x: x.clamp(max=x.shape[2] * 0.1) + max(x.shape[2], x.shape[3]),
     ],
 )  # fmt: skip
@@ -112,7 +113,7 @@ def test_it_is_saved(tmp_path):
 @pytest.mark.parametrize(
     "function, text",
     [
-        (lambda m, x: x.mean() + torch.arange(x.shape[2] * x.shape[3]), "it needs the size s.*, which is worked"),
+        (lambda m, x: x.mean() + torch.arange(x.shape[2] + x.shape[3]), "it needs the size s.*, which is worked"),
         (lambda m, x: x.mean() + torch.arange(0, x.shape[2] * x.shape[3], x.shape[2]), "its step is worked out"),
     ],
 )
