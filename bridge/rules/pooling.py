@@ -6,9 +6,9 @@ The padding of a maximum is -inf. An average is of two kinds: "average_pooling" 
 depend on an open size. `ceil_mode` adds padding after the image, which is often just what SAME is.
 
 Keras has the second kind for SAME alone. Other padding, up to half a window, is what is left of SAME with stride 1 when
-the windows that torch has not are cut off and every n-th of the others is taken. More padding, and the dilation that
-Keras' maximum has not, are small models of keras.ops (MODELS). Global pooling is a reduction
-(`bridge.rules.reduction`).
+the windows that torch has not are cut off and every n-th of the others is taken. More padding, the dilation that Keras'
+maximum has not, and what makes n cells of an open size, are small models of keras.ops (MODELS). Global pooling is a
+reduction (`bridge.rules.reduction`).
 """
 
 import itertools
@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import inf, prod
 
+import numpy as np
 from einops import rearrange
 
 from bridge.graph import Node, Unsupported
 from bridge.layout import channels, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, call_source, literal, single, sizes
 from bridge.rules.convolution import resolve_same
 from bridge.rules.padding import border
 from bridge.rules.reduction import reduction
@@ -36,7 +37,7 @@ KERAS = (
         for n in (1, 2, 3)
     ),
     *(f"ops.{kind}{function}Pool" for kind in ("", "Adaptive") for function in ("Max", "Average")),
-    *("model.inside_average_pool", "model.dilated_max_pool"),
+    *("model.inside_average_pool", "model.dilated_max_pool", "model.adaptive_pool"),
 )
 LAYOUT = channels
 ABSORBS = {"max_pooling": -inf, "average_pooling": 0.0}  # operator -> the value that its own padding has
@@ -115,15 +116,59 @@ def _dilated_max(x, pool, strides, pads, dilation):
     return most
 
 
-MODELS = {"inside_average_pool": _inside_average, "dilated_max_pool": _dilated_max}
+def _adaptive_pool(x, function, output_size):
+    """In keras.ops: n windows along each axis, the i-th from floor(i * H / n) to ceil((i + 1) * H / n); None keeps it.
+
+    The last axis is first, as of equal cells the first one counts.
+    """
+    for axis, n in reversed(list(enumerate(output_size, 1))):
+        if n is not None:
+            size = x.shape[axis] or sizes.size(x, axis, "float32")
+            begin = size * np.arange(n, dtype="float32")[:, None]  # n times what each window begins at
+            x = (_averages if function == "average" else _largest)(x, axis, n, begin, begin + size)
+    return x
+
+
+def _averages(x, axis: int, n: int, begin, end):
+    """The averages of windows along an axis: a product with a matrix."""
+    from keras import ops
+
+    cells = ops.cumsum(sizes.row(x, axis, "float32"))
+    inside = ops.logical_and(ops.greater(n * cells, begin), ops.less(n * (cells - 1.0), end))
+    inside = ops.cast(inside, x.dtype)  # (n, H)
+    letters = "bdefc"[: len(x.shape) - 1] + "c"
+    totals = ops.einsum(f"n{letters[axis]},{letters}->{letters.replace(letters[axis], 'n')}", inside, x)
+    return totals / ops.reshape(ops.sum(inside, axis=1), (-1, *[1] * (len(x.shape) - axis - 1)))
+
+
+def _largest(x, axis: int, n: int, begin, end):
+    """The largest cells of windows along an axis; as all windows have as many, the last cell may be there again."""
+    from keras import ops
+
+    numbers = ops.cumsum(sizes.row(x, axis, "float32", (1, 2 * n - 1, n))) - 1.0
+    places = ops.minimum(ops.floor(begin / n) + numbers, ops.ceil(end / n) - 1.0)
+    cells = ops.take(x, ops.cast(places, "int32"), axis=axis)  # (B, ..., n, cells, ..., C)
+    first = ops.expand_dims(ops.argmax(cells, axis=axis + 1), axis + 1)
+    return ops.squeeze(ops.take_along_axis(cells, first, axis=axis + 1), axis + 1)
+
+
+MODELS = {
+    "inside_average_pool": _inside_average,
+    "dilated_max_pool": _dilated_max,
+    "adaptive_pool": _adaptive_pool,
+}
 
 
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made, by the operations that it has."""
     found = {type(operation).__name__: operation for operation in model.operations}
-    if len(model.inputs) > 1 or "Pad" not in found:
+    if len(model.inputs) > 1:
         return
-    pads = tuple(map(tuple, found["Pad"].pad_width))[1:-1]
+    if name == "adaptive_pool" and "Cumsum" in found and {"Argmax", "Einsum"} & found.keys():
+        yield {"function": "max" if "Argmax" in found else "average", "output_size": model.outputs[0].shape[1:-1]}
+    pads = tuple(map(tuple, found["Pad"].pad_width))[1:-1] if "Pad" in found else ()
+    if len(pads) != len(model.inputs[0].shape) - 2:
+        return
     if name == "inside_average_pool" and (pool := found.get("AveragePool")):
         rank = len(pads)
         yield {"pool": _numbers(pool.pool_size, rank), "strides": _numbers(pool.strides, rank), "pads": pads}
@@ -199,25 +244,26 @@ def average(pool: tuple[int, ...], strides: tuple[int, ...], axis: int) -> Node:
 
 
 def _adaptive(function: str, shape, output_size, axis: int, name: str) -> list[Node]:
-    """Pooling to a given size; by other means where TensorFlow cannot do it (see `_holds`)."""
-    sizes = _spatial(shape, axis)
-    if 0 in (*sizes, *output_size):
-        raise Unsupported(f"adaptive pooling from {tuple(sizes)} to {tuple(output_size)}", "leave no size empty")
-    if set(output_size) == {1}:
-        axes = [a for a in range(1, len(shape)) if a != axis]
+    """Pooling to a given size, None for an open one that stays; by other means where Keras cannot do it (`_holds`)."""
+    given = _spatial(shape, axis)
+    if 0 in (*given, *output_size):
+        raise Unsupported(f"adaptive pooling from {tuple(given)} to {tuple(output_size)}", "leave no size empty")
+    if set(output_size) <= {1, None}:
+        spatial = [a for a in range(1, len(shape)) if a != axis]
+        axes = [a for a, o in zip(spatial, output_size, strict=True) if o]
         return [reduction(GLOBAL[function], axes, len(shape), True, name)]
-    if None in sizes or _holds(sizes, output_size):
+    if None in given or _holds(given, output_size):
         return [Node("adaptive_pooling", {"function": function, "output_size": output_size, "axis": axis}, name=name)]
-    if not any(n % o for n, o in zip(sizes, output_size, strict=True)):
-        pool = tuple(n // o for n, o in zip(sizes, output_size, strict=True))
+    if not any(n % o for n, o in zip(given, output_size, strict=True)):
+        pool = tuple(n // o for n, o in zip(given, output_size, strict=True))
         return [_pooling(function, pool, pool, ((0, 0),) * len(pool), axis, name)]
     # an axis of one cell is repeated before, and one that becomes one cell is pooled as a whole afterwards
-    grown = tuple(max(o, 2) if n == 1 else n for n, o in zip(sizes, output_size, strict=True))
+    grown = tuple(max(o, 2) if n == 1 else n for n, o in zip(given, output_size, strict=True))
     middle = tuple(g if o == 1 else o for g, o in zip(grown, output_size, strict=True))
     whole = tuple(m // o for m, o in zip(middle, output_size, strict=True))
     nodes = []
-    if grown != tuple(sizes):
-        pads = _around(tuple((0, g - n) for g, n in zip(grown, sizes, strict=True)), axis)
+    if grown != tuple(given):
+        pads = _around(tuple((0, g - n) for g, n in zip(grown, given, strict=True)), axis)
         nodes += border("edge", pads, shape, "")
         nodes[-1].shape = _resized(shape, grown, axis)
     if middle != grown:
@@ -235,15 +281,15 @@ def _around(pads, axis: int) -> tuple:
     return tuple(pads)
 
 
-def _resized(shape, sizes, axis: int) -> tuple:
-    resized = [shape[0], *sizes]
+def _resized(shape, given, axis: int) -> tuple:
+    resized = [shape[0], *given]
     resized.insert(axis, shape[axis])
     return tuple(resized)
 
 
-def _holds(sizes, output_size) -> bool:
+def _holds(given, output_size) -> bool:
     """Tell whether Keras can pool adaptively: on TensorFlow it also makes windows one cell larger than ceil(n / o)."""
-    return not any(n is None or -(-n // o) + 1 > n for n, o in zip(sizes, output_size, strict=True))
+    return not any(n is None or -(-n // o) + 1 > n for n, o in zip(given, output_size, strict=True))
 
 
 def _spatial(shape, axis: int) -> list[int | None]:
@@ -278,13 +324,13 @@ def _ceil_is_same(pool, strides) -> bool:
     return all(k == 1 or (k == 2 and s > 1) for k, s in zip(pool, strides, strict=True))
 
 
-def _ceils(pads, sizes, pool, strides) -> bool:
+def _ceils(pads, given, pool, strides) -> bool:
     """Tell whether ceil_mode adds just what these pads have more after the image than before it."""
     if pads == "same":
         return _ceil_is_same(pool, strides)
     return all(
         a <= k // 2 and (n is not None or s <= k - a) and b - a == _ceil(n, k, s, a)
-        for (a, b), n, k, s in zip(pads, sizes, pool, strides, strict=True)
+        for (a, b), n, k, s in zip(pads, given, pool, strides, strict=True)
     )
 
 
@@ -295,6 +341,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name == "model.dilated_max_pool":
         return [_dilated(_pooling("max", c["pool"], c["strides"], c["pads"], axis, layer.path), c["dilation"])]
     function = "max" if "Max" in layer.class_name else "average"
+    if layer.class_name == "model.adaptive_pool":
+        return [Node("adaptive_pooling", c | {"axis": axis}, name=layer.path)]
     if "Adaptive" in layer.class_name:
         if layer.outputs[0].rank != layer.rank:
             raise Unsupported(
@@ -316,12 +364,9 @@ def _numbers(value, length: int) -> tuple[int, ...]:
 def write_keras(node: Node) -> list[KerasCall]:
     rank = node.inputs[0].rank - 2
     if node.operator == "adaptive_pooling":
-        sizes = tuple(_spatial(node.inputs[0].shape, node["axis"]))
-        if None in sizes:
-            raise Unsupported(
-                f"adaptive pooling from {sizes} to {node['output_size']}",
-                "Keras' needs sizes that are known: export with fixed ones, or pool with a fixed window",
-            )
+        if None in _spatial(node.inputs[0].shape, node["axis"]):
+            options = {k: node[k] for k in ("function", "output_size")}
+            return [KerasCall("model.adaptive_pool", options)]
         return [KerasCall(f"Adaptive{NAMES[node['function']][0]}Pooling{rank}D", {"output_size": node["output_size"]})]
     pool, strides, pads, before, padding = node["pool_size"], node["strides"], node["pads"], [], "valid"
     counted = node.operator == "average_pooling"
@@ -365,7 +410,9 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if "indices" in call.target:
         raise Unsupported("return_indices=True", "Keras' pooling has no indices: leave them out", final=True)
     size = call.numbers("output_size" if "adaptive" in call.target else "kernel_size", rank)
-    if not all(isinstance(n, int) for n in size):
+    if "adaptive" in call.target:
+        size = tuple(None if n == Size(str(s)) else n for n, s in zip(size, x.symbols[2:], strict=True))
+    if not all(isinstance(n, int | None) for n in size):
         raise Unsupported("its size is computed from an open size of the input", "export with that size fixed")
     if "adaptive" in call.target:
         *before, last = _adaptive(function, x.shape, size, 1, name)
@@ -417,7 +464,7 @@ def write_torch(node: Node) -> TorchCall:
         constructor = call_source(f"nn.Adaptive{NAMES[node['function']][1]}Pool{rank}d", single(node["output_size"]))
         return TorchCall("{self}({0})", constructor)
     pool, strides, pads = (node[k] for k in ("pool_size", "strides", "pads"))
-    sizes = _spatial(node.inputs[0].shape, node["axis"])
+    given = _spatial(node.inputs[0].shape, node["axis"])
     counted, inside = (node.operator == f"{kind}average_pooling" for kind in ("", "inside_"))
     name = f"{'Avg' if counted or inside else 'Max'}Pool{rank}d"
     options = {} if strides == pool else {"stride": single(strides)}
@@ -426,10 +473,10 @@ def write_torch(node: Node) -> TorchCall:
         options["dilation"] = single(dilation)
     before, expression = (0,) * rank if pads == "same" else tuple(a for a, _ in pads), "{self}({0})"
     # AvgPool3d refuses an image smaller than its window, however much it pads
-    small = name == "AvgPool3d" and any(map(any, pads)) and any(k > (n or 1) for k, n in zip(pool, sizes, strict=True))
+    small = name == "AvgPool3d" and any(map(any, pads)) and any(k > (n or 1) for k, n in zip(pool, given, strict=True))
     if not small and pads != "same" and all(a == b <= k // 2 for (a, b), k in zip(pads, pool, strict=True)):
         pass
-    elif not small and not counted and not dilation and _ceils(pads, sizes, pool, strides):
+    elif not small and not counted and not dilation and _ceils(pads, given, pool, strides):
         options["ceil_mode"] = True
     elif pads == "same" or (inside and pads == _same(node.inputs[0].shape, node["axis"], pool, strides)):
         return TorchCall(expression, call_source(f"{name}Same", pool, stride=strides), helpers=(f"{name}Same",))

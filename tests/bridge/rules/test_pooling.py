@@ -479,10 +479,9 @@ def test_refused(module, shape, text):
     "module, text",
     [
         (nn.MaxPool2d(2, 2, 1, ceil_mode=True), "ceil_mode=True with an open size, a window of 2 with padding 1"),
-        (nn.AdaptiveAvgPool2d((None, 2)), "computed from an open size of the input; export with that size fixed"),
         (
-            nn.AdaptiveAvgPool2d(2),
-            r"adaptive pooling from \(None, None\) to \(2, 2\); Keras' needs sizes that are known",
+            Function(lambda x: F.adaptive_avg_pool2d(x, (x.shape[3], 2))),
+            "computed from an open size of the input; export with that size fixed",
         ),
     ],
 )
@@ -549,3 +548,51 @@ def test_ceil_mode_at_open_sizes(check, pool):
         want = module(x).detach()
         assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-12
         assert check.relative(back(x).detach(), want) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "pool, rank",
+    [
+        (nn.AdaptiveAvgPool2d((3, 7)), 2),
+        (nn.AdaptiveAvgPool2d((None, 2)), 2),
+        (nn.AdaptiveAvgPool2d((1, None)), 2),
+        (nn.AdaptiveMaxPool2d((5, 1)), 2),
+        (nn.AdaptiveMaxPool1d(4), 1),
+        (nn.AdaptiveAvgPool3d((2, None, 3)), 3),
+    ],
+    ids=str,
+)
+def test_adaptive_at_open_sizes(check, pool, rank):
+    """At sizes that are no multiple of the windows, and at fewer cells than windows."""
+    kind, dynamic = getattr(nn, f"Conv{rank}d"), [{0, *range(2, 2 + rank)}]
+    module, x = nn.Sequential(kind(3, 2, 1), pool).eval().double(), torch.randn(2, 3, *(9, 11, 4)[:rank]).double()
+    model = bridge.to_keras(module, (x,), dynamic)
+    check.same_graph(model, module, (x,), dynamic)
+    back = bridge.to_torch(model)
+    for n in range(1, 21):
+        x = torch.randn(3, 3, *(n, 21 - n, 4)[:rank]).double()
+        want = module(x).detach()
+        assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-12
+        assert check.relative(back(x).detach(), want) < 1e-12
+
+
+class Pyramid(nn.Module):
+    """PSPNet's, with maxima behind a ReLU, where many cells are equal."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x) - 0.5)
+        pools = [F.adaptive_avg_pool2d(x, 3), F.adaptive_max_pool2d(-x, 2)]
+        return self.last(torch.cat([x, *(F.interpolate(y, x.shape[2:], mode="bilinear") for y in pools)], 1))
+
+
+def test_training_with_adaptive_pooling_at_open_sizes(tmp_path):
+    torch.manual_seed(0)
+    module = Pyramid()
+    model = bridge.to_keras(module, (torch.randn(2, 3, 8, 7),), [{0, 2, 3}])
+    model.save(tmp_path / "model.keras")
+    report = bridge.verify(keras.saving.load_model(tmp_path / "model.keras"), module)
+    assert report.passed, report
