@@ -1,9 +1,11 @@
 """What the bridge's tests share: live random weights, and one check of a model in both directions."""
 
 import contextlib
+import random
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 
@@ -305,6 +307,31 @@ def tied(module, x):
     return model
 
 
+def small(*more, **options):
+    """A Keras model of a convolution named "c" and more layers."""
+    import keras
+
+    x = image = keras.Input((6, 6, 3), name="image")
+    for layer in (keras.layers.Conv2D(3, 3, name="c", **options), *more):
+        x = layer(x)
+    return randomise(keras.Model(image, x))
+
+
+def single(*more):
+    """A model that TensorFlow cannot run in float64: its dilated transposed convolution is for float32 alone."""
+    from keras import Input, Model, layers
+
+    x = y = Input((6, 5, 2))
+    for layer in (layers.Conv2DTranspose(3, 2, dilation_rate=2, name="c"), *more, layers.Conv2D(2, 1, name="d")):
+        y = layer(y)
+    return randomise(Model(x, y))
+
+
+def around(inner, function):
+    """A module whose output a function of itself has changed."""
+    return module_of(lambda m, x: function(m, m.inner(x)), inner=inner)
+
+
 def _weights(model, ordered):
     """Every weight of a model; in an order of their own where layers may have moved."""
     arrays = [np.asarray(w) for w in model.weights]
@@ -322,6 +349,14 @@ def same_graph(model, module, tensors, dynamic=None):
     assert not align.differences(pairs, *graphs)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same numbers in every run, whichever tests have run before: limits are close to what most numbers give."""
+    torch.manual_seed(0)
+    random.seed(0)  # of which Keras draws its seeds
+    np.random.seed(0)
+
+
 @pytest.fixture(scope="session")
 def check():
     """The functions of this file, as attributes, as test files cannot import one another."""
@@ -329,6 +364,7 @@ def check():
 
     return types.SimpleNamespace(
         Function=Function,
+        around=around,
         both_ways=both_ways,
         conv=conv,
         from_torch=from_torch,
@@ -338,6 +374,8 @@ def check():
         module_of=module_of,
         pictures=pictures,
         same_graph=same_graph,
+        single=single,
+        small=small,
         tied=tied,
         randomise=randomise,
         relative=relative,
@@ -345,3 +383,20 @@ def check():
         to_keras=to_keras,
         to_last=to_last,
     )
+
+
+@pytest.fixture
+def example():
+    """A network of the layers that most have, with two outputs."""
+    import keras
+    from keras import layers
+
+    x = image = keras.Input((12, 11, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", name="a")(x)
+    x = layers.BatchNormalization(name="n")(x)
+    x = layers.ReLU(name="r")(x)
+    x = layers.Conv2D(4, 3, strides=2, padding="same", activation="tanh", name="b")(x)
+    x = layers.Dropout(0.4, name="o")(x)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="c")(x)
+    y = layers.Dense(5, name="d")(layers.Flatten(name="f")(x))
+    return randomise(keras.Model(image, [x, y], name="example"))
