@@ -26,7 +26,7 @@ def roles(model) -> dict[str, keras.Variable]:
 
 def known(model) -> tuple[str, dict] | None:
     """Tell whether a functional model is one of these: the name under which a rule reads it, and its options."""
-    if len(model.outputs) != 1:
+    if len(model.outputs) != 1 or isinstance(model, keras.Sequential):
         return None
     own = None
     for name, rule in rules.models().items():

@@ -78,6 +78,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
 
             program = export_with(examples)
+            _refuse_fixed(module, program, axes)
             _refuse_branches(module, program, examples, axes, export_with)
         return in_place.functional(program)
     except BridgeError:
@@ -180,6 +181,23 @@ def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
             ) from e
 
 
+def _refuse_fixed(module, program, open_axes) -> None:
+    """Refuse a module in which torch.export has fixed a size that is to stay open: it would take no other."""
+    inputs = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    inputs = [inputs[name] for name in program.graph_signature.user_inputs if name in inputs]
+    fixed = [
+        f"axis {a} of input {i} at {x.shape[a]}"
+        for i, (x, axes) in enumerate(zip(inputs, open_axes, strict=False))
+        for a in sorted(axes)
+        if isinstance(x.shape[a], int)
+    ]
+    if fixed:
+        raise BridgeError(
+            f"{type(module).__name__} fixes sizes that are to stay open: {', '.join(fixed)}. Compute with "
+            "x.shape where it has numbers, or let them be fixed: dynamic=[set()] for one input, its batch included"
+        )
+
+
 def _takes_every_size(program, open_axes) -> bool:
     """Tell whether nothing was asked of an open size: then there is no need to try another, which takes a while."""
     inputs = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
@@ -243,10 +261,20 @@ class _AsRead(torch.overrides.TorchFunctionMode):
                 result = multi_head_attention(*args, **(kwargs or {}))
             if result is not None:
                 return result
+        if function in (torch.take_along_dim, torch.Tensor.take_along_dim):
+            function, args, kwargs = _gathered(function, *args, **(kwargs or {}))
         name = getattr(function, "__name__", "")
         if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         return function(*args, **(kwargs or {}))
+
+
+def _gathered(function, x, indices, dim=None):
+    """The call of torch.take_along_dim as one of gather where it spreads nothing: by itself it fixes open sizes."""
+    others = [a for a in range(x.ndim) if dim is not None and a != dim % x.ndim]
+    if dim is not None and x.ndim == indices.ndim and all(x.shape[a] == indices.shape[a] for a in others):
+        return torch.gather, (x, dim, indices), {}
+    return function, (x, indices, dim), {}
 
 
 def known_class(module: torch.nn.Module) -> str | None:

@@ -90,3 +90,18 @@ def test_nothing_is_computed(check):
 
     bridge.to_keras(check.module_of(function, c=check.conv()), (X,))
     assert real and not any(real)
+
+
+def test_a_size_that_is_fixed_although_it_is_to_stay_open(check):
+    module = check.module_of(lambda m, x: m.c(x).reshape(3, 4, 4, 3), c=torch.nn.Conv2d(3, 4, 3))
+    with pytest.raises(bridge.BridgeError, match="fixes sizes that are to stay open: axis 0 of input 0 at 3. Compute"):
+        torch_export.export(module, (torch.zeros(3, 3, 6, 5),))
+    assert torch_export.export(module, (torch.zeros(3, 3, 6, 5),), [set()])
+
+
+def test_take_along_dim_leaves_sizes_open(check):
+    """By itself it compares them as numbers."""
+    module = check.module_of(lambda m, x: torch.take_along_dim(x, x.argsort(1)[:, :1].expand(-1, 2, -1), dim=1))
+    program = torch_export.export(module, (torch.zeros(2, 4, 5),))
+    (given,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
+    assert not isinstance(given.meta["val"].shape[0], int)
