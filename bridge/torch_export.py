@@ -189,7 +189,7 @@ def _refuse_fixed(module, program, open_axes) -> None:
         f"axis {a} of input {i} at {x.shape[a]}"
         for i, (x, axes) in enumerate(zip(inputs, open_axes, strict=False))
         for a in sorted(axes)
-        if isinstance(x.shape[a], int)
+        if str(x.shape[a]).isdecimal()  # also as a symbol that has a value
     ]
     if fixed:
         raise BridgeError(
