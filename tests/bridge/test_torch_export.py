@@ -105,3 +105,23 @@ def test_take_along_dim_leaves_sizes_open(check):
     program = torch_export.export(module, (torch.zeros(2, 4, 5),))
     (given,) = (n for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
     assert not isinstance(given.meta["val"].shape[0], int)
+
+
+@pytest.mark.parametrize(
+    "function, tried",
+    [
+        (lambda m, x, y: (m.c(x), m.c(y)), False),
+        (lambda m, x, y: m.c(x) + m.c(y), True),  # rows and columns of one size
+        (lambda m, x, y: m.c(x) if x.shape[2] < 100 else x, True),
+        (lambda m, x, y: m.c(x) if x.shape[2] % 3 == 0 else x, True),
+        (lambda m, x, y: m.c(x).reshape(2, -1), True),
+    ],
+)
+def test_another_size_is_tried_where_something_was_asked_of_it(check, monkeypatch, function, tried):
+    calls, unlifted = [], torch.export.ExportedProgram.module
+    monkeypatch.setattr(torch.export.ExportedProgram, "module", lambda *a: calls.append(a) or unlifted(*a))
+    try:
+        torch_export.export(check.module_of(function, c=check.conv()), (X, X), [{0, 2, 3}] * 2)
+    except bridge.BridgeError as e:
+        assert "goes another way" in str(e)
+    assert bool(calls) == tried
