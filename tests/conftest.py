@@ -20,3 +20,8 @@ hypothesis.settings.load_profile("tests")
 
 # Graphs and networks are many objects that live as long as a test: there is no need to look through them at every 700.
 gc.set_threshold(20_000, 20, 5)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the tests that start processes: a long one at the end would leave the other worker idle."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/apps/", "tests/tfzoo/")))
