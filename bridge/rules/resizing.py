@@ -20,11 +20,11 @@ of two pixels, a pooling.
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
+from bridge import interpolation
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels, identity
 from bridge.rules import (
@@ -70,17 +70,12 @@ ATEN = {
 }
 TORCH = tuple(ATEN)
 
-KEYS, TORCHS = -0.5, -0.75  # `a` of the two cubic functions
 EINSUMS = {3: "bwc,wx->bxc", 4: "bhwc,hy,wx->byxc", 5: "bdhwc,dz,hy,wx->bzyxc"}
-MATRICES = (  # what such an einsum may be
-    *(("nearest", "half_pixel"), ("nearest", "asymmetric")),
-    *(("cubic", "half_pixel"), ("cubic", "align_corners")),
-)
 
 
 def LIMIT(node: Node) -> float:
     """Torch's cubic weights are constants in Keras, of the dtype of the tensor."""
-    return 2e-7 if node.attributes.get("a") == TORCHS else 0.0
+    return 2e-7 if node.attributes.get("a") == interpolation.TORCHS else 0.0
 
 
 def resize(
@@ -92,7 +87,7 @@ def resize(
     factors=None,
     rule: str = "half_pixel",
     antialias: bool = False,
-    a: float = KEYS,
+    a: float = interpolation.KEYS,
 ) -> Node:
     """Return the normal form.
 
@@ -113,7 +108,9 @@ def resize(
     told = rule != "align_corners" and not all(map(_says, given, sizes, factors))
     if _in_matrices(function, a) and None not in given:
         scales = factors if told else (None,) * len(given)
-        named = _named([_matrix(function, rule, *pair, f) for pair, f in zip(pairs, scales, strict=True)])
+        named = interpolation.named(
+            [interpolation.matrix(function, rule, *pair, f) for pair, f in zip(pairs, scales, strict=True)]
+        )
         if named is None:
             raise Unsupported(
                 f"scale factors {factors} from {given} to {sizes}, which are no simple fractions",
@@ -121,7 +118,7 @@ def resize(
                 final=True,
             )
         function, rule, factors = named
-        told, a = factors is not None, TORCHS
+        told, a = factors is not None, interpolation.TORCHS
     whole = (None,) * len(given) if told else tuple(map(_whole, given, sizes, factors or (None,) * len(given)))
     if None in whole and None in sizes:
         raise Unsupported(
@@ -130,7 +127,7 @@ def resize(
         )
     if set(whole) == {1}:
         return Node("permute", {"permutation": identity(len(given) + 2)}, name=name)
-    if rule == "asymmetric" and None not in whole and all(map(_repeats, whole)):
+    if rule == "asymmetric" and None not in whole and all(map(interpolation.repeats, whole)):
         rule = "half_pixel"
     if rule == "align_corners" and None not in given and all(n in (1, m) for n, m in pairs):
         rule = "half_pixel"
@@ -162,97 +159,9 @@ def _grows(given: int | None, size: int | None, whole: int | None) -> bool:
     return whole is not None or (given is not None and size >= given)
 
 
-def _indices(rule: str, given: int, size: int, factor: float | None = None) -> np.ndarray:
-    """The nearest pixels, worked out in float32 as both frameworks do it."""
-    scale = np.float32(1 / factor) if factor else np.float32(given) / np.float32(size)
-    places = np.arange(size, dtype="float32") + np.float32(0.5 if rule == "half_pixel" else 0)
-    return np.minimum(np.floor(places * scale).astype(int), given - 1)
-
-
-def _check_rounding(rule: str, given, sizes, factors, dtype: str) -> None:
-    """Refuse what torch's kernel for large images and for one or three axes rounds to another pixel.
-
-    It works in the dtype of the tensor, with a fused product, and gives what comes out to floorf.
-    """
-    if None in (*given, *sizes) or (len(given) == 2 and sum(sizes) <= 128):
-        return
-    kind = np.float64 if dtype == "float64" else np.float32
-    for n, m, f in zip(given, sizes, factors or (None,) * len(given), strict=True):
-        scale = np.float64(kind(1 / f) if f else kind(n) / kind(m))
-        if rule == "half_pixel":
-            places = np.maximum((scale * (np.arange(m) + 0.5) - 0.5).astype(kind), 0) + kind(0.5)
-        else:
-            places = (scale * np.arange(m)).astype(kind)
-        if not np.array_equal(np.minimum(np.floor(places.astype("float32")), n - 1), _indices(rule, n, m, f)):
-            raise Unsupported(
-                f"nearest interpolation from {n} to {m} pixels, which torch rounds to another pixel in {dtype}, on one "
-                "or three axes and on large images, than elsewhere",
-                "use another size",
-                final=True,
-            )
-
-
-def _repeats(factor: int) -> bool:
-    """Whether torch's "nearest" is a repeat for a factor, at any size."""
-    return np.array_equal(_indices("asymmetric", 256, 256 * factor), np.arange(256).repeat(factor))
-
-
 def _in_matrices(function: str, a: float) -> bool:
     """Whether Keras has no function for it, but for what is a repeat."""
-    return function == "nearest" or (function == "cubic" and a == TORCHS)
-
-
-def _named(matrices: list[np.ndarray]) -> tuple[str, str, tuple[float, ...] | None] | None:
-    """The first of `MATRICES` that these are, as one may be another at some sizes; perhaps with factors."""
-    matrices = [m.astype("float32") for m in matrices]
-    if any(np.abs(m.sum(0) - 1).max() > 1e-3 for m in matrices):
-        return None
-    for named in MATRICES:
-        if all(np.array_equal(m, _matrix(*named, *m.shape)) for m in matrices):
-            return *named, None
-    for named in MATRICES:
-        factors = []
-        for m in matrices if named[1] != "align_corners" else ():
-            made = (f for f in _fractions(*m.shape) if np.array_equal(m, _matrix(*named, *m.shape, f)))
-            if (factor := next(made, None)) is None:
-                break
-            factors.append(factor)
-        if len(factors) == len(matrices):
-            return *named, tuple(factors)
-    return None
-
-
-def _fractions(given: int, size: int) -> Iterator[float]:
-    """The simple fractions that make one size of another, the simplest first."""
-    for q in (*range(1, 101), 1000):
-        for p in range(-(-size * q // given), -(-(size + 1) * q // given)):
-            if math.gcd(p, q) == 1 and math.floor(given * (p / q)) == size:
-                yield p / q
-
-
-def _in_table(given: int, size: int) -> bool:
-    """Whether all the cubic weights are in TensorFlow's table."""
-    return all(((2 * i + 1) * given - size) * 1024 % (2 * size) == 0 for i in range(size))
-
-
-def _matrix(
-    function: str, rule: str, given: int, size: int, factor: float | None = None, dtype: str = "float32"
-) -> np.ndarray:
-    """The weights of nearest or of torch's cubic along one axis, (given, size)."""
-    if function == "nearest":
-        return np.eye(given, dtype=dtype)[:, _indices(rule, given, size, factor)]
-    columns = np.arange(size)
-    if rule == "align_corners":
-        places = columns * ((given - 1) / (size - 1) if size > 1 else 0.0)
-    else:
-        places = (columns + 0.5) * (1 / factor if factor else given / size) - 0.5
-    matrix, a = np.zeros((given, size)), TORCHS
-    for tap in (-1, 0, 1, 2):
-        pixel = np.floor(places).astype(int) + tap
-        d = np.abs(places - pixel)
-        inner, outer = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        np.add.at(matrix, (np.clip(pixel, 0, given - 1), columns), np.where(d <= 1, inner, outer))
-    return matrix.astype(dtype)
+    return function == "nearest" or (function == "cubic" and a == interpolation.TORCHS)
 
 
 def _align(given: int, size: int) -> tuple[float, float]:
@@ -327,7 +236,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     factors = (factors,) if isinstance(factors, int) else tuple(factors)
     sizes = tuple(n and n * f for n, f in zip(given, factors, strict=True))
     function = _function(layer.config.get("interpolation", "nearest"))
-    if function == "cubic" and not all(_in_table(1, f) for f in factors):
+    if function == "cubic" and not all(interpolation.in_table(1, f) for f in factors):
         raise _table(f"a bicubic UpSampling2D by {factors}", "use Resizing with antialias=True")
     return [resize(function, given, sizes, layer.axis, layer.path, factors)]
 
@@ -367,7 +276,7 @@ def from_resizing(operation, x: Value, name: str) -> list[Node]:
             "antialiasing",
             "torch has it with antialiasing alone: use antialias=True",
         )
-    if function == "cubic" and not antialias and not all(map(_in_table, given, size)):
+    if function == "cubic" and not antialias and not all(map(interpolation.in_table, given, size)):
         raise _table(f"interpolation='bicubic' from {given} to {tuple(size)}", "use antialias=True, which is exact")
     return [*nodes, resize(function, given, size, axis, name, antialias=antialias)]
 
@@ -412,10 +321,10 @@ def _from_einsum(layer: KerasLayer) -> Node:
     rank = layer.rank
     if x is layer.inputs[0] and len(layer.inputs) == 1 and layer.config["subscripts"] == EINSUMS.get(rank):
         arrays = list(map(np.asarray, matrices))
-        if named := _named(arrays):
+        if named := interpolation.named(arrays):
             given, sizes = zip(*(m.shape for m in arrays), strict=True)
             function, rule, factors = named
-            return resize(function, given, sizes, rank - 1, layer.path, factors, rule, a=TORCHS)
+            return resize(function, given, sizes, rank - 1, layer.path, factors, rule, a=interpolation.TORCHS)
     raise Unsupported(
         f"einsum {layer.config['subscripts']!r}",
         "the only einsum that is carried is the resizing that the bridge writes",
@@ -426,25 +335,25 @@ def write_keras(node: Node) -> list[KerasCall]:
     x, made, axis = node.inputs[0], node.outputs[0], node["axis"]
     given, sizes, factors = spatial(x.shape, axis), spatial(made.shape, axis), node["factors"]
     function, rank = node["function"], len(given)
-    plain = node["rule"] == "half_pixel" and node.attributes.get("a") != TORCHS
-    interpolation = next(name for name, ours in FUNCTIONS.items() if ours == function)
+    plain = node["rule"] == "half_pixel" and node.attributes.get("a") != interpolation.TORCHS
+    kind = next(name for name, ours in FUNCTIONS.items() if ours == function)
     if plain and node["sizes"] is None:
         if function == "nearest":
             return [KerasCall(f"UpSampling{rank}D", {"size": factors if rank > 1 else factors[0]})]
-        if rank == 2 and (function != "cubic" or all(_in_table(1, f) for f in factors)):
-            return [KerasCall("UpSampling2D", {"size": factors, "interpolation": interpolation})]
+        if rank == 2 and (function != "cubic" or all(interpolation.in_table(1, f) for f in factors)):
+            return [KerasCall("UpSampling2D", {"size": factors, "interpolation": kind})]
     if plain and rank == 2 and None not in sizes and not (node["sizes"] and factors):
         options = {"antialias": True} if node["antialias"] or function in ("cubic", "lanczos3") else {}
-        options |= {"height": sizes[0], "width": sizes[1], "interpolation": interpolation}
+        options |= {"height": sizes[0], "width": sizes[1], "interpolation": kind}
         return [KerasCall("Resizing", options)]
     if None in (*given, *sizes):
         raise Unsupported(
             f"{function} interpolation by the rule {node['rule']!r} over {rank} axes at an open size",
             "Keras has it at fixed sizes alone: export with the sizes fixed",
         )
-    if function == "nearest" or node.attributes.get("a") == TORCHS:
+    if function == "nearest" or node.attributes.get("a") == interpolation.TORCHS:
         axes = zip(given, sizes, factors if node["sizes"] and factors else (None,) * rank, strict=True)
-        matrices = [_matrix(function, node["rule"], *numbers, x.dtype) for numbers in axes]
+        matrices = [interpolation.matrix(function, node["rule"], *numbers, x.dtype) for numbers in axes]
         return [KerasCall("ops.einsum", leading=(EINSUMS[x.rank],), trailing=tuple(matrices))]
     if node["rule"] == "align_corners":
         scale, translation = np.transpose([_align(n, m) for n, m in zip(given, sizes, strict=True)])
@@ -474,7 +383,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
         factors = [_passes(call.target, *pair, made.shape[2:]) for pair in pairs]
     given, sizes = x.shape[2:], made.shape[2:]
     if function == "nearest":
-        _check_rounding(rule, given, sizes, factors, x.dtype)
+        interpolation.check_rounding(rule, given, sizes, factors, x.dtype)
     if antialias:
         _check_width(x.shape[1], given, sizes)
     if not antialias and None in factors and any(isinstance(n, str) for n in made.symbols[2:]):
@@ -486,7 +395,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
             return resizing_like.nodes(function, rule, x, call, factors)
         if not all(whole):
             return _in_parts(function, rule, x, made, factors, call.path)
-    a = KEYS if antialias else TORCHS
+    a = interpolation.KEYS if antialias else interpolation.TORCHS
     return [resize(function, given, sizes, 1, call.path, factors, rule, antialias, a)]
 
 
@@ -553,15 +462,15 @@ def write_torch(node: Node) -> TorchCall:
     rank = node.inputs[0].rank - 2
     mode, rule = MODES[function][rank - 1], node["rule"]
     given, made = (spatial(v.shape, node["axis"]) for v in (node.inputs[0], node.outputs[0]))
-    if function == "nearest" and (rule == "asymmetric" or (not sizes and all(map(_repeats, factors)))):
+    if function == "nearest" and (rule == "asymmetric" or (not sizes and all(map(interpolation.repeats, factors)))):
         mode, rule = "nearest", "asymmetric"
     if function == "nearest":
-        _check_rounding(rule, given, made, factors, node.inputs[0].dtype)
+        interpolation.check_rounding(rule, given, made, factors, node.inputs[0].dtype)
     options = {"scale_factor": single(factors)} if factors else {"size": single(sizes)}
     options["mode"] = mode
     if node["rule"] == "align_corners":
         options["align_corners"] = True
-    if node["antialias"] or function == "lanczos3" or node.attributes.get("a") == KEYS:
+    if node["antialias"] or function == "lanczos3" or node.attributes.get("a") == interpolation.KEYS:
         options["antialias"] = True  # nn.Upsample has no such option
         _check_width(node.inputs[0].shape[node["axis"]], given, made)
     elif node.name:
