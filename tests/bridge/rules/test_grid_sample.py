@@ -1,5 +1,6 @@
 """Sampling at the places of a grid, over all options, both ways; gradients, open sizes and files."""
 
+import functools
 import itertools
 
 import keras
@@ -43,6 +44,15 @@ def places(*shape, dtype=torch.float64):
     return grid
 
 
+@functools.cache
+def made(function, padding, align, *shapes):
+    """The model for images and grids of these shapes: to make one takes longer than all else."""
+    options = {"function": function, "padding": padding, "align_corners": align}
+    model = composed.made("grid_sample", options, [keras.KerasTensor(s, "float64") for s in shapes])
+    assert composed.known(model) == ("model.grid_sample", options)
+    return model
+
+
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("sizes", [(5, 7, 4), (1, 4, 1)])
 @pytest.mark.parametrize("function, padding, align, rank", CASES)
@@ -54,9 +64,8 @@ def test_values_and_gradients(function, padding, align, rank, sizes, opened):
     weight = torch.randn_like(want)
     gradients = torch.autograd.grad((want * weight).sum(), (x, grid))
     given = [tf.constant(x.detach().movedim(1, -1).numpy()), tf.constant(grid.detach().numpy())]
-    shapes = [(None, *[None] * rank, t.shape[-1]) if opened else t.shape for t in given]
-    options = {"function": function, "padding": padding, "align_corners": align}
-    model = composed.made("grid_sample", options, [keras.KerasTensor(s, "float64") for s in shapes])
+    shapes = [(None, *[None] * rank, t.shape[-1]) if opened else tuple(t.shape) for t in given]
+    model = made(function, padding, align, *shapes)
     with tf.GradientTape() as tape:
         tape.watch(given)
         have = model(given)
@@ -65,7 +74,6 @@ def test_values_and_gradients(function, padding, align, rank, sizes, opened):
     dx, dgrid = tape.gradient(loss, given, unconnected_gradients="zero")
     np.testing.assert_allclose(tf.convert_to_tensor(dx), gradients[0].movedim(1, -1).numpy(), rtol=0, atol=1e-11)
     np.testing.assert_allclose(dgrid, gradients[1].numpy(), rtol=0, atol=1e-10)
-    assert composed.known(model) == ("model.grid_sample", options)
 
 
 @pytest.mark.parametrize("function, padding, align, rank", [CASES[0], CASES[9], CASES[16], CASES[-1]])

@@ -1,5 +1,6 @@
 """Resizing to another tensor's open size: torch's rules, at growing and shrinking sizes."""
 
+import functools
 import inspect
 
 import keras
@@ -50,6 +51,13 @@ def test_a_decoder(check, mode, options):
     assert f".shape[3]), mode='{mode}'" in text and "F.interpolate(down, size=(" in text
 
 
+@functools.cache
+def made(function, rule):
+    """The model for all sizes: to make it takes longer than to use it."""
+    tensors = [keras.KerasTensor((None, None, None, channels), "float64") for channels in (3, 1)]
+    return composed.made("resize_like", {"function": function, "rule": rule, "like": ((1, 1), (1, 2))}, tensors)
+
+
 @pytest.mark.parametrize("mode, options", MODES)
 @pytest.mark.parametrize("given, size", [((5, 7), (9, 4)), ((1, 6), (3, 1)), ((8, 8), (16, 24)), ((9, 5), (3, 2))])
 def test_values_and_gradients(mode, options, given, size):
@@ -61,8 +69,7 @@ def test_values_and_gradients(mode, options, given, size):
     rule = "align_corners" if options.get("align_corners") else "asymmetric" if mode == "nearest" else "half_pixel"
     import tensorflow as tf
 
-    tensors = [keras.KerasTensor((None, None, None, channels), "float64") for channels in (3, 1)]
-    model = composed.made("resize_like", {"function": function, "rule": rule, "like": ((1, 1), (1, 2))}, tensors)
+    model = made(function, rule)
     image = tf.Variable(x.detach().permute(0, 2, 3, 1).numpy())
     other = tf.zeros((2, *size, 1), "float64")
     with tf.GradientTape() as tape:
