@@ -1,12 +1,16 @@
 """What the bridge's tests share: live random weights, and one check of a model in both directions."""
 
 import contextlib
+import logging
 import random
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+
+# else pytest listens to what torch.export tells of every step, with its place in the source, which takes a while
+logging.getLogger("torch.__trace").propagate = True
 
 
 class Function(nn.Module):
