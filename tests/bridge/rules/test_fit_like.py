@@ -123,13 +123,14 @@ def carried(check, module):
     """Carry a module with open sizes to Keras and back: right at all of `SIZES`."""
     module = check.live_torch(module).double()
     dynamic = [{0, 2, 3}]
-    model = check.to_keras(module, (image(*SIZES[0]),), dynamic)
+    model = bridge.to_keras(module, (image(*SIZES[0]),), dynamic)
     back = bridge.to_torch(model)
     for size in SIZES:
         x = image(*size, batch=4)
         want = module(x).detach()
         assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-9
         assert check.relative(back(x).detach(), want) < 1e-9
+    check.same_graph(model, module, (image(*SIZES[0]),), dynamic)
 
 
 @pytest.mark.parametrize("function", CASES, ids=lambda f: f.__name__)
