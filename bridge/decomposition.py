@@ -20,6 +20,7 @@ OWN = {  # what torch decomposes into primitives, in its own words
     ),
     "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
+    "meshgrid": lambda xs, indexing="ij": _grids(xs, indexing),
     "scatter": lambda x, dim, index, src=None, value=None: _scatter(x, dim, index, value if src is None else src),
     "softplus": lambda x, beta=1, threshold=20: torch.where(
         x * beta > threshold, x, torch.log1p(torch.exp((x * beta).clamp(max=threshold))) / beta
@@ -56,6 +57,11 @@ def _windows(x, axis: int, size: int, step: int):
 def _broadcast(xs):
     shape = torch.broadcast_shapes(*(x.shape for x in xs))
     return tuple(x.expand(shape) for x in xs)
+
+
+def _grids(xs, indexing: str):
+    grids = _broadcast([x.view([-1 if i == axis else 1 for i in range(len(xs))]) for axis, x in enumerate(xs)])
+    return grids if indexing == "ij" else tuple(x.transpose(0, 1) for x in grids)
 
 
 def _scatter(x, dim: int, index, values):

@@ -22,7 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
-LIGHT = ("parameter", "constant", "ones", "row", "size")  # a weight, or as many ones as a size says
+LIGHT = ("parameter", "constant", "ones", "row", "size", "linspace")  # a weight, or as many ones as a size says
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,25 @@ def _singular_value(
 _singular_value.register_fake(lambda weight, *rest: weight.new_empty(()))
 
 
+@torch.library.custom_op("bridge::linspace", mutates_args=())
+def _linspace(start: float, end: float, steps: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """torch.linspace, whose number of steps torch.export takes from the example."""
+    return torch.linspace(start, end, steps, dtype=dtype, device=device)
+
+
+@_linspace.register_fake
+def _(start, end, steps, dtype, device):
+    return torch.empty(steps, dtype=dtype, device=device)
+
+
+def _places(start, end, steps, *, dtype=None, device=None, **options):
+    """torch.linspace to an open number of steps."""
+    kind = dtype or torch.get_default_dtype(), torch.device(device or torch.get_default_device())
+    if isinstance(start, (int, float)) and isinstance(end, (int, float)):
+        return _linspace(float(start), float(end), steps, *kind)
+    return start + (end - start) * _linspace(0.0, 1.0, steps, *kind)
+
+
 class _AsRead(torch.overrides.TorchFunctionMode):
     """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
 
@@ -255,6 +274,9 @@ class _AsRead(torch.overrides.TorchFunctionMode):
         if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
             dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
             return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
+        steps = (kwargs or {}).get("steps", args[2] if len(args) > 2 else None)
+        if function is torch.linspace and isinstance(steps, torch.SymInt):
+            return _places(*args, **(kwargs or {}))
         if function is torch.nn.functional.multi_head_attention_forward:
             with self:
                 result = multi_head_attention(*args, **(kwargs or {}))

@@ -32,6 +32,7 @@ Block = tuple[int, tuple]
 KEEP: Block = (1, (0,))  # one axis that stays as it is
 NEW: Block = (0, (1,))
 DROP: Block = (1, ())
+TURNED = 3  # so many axes of size 1 are tried in every order
 
 
 def _reshape_like(x, *others, shape: tuple):
@@ -140,7 +141,7 @@ def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, .
         for have, want, i in zip(given, [b - a - 1 for a, b in pairwise(ends)], [*large, None], strict=True):
             written += [KEEP] * min(have, want) + [NEW] * (want - have) + [DROP] * (have - want)
             written += [] if i is None else [blocks[i]]
-        for turned in permutations(single):
+        for turned in permutations(single) if len(single) <= TURNED else [single]:
             numbers = iter(turned)
             out = tuple(a for i in way for a in ([next(numbers)] if i is None else made[i]))
             found[out] = tuple(written)

@@ -17,15 +17,15 @@ from bridge import expressions
 from bridge.expressions import WHOLE, Part
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, reshape
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal, reshape
 
-OPERATORS = ("ones", "row", "size")
-KERAS = ("ops.OnesLike", "model.row", "model.size")
+OPERATORS = ("ones", "row", "size", "linspace")
+KERAS = ("ops.OnesLike", "model.row", "model.size", "model.linspace")
 FILLED = {  # ATen -> the value; None where it is an argument
     **{f"{kind}{name}": value for name, value in (("zeros", 0), ("ones", 1), ("full", None)) for kind in ("", "new_")},
     **{"zeros_like": 0, "ones_like": 1, "full_like": None, "fill": None},
 }
-TORCH = (*FILLED, "arange")
+TORCH = (*FILLED, "arange", "bridge::linspace")
 CONSTANTS = ("ones",)
 
 
@@ -125,6 +125,17 @@ def size(x, axis: int, dtype: str, part: Part = WHOLE):
     return ops.sum(row(x, axis, dtype, part))
 
 
+def linspace(x, axis: int, dtype: str, part: Part, start: float, end: float):
+    """As many numbers as an axis or a part of it has cells, from one to another, by torch's rule: from either end."""
+    from keras import ops
+
+    cells = row(x, axis, dtype, part)
+    places, last = ops.cumsum(cells) - 1.0, ops.sum(cells) - 1.0
+    step = (end - start) / ops.maximum(last, 1.0)
+    from_start, from_end = start + step * places, end - step * (last - places)
+    return ops.where(ops.less(2.0 * places, ops.maximum(last, 1.0)), from_start, from_end)
+
+
 def text(tensor: str, axis: int | tuple[int, ...], part: Part = WHOLE) -> str:
     """The source of a size in torch; a sum is in brackets where it is no argument."""
     p, c, q = part
@@ -134,19 +145,35 @@ def text(tensor: str, axis: int | tuple[int, ...], part: Part = WHOLE) -> str:
     return whole if q == 1 else f"{f'({whole})' if c else whole} // {int(q)}"
 
 
-MODELS = {"row": row, "size": size}
+MODELS = {"row": row, "size": size, "linspace": linspace}
 
 
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
-    if len(model.inputs) != 1 or len(model.outputs[0].shape) != (1 if name == "row" else 0):
+    if len(model.inputs) != 1 or len(model.outputs[0].shape) != (0 if name == "size" else 1):
         return
     made = model.outputs[0]
+    if name == "linspace":
+        yield from _linspaces(model)
+        return
     operation = made._keras_history.operation
     if name == "size" and type(operation).__name__ == "Sum":
         made = operation._inbound_nodes[0].input_tensors[0]
     if found := seen(made, model.inputs):
         yield {"axis": found[1], "dtype": made.dtype, "part": found[2]}
+
+
+def _linspaces(model) -> Iterator[dict]:
+    """The options with which a model may be a `linspace`."""
+    given = {"Cumsum": [], "Add": [], "Subtract": []}
+    for operation in model.operations:
+        if (kind := type(operation).__name__) in given:
+            given[kind] += [node.arguments.args[0] for node in operation._inbound_nodes]
+    starts, ends = ([x for x in given[kind] if isinstance(x, float)] for kind in ("Add", "Subtract"))
+    found = seen(given["Cumsum"][0], model.inputs) if len(given["Cumsum"]) == 1 else None
+    if found and len(starts) == len(ends) == 1:
+        made = {"axis": found[1], "dtype": given["Cumsum"][0].dtype, "part": found[2]}
+        yield made | {"start": starts[0], "end": ends[0]}
 
 
 def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) -> Value:
@@ -209,7 +236,7 @@ def number(symbol: str, made: Value, call: TorchOperation) -> list[Node]:
 
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name != "ops.OnesLike":
-        attributes = {k: layer.config[k] for k in ("axis", "part")}
+        attributes = {k: v for k, v in layer.config.items() if k != "dtype"}
         return [Node(layer.class_name.removeprefix("model."), attributes, name=layer.path)]
     x, made = layer.inputs[0], layer.outputs[0]
     if made.dtype != x.dtype:
@@ -220,8 +247,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 def write_keras(node: Node) -> list[KerasCall]:
     if node.operator == "ones":
         return [KerasCall("ops.ones_like")]
-    options = {"axis": node["axis"], "dtype": node.outputs[0].dtype, "part": node["part"]}
-    return [KerasCall(f"model.{node.operator}", options)]
+    return [KerasCall(f"model.{node.operator}", node.attributes | {"dtype": node.outputs[0].dtype})]
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
@@ -229,6 +255,9 @@ def read_torch(call: TorchOperation) -> list[Node]:
     steps = Steps(made)
     if call.target == "arange":
         return _arange(steps, call)
+    if call.target == "bridge::linspace":
+        x, axis, part = source(made.symbols[0], call)
+        return [Node("linspace", {"axis": axis, "part": part, "start": call["start"], "end": call["end"]}, inputs=[x])]
     if call.target == "ones_like" and call["self"].dtype == made.dtype:
         return [Node("ones", {}, name=call.path)]
     value = FILLED[call.target]
@@ -268,6 +297,10 @@ def write_torch(node: Node) -> TorchCall:
     if node.operator == "ones":
         return TorchCall("torch.ones_like({0})")
     axis, made = text("{0}", node["axis"], node["part"]), node.outputs[0].dtype
+    if node.operator == "linspace":
+        dtype = "{0}.dtype" if made == node.inputs[0].dtype else f"torch.{made}"
+        ends = f"{literal(node['start'])}, {literal(node['end'])}"
+        return TorchCall(f"torch.linspace({ends}, {axis}, dtype={dtype}, device={{0}}.device)")
     dtype = "" if made == node.inputs[0].dtype else f", dtype=torch.{made}"
     return TorchCall(
         f"{{0}}.new_full((), {axis}{dtype})" if node.operator == "size" else f"{{0}}.new_ones({axis}{dtype})"

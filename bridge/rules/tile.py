@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bridge.graph import Node, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, anything, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, call_source, literal
 from bridge.rules.identity import cast
 from bridge.rules.reshape import KEEP, NEW
 from bridge.rules.sizes import open_ones
@@ -97,7 +97,19 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if call.target == "repeat_interleave":
         return _repeat(x, call["repeats"], call["dim"], made, call.path)
     times = list(call["repeats"] if call.target == "repeat" else call["dims"])
-    return _nodes("tile", x, [1] * (x.rank - len(times)) + times, made, call.path)
+    times = [1] * (x.rank - len(times)) + times
+    shape = [1] * (len(times) - x.rank) + list(x.symbols)
+    if not any(n == 1 and isinstance(m, Size) for n, m in zip(shape, times, strict=True)):
+        return _nodes("tile", x, times, made, call.path)
+    # as often as an open size says: an axis of size 1 is spread over it
+    sizes = [m.symbol if n == 1 and isinstance(m, Size) else n for n, m in zip(shape, times, strict=True)]
+    opened = tuple(None if isinstance(n, str) else n for n in sizes)
+    spread = replace(made, name=f"{made.name}:spread", shape=opened, symbols=tuple(sizes))
+    times = [1 if n == 1 and isinstance(m, Size) else m for n, m in zip(shape, times, strict=True)]
+    return [
+        *_expand(x, sizes, replace(call, outputs=[spread], path="")),
+        *_nodes("tile", spread, times, made, call.path),
+    ]
 
 
 def _expand(x: Value, sizes: list, call: TorchOperation) -> list[Node]:

@@ -1,8 +1,10 @@
 """Open sizes: as ones, as numbers, as positions; at other sizes than the example's."""
 
 import inspect
+import re
 
 import keras
+import numpy as np
 import pytest
 import torch
 from keras import ops
@@ -88,6 +90,35 @@ def attention(m, x):
 def test_of_height_and_width(function):
     others = torch.randn(3, 3, 9, 8), torch.randn(1, 3, 4, 7)
     proved(Module(function), torch.randn(2, 3, 6, 5), [{0, 2, 3}], *others)
+
+
+def coord_conv(m, x):
+    b, _, h, w = x.shape
+    along = torch.linspace(-1, 1, w, dtype=x.dtype).view(1, 1, 1, w).expand(b, 1, h, w)
+    down = torch.linspace(-1, 1, steps=h, dtype=x.dtype).view(1, 1, h, 1).expand(b, 1, h, w)
+    return torch.cat([x, along, down], 1)
+
+
+def meshes(m, x):
+    b, _, h, w = x.shape
+    ys, xs = torch.meshgrid(torch.arange(h, dtype=x.dtype), torch.arange(w, dtype=x.dtype), indexing="ij")
+    across, _ = torch.meshgrid(torch.linspace(0, w - 1, w, dtype=x.dtype), ys[:, 0], indexing="xy")
+    grid = torch.stack([xs / max(w - 1, 1), ys * 2], -1).repeat(b, 1, 1, 1)
+    return x + across * torch.linspace(0.5, 2, 2 * w // 3 + 1, dtype=x.dtype).sum() + grid.mean(-1)[:, None]
+
+
+@pytest.mark.parametrize("function", [coord_conv, meshes])
+def test_coordinates(check, function):
+    module, x, dynamic = Module(function).double(), torch.randn(2, 3, 6, 5).double(), [{0, 2, 3}]
+    model, text = proved(module, x, dynamic)
+    check.same_graph(model, module, (x,), dynamic)
+    assert re.search(r"torch\.linspace\(\S+, \S+, \w+\.shape\[3\], dtype=(\w+)\.dtype, device=\1\.device\)", text), text
+    back = bridge.to_torch(model)
+    for shape in ((1, 3, 4, 9), (3, 3, 7, 4), (2, 3, 1, 8), (3, 3, 10, 1)):
+        x = torch.randn(shape).double()
+        want = module(x).detach()
+        assert check.relative(check.to_first(np.asarray(model(check.to_last(x.numpy())))), want) < 1e-12
+        assert check.relative(back(x).detach(), want) < 1e-12
 
 
 def test_numbers_are_the_shape_in_torch():

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import numpy as np
 import pytest
 import torch
 
@@ -57,3 +58,16 @@ def test_to_the_open_size_of_another(check):
     y = torch.randn(2, 4, 5)
     have, want = model([x.numpy(), y.numpy()]), module(x, y)
     assert check.relative(have, want) < 1e-6 and check.relative(bridge.to_torch(model)(x, y), want) < 1e-6
+
+
+def test_as_often_as_an_open_size_says(check):
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return x + x.mean((2, 3), keepdim=True).repeat(1, 1, x.shape[2], x.shape[3]) + x[:, :1].tile(1, 3, 1, 1)
+
+    module, x = Module(), torch.randn(2, 3, 4, 5).double()
+    model = bridge.to_keras(module, (x,), [{2, 3}])
+    check.same_graph(model, module, (x,), [{2, 3}])
+    x = torch.randn(2, 3, 7, 2).double()
+    for y in (check.to_first(np.asarray(model(check.to_last(x.numpy())))), bridge.to_torch(model)(x)):
+        np.testing.assert_allclose(y, module(x), rtol=1e-12)
