@@ -38,12 +38,8 @@ def _parsed(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
 
 
-@functools.cache
-def _numbers(text: str, names: tuple[str, ...]) -> np.ndarray | None:
-    """An expression at many sizes of these names, at all of a single one; None where it is of another kind."""
-    random = np.random.default_rng(0)
-    places = [np.arange(1, SIZES + 1)] if len(names) == 1 else random.integers(1, SIZES, (len(names), SIZES))
-    given = dict(zip(names, places, strict=True))
+def evaluate(text: str, given: dict, functions: dict[str, Callable] = FUNCTIONS):
+    """An expression of anything that its names stand for; a KeyError says what of it is of another kind."""
 
     def at(node):
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -56,13 +52,51 @@ def _numbers(text: str, names: tuple[str, ...]) -> np.ndarray | None:
             return OPERATORS[type(node.op)](at(node.left), at(node.right))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
             first, *others = map(at, node.args)
-            function = FUNCTIONS[node.func.id]
+            function = functions[node.func.id]
             return functools.reduce(function, others, first) if others else function(first)
-        raise KeyError(node)
+        raise KeyError(ast.unparse(node))
 
+    return at(_parsed(text))
+
+
+def renamed(text: str, names: dict[str, str]) -> str:
+    """An expression with other names, in the one way in which Python writes it."""
+
+    class Renamed(ast.NodeTransformer):
+        def visit_Name(self, node):
+            return ast.Name(names.get(node.id, node.id))
+
+        def visit_Call(self, node):
+            sign = {"Mod": ast.Mod(), "PythonMod": ast.Mod(), "FloorDiv": ast.FloorDiv()}.get(node.func.id)
+            self.generic_visit(node)
+            return ast.BinOp(node.args[0], sign, node.args[1]) if sign else node
+
+    return ast.unparse(Renamed().visit(ast.parse(text, mode="eval")))
+
+
+def operations(text: str) -> set[str]:
+    """What an expression does, by the names of its functions and of Python's signs."""
+    nodes = list(ast.walk(_parsed(text)))
+    signs = {type(node.op).__name__ for node in nodes if isinstance(node, ast.BinOp)}
+    return signs | {node.func.id for node in nodes if isinstance(node, ast.Call)}
+
+
+def negative(text: str) -> bool | None:
+    """Tell whether an expression is below 0 at any size; None where it is at some."""
+    (values,) = _together(text)
+    if values is None:
+        return None
+    return bool((values < 0).all()) if len(set((values < 0).tolist())) == 1 else None
+
+
+@functools.cache
+def _numbers(text: str, names: tuple[str, ...]) -> np.ndarray | None:
+    """An expression at many sizes of these names, at all of a single one; None where it is of another kind."""
+    random = np.random.default_rng(0)
+    places = [np.arange(1, SIZES + 1)] if len(names) == 1 else random.integers(1, SIZES, (len(names), SIZES))
     try:
         with np.errstate(all="ignore"):
-            made = np.broadcast_to(at(_parsed(text)), SIZES)
+            made = np.broadcast_to(evaluate(text, dict(zip(names, places, strict=True))), SIZES)
     except (KeyError, TypeError, ValueError):
         return None
     return made if made.dtype.kind == "i" or np.array_equal(made, np.round(made)) else None

@@ -10,6 +10,7 @@ import inspect
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from unittest import mock
 
 import torch
@@ -67,7 +68,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     try:
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
-        with torch.no_grad(), replaced(), _AsRead(), warnings.catch_warnings():
+        with torch.no_grad(), replaced(), _AsRead() as mode, warnings.catch_warnings():
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
@@ -78,7 +79,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
 
             program = export_with(examples)
             _refuse_fixed(module, program, axes)
-            _refuse_branches(module, program, examples, axes, export_with)
+            _refuse_branches(module, program, examples, axes, export_with, mode)
         return in_place.functional(program)
     except BridgeError:
         raise
@@ -147,7 +148,7 @@ def _on_its_own(module, inputs, keywords):
     return torch.utils._pytree.tree_map(alias, (inputs, keywords))
 
 
-def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
+def _refuse_branches(module, program, examples, open_axes, export_with, read) -> None:
     """Refuse a module whose Python takes another way for another size: the export holds the way of the examples alone.
 
     torch.export turns a decision about an open size into a guard of the program. Sizes that the
@@ -177,6 +178,7 @@ def _refuse_branches(module, program, examples, open_axes, export_with) -> None:
                 f"{type(module).__name__} goes another way for inputs of shape "
                 f"{', '.join(str(tuple(x.shape)) for x in other)} than for the example inputs: {str(e).strip()[:300]}. "
                 "Leave the axis out of `dynamic`, or take the decision out of forward"
+                + ("; it calls len(x), which is a plain number: x.shape[0] is not" if read.counted else "")
             ) from e
 
 
@@ -263,20 +265,57 @@ def _places(start, end, steps, *, dtype=None, device=None, **options):
     return start + (end - start) * _linspace(0.0, 1.0, steps, *kind)
 
 
+def _parts(x, sections: int, dim: int = 0) -> tuple:
+    """torch.tensor_split of an open axis, of which torch.export has the example's remainder."""
+    starts = [0]
+    for i in range(sections):
+        starts.append(starts[-1] + (x.shape[dim] + sections - 1 - i) // sections)
+    return tuple(x.narrow(dim, start, stop - start) for start, stop in pairwise(starts))
+
+
+def _grid(theta, size, align_corners=False):
+    """F.affine_grid to an open size, which torch.export takes from the example."""
+    rank = len(size) - 2
+    apart = (slice(None), *[None] * rank)
+    grid = theta[..., rank][apart]  # (B, 1, ..., rank)
+    for axis, n in enumerate(size[2:]):
+        steps = torch.arange(n, dtype=theta.dtype, device=theta.device) * 2 + (1 - n)
+        steps = steps / torch.sym_max(n - int(align_corners or False), 1)
+        grid = grid + theta[..., rank - 1 - axis][apart] * steps.view([-1 if a == axis else 1 for a in range(rank + 1)])
+    return grid
+
+
+def _is_open(x, axis: int = 0) -> bool:
+    return isinstance(x, torch.Tensor) and x.ndim > 0 and isinstance(x.shape[axis], torch.SymInt)
+
+
 class _AsRead(torch.overrides.TorchFunctionMode):
     """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
+
+    What has to be of the example's size in torch.export is made of what has not: `linspace` and others.
 
     In eval mode Dropout returns its input itself, as does a conversion that changes nothing, and torch.export then
     takes every later use of the input for a use of the output: a skip connection around it would be read as behind it.
     """
 
+    counted = False  # whether len(x) has been asked for an open size, which Python can have of the example alone
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
             dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
             return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
-        steps = (kwargs or {}).get("steps", args[2] if len(args) > 2 else None)
+        name, rest = getattr(function, "__name__", ""), kwargs or {}
+        steps = rest.get("steps", args[2] if len(args) > 2 else None)
         if function is torch.linspace and isinstance(steps, torch.SymInt):
-            return _places(*args, **(kwargs or {}))
+            return _places(*args, **rest)
+        if function is torch.nn.functional.affine_grid:
+            size = rest.get("size", args[1] if len(args) > 1 else ())
+            if any(isinstance(n, torch.SymInt) for n in size[2:]):
+                return _grid(*args, **rest)
+        whole = name == "tensor_split" and len(args) > 1 and isinstance(args[1], int)
+        if whole and _is_open(args[0], args[2] if len(args) > 2 else rest.get("dim", 0)):
+            return _parts(*args, **rest)
+        self.counted |= function is torch.Tensor.__len__ and _is_open(args[0])
         if function is torch.nn.functional.multi_head_attention_forward:
             with self:
                 result = multi_head_attention(*args, **(kwargs or {}))
@@ -284,7 +323,6 @@ class _AsRead(torch.overrides.TorchFunctionMode):
                 return result
         if function in (torch.take_along_dim, torch.Tensor.take_along_dim):
             function, args, kwargs = _gathered(function, *args, **(kwargs or {}))
-        name = getattr(function, "__name__", "")
         if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
             args = (torch.ops.aten.alias(args[0]), *args[1:])
         return function(*args, **(kwargs or {}))

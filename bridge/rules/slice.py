@@ -166,6 +166,18 @@ def read_torch(call: TorchOperation) -> list[Node]:
             item = slice(call["start"], _sum(call["start"], call["length"]))
         else:
             item = call["index"]
+        if isinstance(item, Size):  # x[:, n]
+            part = replace(x, name=f"{outputs[0].name}:part")
+            part = replace(
+                part,
+                shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]),
+                symbols=(*x.symbols[:axis], 1, *x.symbols[axis + 1 :]),
+            )
+            blocks = reshape.plain([DROP if a == axis else KEEP for a in range(x.rank)], part.shape)
+            return [
+                *fit_like.cuts(x, axis, item, None, part, call),
+                Node("reshape", {"blocks": blocks}, inputs=[part], outputs=outputs, name=call.path),
+            ]
         if isinstance(item, slice) and any(isinstance(n, Size) for n in (item.start, item.stop)):
             return _open(x, axis, item, outputs[0], call)
         return index(x, (*before, item), outputs[0], call.path)
@@ -198,19 +210,25 @@ def _open(x: Value, axis: int, part: slice, made: Value, call: TorchOperation) -
     if first is not None and last is not None and last <= 0:  # so many cells from both ends
         item = slice(first, last or None)
         return index(x, (*(slice(None),) * axis, item), made, call.path)
-    nodes = fit_like.nodes(x, axis, size, first if first is not None and first >= 0 else Size(at), None, made, call)
+    try:
+        nodes = fit_like.nodes(x, axis, size, first if first is not None and first >= 0 else Size(at), None, made, call)
+    except Unsupported:
+        nodes = fit_like.cuts(x, axis, part.start or 0, part.stop if part.stop != END else None, made, call)
     return [replace(nodes[-1], name=call.path)]
 
 
 def _split_open(x: Value, axis: int, outputs: list[Value], call: TorchOperation) -> list[Node]:
     """Nodes for a split of an axis of an open size; those that nobody reads are left out later."""
-    if call.target == "tensor_split":  # torch.export holds the sizes of the example's remainder
-        raise Unsupported("tensor_split of an axis of an open size", "use chunk, or export with that size fixed")
-    nodes, start = [], 0
-    for made in outputs:
-        stop = _sum(start, Size(str(made.symbols[axis])))
-        nodes += _open(x, axis, slice(start, stop), made, call)
-        start = stop
+    nodes, parts = [], [str(made.symbols[axis]) for made in outputs]
+
+    def behind(n: int):
+        """Where so many of the parts end."""
+        if n < 2 or len(set(parts[:n])) > 1:
+            return _sum(*(Size(part) for part in parts[:n])) if n != 1 else Size(parts[0])
+        return Size(f"{n}*({parts[0]})")
+
+    for i, made in enumerate(outputs):
+        nodes += _open(x, axis, slice(behind(i), behind(i + 1) if i + 1 < len(parts) else None), made, call)
     return nodes
 
 

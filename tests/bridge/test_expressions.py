@@ -32,3 +32,15 @@ def test_numbers(text, function):
 @pytest.mark.parametrize("text", ["open('x')", "s0.real", "[s0]", "lambda: s0", "s0 if s0 else 1"])
 def test_nothing_else_is_computed(text):
     assert numbers(text) is None
+
+
+def test_other_names_and_signs():
+    text = expressions.renamed("2*((s0//4)) + Mod(s0, 3) - Max(1, s1)", {"s0": "n0", "s1": "x.shape[2]", "Max": "max"})
+    assert text == "2 * (n0 // 4) + n0 % 3 - max(1, x.shape[2])"
+    assert expressions.operations("Max(1, s0) + TruncToInt(s0)**2") == {"Max", "TruncToInt", "Add", "Pow"}
+    assert expressions.evaluate("n0 // 2 - Min(n1, 2)", {"n0": 9, "n1": 5}, {"Min": min}) == 2
+
+
+@pytest.mark.parametrize("text, below", [("s0", False), ("-(s0//2) - 1", True), ("s0 - 5", None), ("s0.real", None)])
+def test_negative(text, below):
+    assert expressions.negative(text) is below

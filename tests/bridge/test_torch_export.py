@@ -125,3 +125,26 @@ def test_another_size_is_tried_where_something_was_asked_of_it(check, monkeypatc
     except bridge.BridgeError as e:
         assert "goes another way" in str(e)
     assert bool(calls) == tried
+
+
+def test_a_length_is_told_of(check):
+    """Python has len(x) of the example alone."""
+    with pytest.raises(bridge.BridgeError, match=r"it calls len\(x\), which is a plain number: x.shape\[0\] is not"):
+        bridge.to_keras(check.module_of(lambda m, x: m.c(x) / len(x), c=check.conv()), (X,))
+
+
+@pytest.mark.parametrize("sections", [2, 4])
+def test_parts_of_an_open_axis(sections):
+    """torch's own are those of the example's remainder."""
+    for n in range(sections, 12):
+        x = torch.arange(n)
+        for have, want in zip(torch_export._parts(x, sections), x.tensor_split(sections), strict=True):
+            assert torch.equal(have, want)
+
+
+@pytest.mark.parametrize("align", [True, False])
+def test_a_grid_of_an_open_size(align):
+    theta = torch.randn(2, 3, 4).double()
+    for size in ((2, 1, 4, 5, 3), (2, 1, 1, 2, 7)):
+        want = torch.nn.functional.affine_grid(theta, size, align_corners=align)
+        torch.testing.assert_close(torch_export._grid(theta, size, align), want, rtol=1e-12, atol=1e-12)

@@ -136,3 +136,19 @@ def test_a_model_that_computes_something_else():
     x, y = keras.Input((5, 7, 3)), keras.Input((4, 6, 2))
     read = keras_reader.read(keras.Model([x, y], other([x, y])))
     assert "grid_sample" not in [n.operator for n in read.nodes] and len(read.nodes) > 10
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_an_affine_grid_of_an_open_size(check, align):
+    def transformed(x):
+        theta = x.mean((2, 3))[:, :2, None] + torch.tensor([[1.0, 0.2, 0.1], [-0.1, 1.0, -0.2]], dtype=x.dtype)
+        return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=align), align_corners=align)
+
+    module, x, dynamic = check.Function(transformed), torch.randn(2, 3, 5, 7).double(), [{0, 2, 3}]
+    model = bridge.to_keras(module, (x,), dynamic)
+    check.same_graph(model, module, (x,), dynamic)
+    back = bridge.to_torch(model)
+    for shape in ((1, 3, 8, 4), (3, 3, 3, 3)):
+        x = torch.randn(shape).double()
+        assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), module(x)) < 1e-11
+        assert check.relative(back(x), module(x)) < 1e-11
