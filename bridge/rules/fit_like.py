@@ -13,6 +13,7 @@ A cut that begins or ends anywhere else, x[:, :, h // 4 : h - h // 4], goes by e
 it has; those of its cells that are between have these numbers.
 """
 
+import re
 from collections.abc import Iterator
 
 from bridge import expressions
@@ -76,6 +77,7 @@ def cut(x, *others, axis: int, start: str, stop: str | int, names: tuple):
 
 MODELS = {"fit_like": fit, "cut_like": cut}
 SIGNS = {"Add": "+", "Subtract": "-", "Multiply": "*", "FloorDivide": "//", "Mod": "%"}
+LONGEST = 1000  # of the texts of bounds: what is used again and again would grow without end
 SIMPLE = {"Add", "Sub", "Mult", "FloorDiv", "Mod", "Max", "Min"}
 
 
@@ -89,6 +91,8 @@ def _text(x, inputs: list, names: list) -> str:
         names += [found[:2]] if found[:2] not in names else []
         return f"n{names.index(found[:2])}"
     parts = [f"({_text(part, inputs, names)})" for part in given]
+    if sum(map(len, parts)) > LONGEST:
+        raise KeyError(kind)
     if kind == "Negative":
         return f"-{parts[0]}"
     if kind in ("Maximum", "Minimum"):
@@ -99,14 +103,14 @@ def _text(x, inputs: list, names: list) -> str:
 def _cuts(model, found: dict) -> Iterator[dict]:
     """The options with which a model may be a `cut`."""
     made, axis, names = model.outputs[0].shape, found["Take"].axis, []
-    if "Nonzero" in found:
-        bounds = [found[kind]._inbound_nodes[0].arguments.args[1] for kind in ("GreaterEqual", "Less") if kind in found]
-    else:
-        places = found["Take"]._inbound_nodes[0].arguments.args[1]._keras_history.operation._inbound_nodes[0]
-        bounds = [places.arguments.args[0]._keras_history.operation._inbound_nodes[0].arguments.args[0]]
     try:
+        if "Nonzero" in found:
+            bounds = [found[kind]._inbound_nodes[0].arguments.args[1] for kind in ("GreaterEqual", "Less")]
+        else:
+            places = found["Take"]._inbound_nodes[0].arguments.args[1]._keras_history.operation._inbound_nodes[0]
+            bounds = [places.arguments.args[0]._keras_history.operation._inbound_nodes[0].arguments.args[0]]
         texts = [expressions.renamed(_text(x, model.inputs, names), {}) for x in bounds]
-    except (KeyError, IndexError, TypeError):
+    except (AttributeError, KeyError, IndexError, SyntaxError, TypeError):  # it is another model
         return
     yield {"axis": axis, "start": texts[0], "stop": (*texts, made[axis])[1], "names": tuple(names)}
 
@@ -176,7 +180,7 @@ def cuts(x: Value, axis: int, start, stop, made: Value, call: TorchOperation) ->
         if symbol not in call.sizes:
             raise Unsupported(f"no tensor has the size {symbol}", "export with these sizes fixed")
         found[symbol] = call.sizes[symbol]
-    order = sorted(found, key=lambda symbol: [t.find(symbol) % 10**6 for t in texts])
+    order = sorted(found, key=re.findall(r"\w+", " ".join(texts)).index)
     inputs += [v for v in dict.fromkeys(found[s][0] for s in order) if v != x]
     names = tuple((inputs.index(found[s][0]), found[s][1]) for s in order)
     texts = [expressions.renamed(text, {s: f"n{i}" for i, s in enumerate(order)}) for text in texts]

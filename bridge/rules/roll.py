@@ -58,7 +58,10 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if not axes:
         raise Unsupported("it rolls the flattened tensor, the batch along", "give it dims")
     if not all(isinstance(n, int) for n in shifts):
-        raise Unsupported("it rolls by a number that is worked out from an open size of the input", "fix that size")
+        raise Unsupported(
+            "it rolls by a number that is worked out from an open size of the input",
+            "join x[:, -n:] and x[:, :-n] by torch.cat",
+        )
     return _roll(shifts, axes, call.inputs[0].shape, call.path)
 
 

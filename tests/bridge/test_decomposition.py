@@ -124,11 +124,11 @@ def test_what_trains_is_not_taken_apart():
 
 
 def test_sizes_of_the_example_are_not_taken():
-    """torch's decomposition of affine_grid takes its sizes for numbers."""
+    """torch's decomposition of what is below F.affine_grid takes its sizes for numbers."""
 
     def function(x):
         theta = x.mean((2, 3))[:, :3, None].expand(-1, -1, 2).mT
-        return F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
+        return F.grid_sample(x, torch.affine_grid_generator(theta, list(x.shape), False), align_corners=False)
 
     with pytest.raises(bridge.BridgeError, match="its size is computed from an open size of the input"):
         bridge.to_keras(Module(function), (X,), [{0, 2, 3}])
