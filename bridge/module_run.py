@@ -23,8 +23,9 @@ from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from bridge.graph import Obstacle
-from bridge.torch_export import known_class, replaced
+from bridge.torch_export import known_class
 from bridge.torch_reader import ATTENTION
+from bridge.torch_words import replaced
 
 WHOLE = "multi_head_attention_forward"  # what nn.MultiheadAttention calls
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")

@@ -5,28 +5,22 @@ does in eval mode, at the sizes of the examples: so a Dropout is made to return 
 seen, and a module that goes another way at another size of an open axis is refused.
 """
 
-import contextlib
 import inspect
 import textwrap
 import warnings
-from collections.abc import Iterator
-from itertools import pairwise
 from unittest import mock
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules import transformer
-from torch.nn.utils import parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._sympy.numbers import int_oo
 
 from bridge import in_place, rules
 from bridge.graph import BridgeError
-from bridge.torch_attention import multi_head_attention
+from bridge.torch_words import AsRead, replaced
 
 NORMS = (SpectralNorm, WeightNorm)  # hooks that compute a layer's weight before each call
-ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 
 
 def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int]] | None = None):
@@ -68,7 +62,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     try:
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
-        with torch.no_grad(), replaced(), _AsRead() as mode, warnings.catch_warnings():
+        with torch.no_grad(), replaced(), AsRead() as mode, warnings.catch_warnings():
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
@@ -78,8 +72,8 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
 
             program = export_with(examples)
-            _refuse_fixed(module, program, axes)
             _refuse_branches(module, program, examples, axes, export_with, mode)
+            _refuse_fixed(module, program, axes)
         return in_place.functional(program)
     except BridgeError:
         raise
@@ -93,36 +87,6 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             hook.remove()
         for m, flag in training.items():
             m.training = flag
-
-
-@contextlib.contextmanager
-def replaced() -> Iterator[None]:
-    """Replace what torch.export would take apart, or cannot follow.
-
-    nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal. The
-    two kinds of spectral_norm call one operator, whatever training mode does to the vectors.
-    """
-
-    def quotient(norm, weight, *vectors, first="u"):
-        options = (norm.dim, norm.n_power_iterations, norm.eps, first)
-        return weight / torch.ops.bridge.singular_value(weight, *vectors, *options)
-
-    def parametrisation(norm, weight):
-        if weight.ndim == 1:
-            return torch.nn.functional.normalize(weight, dim=0, eps=norm.eps)
-        return quotient(norm, weight, norm._u, norm._v)
-
-    def hook(norm, module, do_power_iteration):
-        return quotient(norm, *(getattr(module, f"{norm.name}_{what}") for what in ("orig", "u", "v")), first="v")
-
-    with contextlib.ExitStack() as stack:
-        for owner, name, function in (
-            (transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)),
-            (parametrizations._SpectralNorm, "forward", parametrisation),
-            (SpectralNorm, "compute_weight", hook),
-        ):
-            stack.enter_context(mock.patch.object(owner, name, function))
-        yield
 
 
 def check_examples(example_inputs) -> None:
@@ -224,116 +188,6 @@ def _steps(program) -> list[tuple]:
     """
     nodes = [n for n in program.graph.nodes if n.users or isinstance(n.target, torch._ops.OpOverload)]
     return [(str(n.target), torch.fx.node.map_arg((n.args, n.kwargs), lambda x: None)) for n in nodes]
-
-
-@torch.library.custom_op("bridge::normalize", mutates_args=())
-def _normalize(x: torch.Tensor, p: float, dim: list[int], eps: float) -> torch.Tensor:
-    """F.normalize as one operator."""
-    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
-
-
-_normalize.register_fake(lambda x, p, dim, eps: torch.empty_like(x))
-
-
-@torch.library.custom_op("bridge::singular_value", mutates_args=())
-def _singular_value(
-    weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor, dim: int, power_iterations: int, eps: float, first: str
-) -> torch.Tensor:
-    """What spectral_norm divides by in eval mode; the rest is for the rule to know."""
-    return torch.dot(u, weight.movedim(dim, 0).flatten(1) @ v)
-
-
-_singular_value.register_fake(lambda weight, *rest: weight.new_empty(()))
-
-
-@torch.library.custom_op("bridge::linspace", mutates_args=())
-def _linspace(start: float, end: float, steps: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """torch.linspace, whose number of steps torch.export takes from the example."""
-    return torch.linspace(start, end, steps, dtype=dtype, device=device)
-
-
-@_linspace.register_fake
-def _(start, end, steps, dtype, device):
-    return torch.empty(steps, dtype=dtype, device=device)
-
-
-def _places(start, end, steps, *, dtype=None, device=None, **options):
-    """torch.linspace to an open number of steps."""
-    kind = dtype or torch.get_default_dtype(), torch.device(device or torch.get_default_device())
-    if isinstance(start, (int, float)) and isinstance(end, (int, float)):
-        return _linspace(float(start), float(end), steps, *kind)
-    return start + (end - start) * _linspace(0.0, 1.0, steps, *kind)
-
-
-def _parts(x, sections: int, dim: int = 0) -> tuple:
-    """torch.tensor_split of an open axis, of which torch.export has the example's remainder."""
-    starts = [0]
-    for i in range(sections):
-        starts.append(starts[-1] + (x.shape[dim] + sections - 1 - i) // sections)
-    return tuple(x.narrow(dim, start, stop - start) for start, stop in pairwise(starts))
-
-
-def _grid(theta, size, align_corners=False):
-    """F.affine_grid to an open size, which torch.export takes from the example."""
-    rank = len(size) - 2
-    apart = (slice(None), *[None] * rank)
-    grid = theta[..., rank][apart]  # (B, 1, ..., rank)
-    for axis, n in enumerate(size[2:]):
-        steps = torch.arange(n, dtype=theta.dtype, device=theta.device) * 2 + (1 - n)
-        steps = steps / torch.sym_max(n - int(align_corners or False), 1)
-        grid = grid + theta[..., rank - 1 - axis][apart] * steps.view([-1 if a == axis else 1 for a in range(rank + 1)])
-    return grid
-
-
-def _is_open(x, axis: int = 0) -> bool:
-    return isinstance(x, torch.Tensor) and x.ndim > 0 and isinstance(x.shape[axis], torch.SymInt)
-
-
-class _AsRead(torch.overrides.TorchFunctionMode):
-    """Show torch.export what the rules read: F.normalize whole, and a Dropout that has a tensor of its own to return.
-
-    What has to be of the example's size in torch.export is made of what has not: `linspace` and others.
-
-    In eval mode Dropout returns its input itself, as does a conversion that changes nothing, and torch.export then
-    takes every later use of the input for a use of the output: a skip connection around it would be read as behind it.
-    """
-
-    counted = False  # whether len(x) has been asked for an open size, which Python can have of the example alone
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is torch.nn.functional.normalize and kwargs and kwargs.get("out") is None:
-            dim = kwargs["dim"] if isinstance(kwargs["dim"], (list, tuple)) else [kwargs["dim"]]
-            return _normalize(args[0], float(kwargs["p"]), list(dim), kwargs["eps"])
-        name, rest = getattr(function, "__name__", ""), kwargs or {}
-        steps = rest.get("steps", args[2] if len(args) > 2 else None)
-        if function is torch.linspace and isinstance(steps, torch.SymInt):
-            return _places(*args, **rest)
-        if function is torch.nn.functional.affine_grid:
-            size = rest.get("size", args[1] if len(args) > 1 else ())
-            if any(isinstance(n, torch.SymInt) for n in size[2:]):
-                return _grid(*args, **rest)
-        whole = name == "tensor_split" and len(args) > 1 and isinstance(args[1], int)
-        if whole and _is_open(args[0], args[2] if len(args) > 2 else rest.get("dim", 0)):
-            return _parts(*args, **rest)
-        self.counted |= function is torch.Tensor.__len__ and _is_open(args[0])
-        if function is torch.nn.functional.multi_head_attention_forward:
-            with self:
-                result = multi_head_attention(*args, **(kwargs or {}))
-            if result is not None:
-                return result
-        if function in (torch.take_along_dim, torch.Tensor.take_along_dim):
-            function, args, kwargs = _gathered(function, *args, **(kwargs or {}))
-        if ("dropout" in name or name in ITSELF) and args and isinstance(args[0], torch.Tensor):
-            args = (torch.ops.aten.alias(args[0]), *args[1:])
-        return function(*args, **(kwargs or {}))
-
-
-def _gathered(function, x, indices, dim=None):
-    """The call of torch.take_along_dim as one of gather where it spreads nothing: by itself it fixes open sizes."""
-    others = [a for a in range(x.ndim) if dim is not None and a != dim % x.ndim]
-    if dim is not None and x.ndim == indices.ndim and all(x.shape[a] == indices.shape[a] for a in others):
-        return torch.gather, (x, dim, indices), {}
-    return function, (x, indices, dim), {}
 
 
 def known_class(module: torch.nn.Module) -> str | None:
