@@ -30,12 +30,19 @@ def known(model) -> tuple[str, dict] | None:
         return None
     own = None
     for name, rule in rules.models().items():
-        for options in rule.options(name, model):
+        for options in _candidates(rule, name, model):
             own = own or _signature(model)
             shapes = tuple((tuple(x.shape), x.dtype) for x in model.inputs)
             if own == _expected(name, tuple(options.items()), shapes):
                 return f"model.{name}", options
     return None
+
+
+def _candidates(rule, name: str, model) -> list[dict]:
+    try:
+        return list(rule.options(name, model))
+    except Exception:  # a user's model may have anything where ours has what is looked for
+        return []
 
 
 @functools.cache

@@ -89,7 +89,7 @@ MODELS = {"singular_value": _singular_value}
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
     least = [o._inbound_nodes[0].arguments.args[1] for o in model.operations if type(o).__name__ == "Maximum"]
-    if len(model.inputs) == 1 and len(model.inputs[0].shape) == 2 and model.weights and least:
+    if len(model.inputs) == 1 and model.weights and least:
         yield {"power_iterations": len(least) // 2, "epsilon": least[0]}
 
 

@@ -29,3 +29,11 @@ def test_one_layer_of_a_network(tmp_path):
     again = keras.models.load_model(tmp_path / "network.keras", safe_mode=True)
     assert [n.operator for n in keras_reader.read(again).nodes] == ["grid_sample", "dense"]
     assert bridge.verify(again, bridge.to_torch(again)).passed
+
+
+def test_a_model_of_the_users_own_is_none():
+    """It may have the operations that are looked for, called in any way."""
+    x, y = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    z = keras.ops.flip(x=keras.ops.maximum(x1=x, x2=y), axis=1)[:, 1:]
+    assert composed.known(keras.Model([x, y], keras.ops.equal(x1=z, x2=z))) is None
+    assert composed.known(keras.Model(x, keras.layers.BatchNormalization()(keras.ops.maximum(x, x)))) is None
