@@ -49,6 +49,22 @@ def _linspace(start: float, end: float, steps: int, dtype: torch.dtype, device: 
 _linspace.register_fake(lambda start, end, steps, dtype, device: torch.empty(steps, dtype=dtype, device=device))
 
 
+TAKES = "(Tensor self, Tensor indices, int dim) -> Tensor"  # as ATen calls them
+
+
+@torch.library.custom_op("bridge::take_along_dim", mutates_args=(), schema=TAKES)
+def _along(x, indices, dim):
+    """torch.take_along_dim, which fixes open sizes to see which it has to spread."""
+    return torch.take_along_dim(x, indices, dim)
+
+
+@_along.register_fake
+def _(x, indices, dim):
+    sizes = zip(x.shape, indices.shape, strict=True)
+    ones = [isinstance(n, int) and n == 1 for n in x.shape]
+    return x.new_empty([m if a == dim % x.ndim or ones[a] else n for a, (n, m) in enumerate(sizes)])
+
+
 def normalized(input, p=2.0, dim=1, eps=1e-12, out=None) -> torch.Tensor | None:
     """F.normalize, whole."""
     return None if out is not None else _normalize(input, float(p), [dim] if isinstance(dim, int) else list(dim), eps)
@@ -88,12 +104,9 @@ def parts(input, sections=None, dim: int = 0, **options) -> tuple | None:
     return tuple(input.narrow(dim, start, stop - start) for start, stop in pairwise(starts))
 
 
-def gathered(input, indices, dim=None, **options) -> torch.Tensor | None:
-    """torch.take_along_dim where it spreads nothing: by itself it fixes open sizes."""
-    others = [a for a in range(input.ndim) if dim is not None and a != dim % input.ndim]
-    if dim is None or input.ndim != indices.ndim or any(input.shape[a] != indices.shape[a] for a in others):
-        return None
-    return torch.gather(input, dim, indices)
+def along(input, indices, dim=None, **options) -> torch.Tensor | None:
+    """torch.take_along_dim of an axis."""
+    return None if dim is None or input.ndim != indices.ndim else _along(input, indices, dim)
 
 
 WORDS = {  # functions of the same arguments, which return None where torch's own may stay
@@ -103,8 +116,8 @@ WORDS = {  # functions of the same arguments, which return None where torch's ow
     torch.linspace: places,
     torch.tensor_split: parts,
     torch.Tensor.tensor_split: parts,
-    torch.take_along_dim: gathered,
-    torch.Tensor.take_along_dim: gathered,
+    torch.take_along_dim: along,
+    torch.Tensor.take_along_dim: along,
 }
 
 
@@ -140,7 +153,8 @@ def replaced() -> Iterator[None]:
     """Replace methods of torch.nn that are no functions of tensors alone.
 
     nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal. The
-    two kinds of spectral_norm call one operator, whatever training mode does to the vectors.
+    two kinds of spectral_norm call one operator, whatever training mode does to the vectors. torch.einsum does not ask
+    for the sizes of three or more tensors, by which it would choose the order of their products.
     """
 
     def quotient(norm, weight, *vectors, first="u"):
@@ -161,4 +175,5 @@ def replaced() -> Iterator[None]:
             (SpectralNorm, "compute_weight", hook),
         ):
             stack.enter_context(mock.patch.object(owner, name, function))
+        stack.enter_context(torch.backends.opt_einsum.flags(enabled=False))
         yield

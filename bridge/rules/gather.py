@@ -23,6 +23,7 @@ from bridge.rules import slice as slices
 from bridge.rules.reshape import KEEP
 
 OPERATORS = ("take", "take_along_axis")
+ALONG = "bridge::take_along_dim"
 KERAS = ("ops.Take", "ops.TakeAlongAxis")
 BUFFERS = ("indices",)
 MIXED = True
@@ -42,7 +43,7 @@ HELPERS = {
                 return torch.take_along_dim(x, indices.to(torch.int64), self.axis)
         ''',
 }
-TORCH = ("index", "_unsafe_index", "index_select", "gather", "take_along_dim", *HELPERS)
+TORCH = ("index", "_unsafe_index", "index_select", "gather", "take_along_dim", ALONG, *HELPERS)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
@@ -148,12 +149,12 @@ def read_torch(call: TorchOperation) -> list[Node]:
         return _taken(call, x, {call["dim"] % x.rank: "index"})
     if call.target in ("index", "_unsafe_index"):
         return _taken(call, x, {i: f"indices.{i}" for i, index in enumerate(a["indices"]) if index is not None})
-    axis, index = a["dim"], a["indices" if call.target == "take_along_dim" else "index"]
+    axis, index = a["dim"], a["index" if call.target == "gather" else "indices"]
     if axis is None:
         raise Unsupported("it takes cells of the flattened tensor, the batch along", "give it a dim")
     axis %= x.rank
     node = _along(x, index, axis, call.path)
-    if call.target == "take_along_dim":
+    if call.target != "gather":
         return [node]
     # torch.gather reads no more cells of the other axes than its index has; the batch is taken for one
     pairs = enumerate(zip(index.symbols, x.symbols, strict=True))
