@@ -18,10 +18,10 @@ def test_the_examples_run(tmp_path, monkeypatch):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "`shuffle=True` was passed")  # a newcomer would wonder
             exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "unet_back.keras").exists()
+    assert (tmp_path / "unet_back.keras").exists() and (tmp_path / "encoder.keras").exists()
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["tfzoo", "bridge"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["tfzoo", "bridge", "from torch"])
 def test_the_examples_are_twenty_lines(block):
     assert len([line for line in block.splitlines() if line]) <= 20
 
