@@ -39,7 +39,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         BridgeError: torch.export could not follow the module.
     """
     check_examples(example_inputs)
-    dynamic = dynamic or [{0} if x.ndim else set() for x in example_inputs]
+    dynamic = dynamic or every_batch(example_inputs)
     if len(dynamic) != len(example_inputs):
         raise BridgeError(
             f"dynamic names the open axes of {len(dynamic)} input(s), example_inputs has {len(example_inputs)}"
@@ -73,7 +73,6 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
 
             program = export_with(examples)
             _refuse_branches(module, program, examples, axes, export_with, mode)
-            _refuse_fixed(module, program, axes)
         return in_place.functional(program)
     except BridgeError:
         raise
@@ -146,21 +145,21 @@ def _refuse_branches(module, program, examples, open_axes, export_with, read) ->
             ) from e
 
 
-def _refuse_fixed(module, program, open_axes) -> None:
-    """Refuse a module in which torch.export has fixed a size that is to stay open: it would take no other."""
-    inputs = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
-    inputs = [inputs[name] for name in program.graph_signature.user_inputs if name in inputs]
-    fixed = [
+def fixed_sizes(program, example_inputs: tuple, dynamic: list[set[int]] | None) -> list[str]:
+    """What torch.export has fixed although it is to stay open: the module would take no other."""
+    nodes = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    inputs = [nodes[name] for name in program.graph_signature.user_inputs if name in nodes]
+    return [
         f"axis {a} of input {i} at {x.shape[a]}"
-        for i, (x, axes) in enumerate(zip(inputs, open_axes, strict=False))
+        for i, (x, axes) in enumerate(zip(inputs, dynamic or every_batch(example_inputs), strict=False))
         for a in sorted(axes)
         if str(x.shape[a]).isdecimal()  # also as a symbol that has a value
     ]
-    if fixed:
-        raise BridgeError(
-            f"{type(module).__name__} fixes sizes that are to stay open: {', '.join(fixed)}. Compute with "
-            "x.shape where it has numbers, or let them be fixed: dynamic=[set()] for one input, its batch included"
-        )
+
+
+def every_batch(example_inputs: tuple) -> list[set[int]]:
+    """The axes that stay open where nothing is said of them."""
+    return [{0} if x.ndim else set() for x in example_inputs]
 
 
 def _takes_every_size(program, open_axes) -> bool:
