@@ -145,13 +145,13 @@ def _refuse_branches(module, program, examples, open_axes, export_with, read) ->
             ) from e
 
 
-def fixed_sizes(program, example_inputs: tuple, dynamic: list[set[int]] | None) -> list[str]:
-    """What torch.export has fixed although it is to stay open: the module would take no other."""
+def fixed_axes(program, dynamic: list[set[int]]) -> list[tuple[int, int]]:
+    """The axes of inputs that torch.export has fixed although they are to stay open: functions of its own may do so."""
     nodes = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
     inputs = [nodes[name] for name in program.graph_signature.user_inputs if name in nodes]
     return [
-        f"axis {a} of input {i} at {x.shape[a]}"
-        for i, (x, axes) in enumerate(zip(inputs, dynamic or every_batch(example_inputs), strict=False))
+        (i, a)
+        for i, (x, axes) in enumerate(zip(inputs, dynamic, strict=False))
         for a in sorted(axes)
         if str(x.shape[a]).isdecimal()  # also as a symbol that has a value
     ]

@@ -19,7 +19,7 @@ from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value,
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
 from bridge.tensors import array
-from bridge.torch_export import check_examples, export, fixed_sizes, known_class
+from bridge.torch_export import check_examples, export, known_class
 
 CASTS = ("to", "_to_copy")  # ATen's
 ATTENTION = "scaled_dot_product_attention"
@@ -109,10 +109,6 @@ def read(
                 path, kind = _origin(node, reader.paths)
                 obstacles.append(Obstacle(path or "forward", kind, e.reason, e.remedy))
     obstacles += _tied_parts(graph.parameters)
-    if fixed := fixed_sizes(program, example_inputs, dynamic):
-        reason = f"it fixes sizes that are to stay open: {', '.join(fixed)}"
-        remedy = "compute with x.shape where it has numbers, or let them be fixed, as by dynamic=[set()] for one input"
-        obstacles.append(Obstacle("forward", name, reason, remedy))
     said = {o.path for o in obstacles}
     obstacles += [o for o in (training.obstacles if training else []) if o.path not in said]
     if obstacles and refuse:

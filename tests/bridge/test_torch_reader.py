@@ -75,14 +75,3 @@ def test_run_gives_every_tensor(check):
     program = torch_export.export(module, (X,))
     graph, seen = torch_reader.read(module, (X,), program=program), torch_reader.run(program, [X])
     assert all(seen[n.outputs[0].name].shape[1:] == n.outputs[0].shape[1:] for n in graph.nodes)
-
-
-def test_a_size_that_is_fixed_although_it_is_to_stay_open(check):
-    """Said beside all else that is refused."""
-    module = check.module_of(lambda m, x: torch.lgamma(m.c(x)).reshape(3, 4, 4, 3), c=torch.nn.Conv2d(3, 4, 3))
-    with pytest.raises(bridge.BridgeError) as e:
-        bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),))
-    assert "it fixes sizes that are to stay open: axis 0 of input 0 at 3; compute with x.shape" in str(e.value)
-    assert "lgamma" in str(e.value)
-    module = check.module_of(lambda m, x: m.c(x).reshape(3, 4, 4, 3), c=torch.nn.Conv2d(3, 4, 3))
-    assert bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),), [set()]).input_shape == (3, 6, 5, 3)

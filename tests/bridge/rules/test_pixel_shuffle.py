@@ -138,7 +138,13 @@ def bridge_helpers():
     return pixel_shuffle.HELPERS
 
 
-def test_refusals():
-    stack = nn.Sequential(nn.PixelUnshuffle(2), nn.ReLU(), nn.PixelShuffle(2))
-    with pytest.raises(bridge.BridgeError, match="its channels is not known; export with height and width fixed"):
-        bridge.to_keras(stack, (torch.randn(2, 3, 6, 4),), [{0, 2, 3}])
+def test_open_sizes_behind_an_unshuffle(check):
+    """Where torch.export has sizes with a remainder."""
+    layers = nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 1), nn.ReLU(), nn.PixelShuffle(2)
+    module = nn.Sequential(*layers).eval()
+    model = bridge.to_keras(module, (torch.randn(2, 3, 6, 4),), [{0, 2, 3}])
+    for size in ((1, 3, 8, 10), (3, 3, 4, 4)):
+        x = torch.randn(size)
+        have = check.to_first(np.asarray(model(check.to_last(x.numpy()))))
+        np.testing.assert_allclose(have, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert bridge.verify(model, bridge.to_torch(model)).passed
