@@ -17,6 +17,7 @@ OPERATORS = {
     **{ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: operator.pow},
     **{ast.FloorDiv: operator.floordiv, ast.Div: operator.truediv, ast.Mod: operator.mod, ast.USub: operator.neg},
 }
+SIGNS = {"Mod": ast.Mod(), "PythonMod": ast.Mod(), "FloorDiv": ast.FloorDiv(), "IntTrueDiv": ast.Div()}
 FUNCTIONS: dict[str, Callable] = {
     **{"ToFloat": lambda x: np.asarray(x, "float64"), "TruncToInt": lambda x: np.trunc(x).astype("int64")},
     **{"CeilToInt": lambda x: np.ceil(x).astype("int64"), "FloorToInt": lambda x: np.floor(x).astype("int64")},
@@ -26,6 +27,7 @@ FUNCTIONS: dict[str, Callable] = {
 Part = tuple[int, int, int]
 WHOLE: Part = (1, 0, 1)
 DENOMINATORS, MOST = 32, 64  # of parts; and the most cells that are added
+FAR, MORE = 2**20, 1024  # a size where a slope tells; and what it may not hide
 
 
 def symbols(text: str) -> frozenset[str]:
@@ -67,9 +69,21 @@ def renamed(text: str, names: dict[str, str]) -> str:
             return ast.Name(names.get(node.id, node.id))
 
         def visit_Call(self, node):
-            sign = {"Mod": ast.Mod(), "PythonMod": ast.Mod(), "FloorDiv": ast.FloorDiv()}.get(node.func.id)
+            kind = node.func.id
             self.generic_visit(node)
-            return ast.BinOp(node.args[0], sign, node.args[1]) if sign else node
+            if kind in SIGNS:
+                return ast.BinOp(node.args[0], SIGNS[kind], node.args[1])
+            if kind in ("Max", "Min"):  # torch.export has them in any order
+                return ast.Call(node.func, sorted(node.args, key=ast.unparse), [])
+            whole = node.args[0]
+            if kind not in ("CeilToInt", "FloorToInt") or not isinstance(getattr(whole, "op", None), ast.Div):
+                return node
+            # a quotient that is rounded is computed in whole numbers: n / 8 to above is (n + 7) // 8
+            more = whole.right.value - 1 if kind == "CeilToInt" and isinstance(whole.right, ast.Constant) else 0
+            if kind == "CeilToInt" and not more:
+                return node
+            left = ast.BinOp(whole.left, ast.Add(), ast.Constant(more)) if more else whole.left
+            return ast.BinOp(left, ast.FloorDiv(), whole.right)
 
     return ast.unparse(Renamed().visit(ast.parse(text, mode="eval")))
 
@@ -136,4 +150,18 @@ def part(text: str, whole: str) -> Part | None:
             if least <= most:
                 c = min(max(0, least), most)
                 return (p, c, q) if abs(c) <= MOST * q else None
+    return None
+
+
+def cover(text: str, whole: str) -> tuple[int, int] | None:
+    """The least `p`, and `c`, such that `p * whole + c` is no less than a size, wherever there are some."""
+    far = {name: f"({name} + {FAR})" for name in symbols(whole)}
+    near = _together(text, whole)
+    values, given = zip(near, _together(renamed(text, far), renamed(whole, far)), strict=True)
+    if any(x is None for x in (*values, *given)):
+        return None
+    values, given = np.concatenate(values), np.concatenate(given)
+    for p in range(1, MOST + 1):
+        if (c := int((values - p * given).max())) <= MORE:
+            return p, max(c, 0)
     return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from bridge import decomposition, in_place, rules
+from bridge import decomposition, expressions, in_place, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
@@ -557,12 +557,19 @@ def said_unused(names: list[str]) -> str:
 
 def _value(node, index: int | None = None) -> Value:
     tensor = node.meta["val"] if index is None else node.meta["val"][index]
+    symbols = tuple(d if isinstance(d, int) else _symbol(str(d)) for d in tensor.shape)
     return Value(
         node.name if index is None else f"{node.name}:{index}",
-        tuple(d if isinstance(d, int) else None for d in tensor.shape),
+        tuple(d if isinstance(d, int) else None for d in symbols),
         str(tensor.dtype).removeprefix("torch."),
-        symbols=tuple(d if isinstance(d, int) else str(d) for d in tensor.shape),
+        symbols=symbols,
     )
+
+
+def _symbol(text: str) -> str | int:
+    """An open size, or the number that it always is: n // (n // 8), where n is a multiple of 8."""
+    number = expressions.constant(text) if "//" in text else None
+    return text if number is None else number
 
 
 def _made(node) -> Value | list[Value]:

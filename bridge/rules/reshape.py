@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import combinations, groupby, pairwise, permutations
 from math import prod
 
+from bridge import expressions
 from bridge.expressions import WHOLE
 from bridge.graph import Node, Unsupported
 from bridge.layout import Context, Placement, fixed, identity
@@ -196,7 +197,7 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
     blocks, i, j = [], 0, 0
     while i < len(source) or j < len(target):
         s, t = (source[i] if i < len(source) else None), (target[j] if j < len(target) else None)
-        if s == t is not None:
+        if s is not None and t is not None and _same_product((s,), (t,)):
             blocks, i, j = [*blocks, KEEP], i + 1, j + 1
         elif s == 1:
             blocks, i = [*blocks, DROP], i + 1
@@ -209,7 +210,7 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
                     for p, q in sorted(
                         ((p, q) for p in range(i + 1, len(source) + 1) for q in range(j + 1, len(target) + 1)), key=sum
                     )
-                    if None not in target[j:q] and _product(source[i:p]) == _product(target[j:q])
+                    if _same_product(source[i:p], target[j:q])
                 ),
                 None,
             )
@@ -234,7 +235,11 @@ def _before_the_end(source: tuple, target: tuple, i: int, j: int) -> tuple[int, 
 
 
 def _same_product(source: tuple, target: tuple) -> bool:
-    return None not in target and _product(source) == _product(target)
+    if None in (*source, *target):
+        return False
+    if all(isinstance(n, int) or _is_product(n) for n in (*source, *target)):
+        return _product(source) == _product(target)
+    return expressions.equal(*("*".join(f"({n})" for n in shape) for shape in (source, target)))
 
 
 def _shown(shape) -> str:

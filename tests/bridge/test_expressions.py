@@ -41,6 +41,28 @@ def test_other_names_and_signs():
     assert expressions.evaluate("n0 // 2 - Min(n1, 2)", {"n0": 9, "n1": 5}, {"Min": min}) == 2
 
 
+def test_one_way_to_write_it():
+    assert expressions.renamed("Min(s1, Max(s1, 2*s0))", {"s0": "n1", "s1": "n0"}) == "Min(Max(2 * n1, n0), n0)"
+    assert expressions.renamed("8*CeilToInt(IntTrueDiv(s0, 8))", {"s0": "n0"}) == "8 * ((n0 + 7) // 8)"
+    assert expressions.renamed("FloorToInt(IntTrueDiv(s0, s1))", {}) == "s0 // s1"
+
+
+@pytest.mark.parametrize(
+    "text, whole, least",
+    [
+        ("n0 + -n0 % 8", "n0", (1, 7)),
+        ("n0 + n0//5", "n0", (2, 0)),
+        ("2*n0 + n0//100 - 9", "n0", (3, 0)),
+        ("Max(n0, n1)", "n0 + n1", (1, 0)),
+        ("Max(n0, 2*n1)", "n0 + n1", (2, 0)),
+        ("n0 * n1", "n0 + n1", None),
+        ("open('n0')", "n0", None),
+    ],
+)
+def test_cover(text, whole, least):
+    assert expressions.cover(text, whole) == least
+
+
 @pytest.mark.parametrize("text, below", [("s0", False), ("-(s0//2) - 1", True), ("s0 - 5", None), ("s0.real", None)])
 def test_negative(text, below):
     assert expressions.negative(text) is below
