@@ -191,7 +191,7 @@ def read_torch(call: TorchOperation) -> list[Node]:
         return _read_open(call, flat, open_axes)
     flat += [0] * (2 * x.rank - len(flat))
     pads = [(flat[2 * i], flat[2 * i + 1]) for i in reversed(range(x.rank))]
-    mode = {"refl": "reflect", "repl": "replicate"}.get(call.target[:4], call.arguments.get("mode", "constant"))
+    mode = _mode(call)
     if mode != "constant":
         return _read_border(call, MODES[mode], pads)
     value, (grow, cut) = float(call["value"] or 0), _signs(pads)
@@ -204,13 +204,16 @@ def read_torch(call: TorchOperation) -> list[Node]:
     ]
 
 
+def _mode(call: TorchOperation) -> str:
+    return {"refl": "reflect", "repl": "replicate"}.get(call.target[:4], call.arguments.get("mode", "constant"))
+
+
 def _read_open(call: TorchOperation, flat: list, axes: set[int]) -> list[Node]:
-    """Nodes for padding by what is missing to an open size: one for each such axis, and one for the others."""
-    x, made, value = call.inputs[0], call.outputs[0], call.arguments.get("value") or 0
-    if call.target not in ("pad", "constant_pad_nd") or call.arguments.get("mode", "constant") != "constant":
-        raise Unsupported("the padding is computed from the size of the input", "export with that size fixed")
+    """Nodes for padding by open sizes: one for each such axis, and one for the others."""
+    x, made, mode = call.inputs[0], call.outputs[0], _mode(call)
+    fill = MODES[mode] if mode != "constant" else float(call.arguments.get("value") or 0)
     nodes, fixed = [], [0 if x.rank - 1 - i // 2 in axes else p for i, p in enumerate(flat)]
-    symbols = list(x.symbols)
+    symbols, call = list(x.symbols), replace(call, sizes=dict(call.sizes))
 
     def grown(axis) -> Value:
         nonlocal x
@@ -219,17 +222,27 @@ def _read_open(call: TorchOperation, flat: list, axes: set[int]) -> list[Node]:
         return replace(made, name=f"{made.name}:{len(nodes)}", shape=shape, symbols=tuple(symbols))
 
     for axis in sorted(axes):
-        before = flat[2 * (x.rank - 1 - axis)]
-        start = -before if isinstance(before, int) else Size(f"-({before.symbol})")
-        size = made.symbols[axis]
-        nodes += fit_like.nodes(x, axis, str(size), start, float(value), grown(axis), call)
+        before, after = flat[2 * (x.rank - 1 - axis) :][:2]
+        nodes += _grow(x, axis, before, after, fill, grown(axis), call)
         x = nodes[-1].outputs[0]
+        call.sizes.setdefault(str(symbols[axis]), (x, axis))
     if any(fixed):
         rest = TorchOperation(call.path, call.target, call.arguments | {"pad": fixed}, [x], [made], {}, {})
         more = chain(read_torch(rest), [x], [made])
         return [*nodes, *more]
     nodes[-1].outputs, nodes[-1].name = [made], call.path
     return nodes
+
+
+def _grow(x: Value, axis: int, before, after, fill, made: Value, call: TorchOperation) -> list[Node]:
+    """The node for an axis: to the size of another tensor, if that is one, else by what the numbers are made of."""
+    if not isinstance(fill, str):
+        start = -before if isinstance(before, int) else Size(f"-({before.symbol})")
+        try:
+            return fit_like.nodes(x, axis, str(made.symbols[axis]), start, fill, made, call)
+        except Unsupported:  # no tensor has that size
+            pass
+    return fit_like.pads(x, axis, before, after, fill, made, call)
 
 
 def _signs(pads) -> tuple[list, list]:

@@ -1,6 +1,7 @@
 """Fitting to open sizes: every way, at sizes other than the example's, in both directions."""
 
 import inspect
+import math
 import re
 
 import pytest
@@ -136,6 +137,43 @@ def crop_third(x):
     return x + y[:, :, top : top + x.shape[2], : x.shape[3]]
 
 
+def windows(x):
+    """Swin's: windows of a padded image that is shifted, and all of it back."""
+    h, w = x.shape[2:]
+    y = F.pad(x, (0, (8 - w % 8) % 8, 0, (8 - h % 8) % 8), value=0.5).permute(0, 2, 3, 1)
+    b, height, width, c = y.shape
+    y = torch.roll(y, (-3, -2), (1, 2)).view(b, height // 8, 8, width // 8, 8, c)
+    y = y.transpose(2, 3).reshape(-1, 64, c)
+    y = (y - y.mean(1, keepdim=True)).view(b, height // 8, width // 8, 8, 8, c).transpose(2, 3)
+    y = torch.roll(y.reshape(b, height, width, c), (3, 2), (1, 2))
+    return x * y.permute(0, 3, 1, 2)[:, :, :h, :w]
+
+
+def to_a_multiple(x):
+    """One size on both sides, which no tensor has until then, and one that the module rounds by itself."""
+    h, w = x.shape[2:]
+    y = F.pad(x, (-w % 6 // 2, -w % 6 - -w % 6 // 2, 0, math.ceil(h / 4) * 4 - h))
+    return F.avg_pool2d(y, 2).tanh() + F.max_pool2d(y, 2)
+
+
+def borders(x):
+    h, w = x.shape[2:]
+    y = F.pad(x, (w // 4, w // 3, 0, 1), mode="circular")
+    y = F.pad(y, (0, -w % 4, h // 2, -h % 4), mode="reflect")
+    return F.pad(y, (1, 0, w // 2, 2), mode="replicate")
+
+
+def square(x):
+    h, w = x.shape[2:]
+    n = torch.sym_max(h, w)
+    y = F.pad(x, (n - w, 0, (n - h) // 2, n - h - (n - h) // 2))
+    return y * y.transpose(2, 3).tanh() + F.pad(x.mean((2, 3), keepdim=True), (w // 2, n - 1 - w // 2, 0, n - 1))
+
+
+def to_a_number(x):
+    return F.pad(x, (0, 16 - x.shape[3], 0, 0), value=1.0).flatten(3) * torch.linspace(0, 1, 16, dtype=x.dtype)
+
+
 def batch(x):
     return x[: x.shape[0] // 2] * x[-(x.shape[0] // 2) :].tanh()
 
@@ -143,20 +181,21 @@ def batch(x):
 CASES = [crop, crop_behind, crop_middle, crop_end, pad_milesial, pad_ceil, pad_behind, pad_some, pad_cropping]
 CASES += [pad_and_fixed, half, thirds, but_one, last_two, chunks, batch]
 CUTS = [quarters, so_many, thirds_of_it, uneven, crop_third]
-CASES += CUTS
+PADS = [windows, to_a_multiple, borders, square, to_a_number]
+CASES += CUTS + PADS
 
 
 def image(height, width, batch=2):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def carried(check, module):
-    """Carry a module with open sizes to Keras and back: right at all of `SIZES`."""
+def carried(check, module, *sizes):
+    """Carry a module with open sizes to Keras and back: right at all of `SIZES`, and at these."""
     module = check.live_torch(module).double()
     dynamic = [{0, 2, 3}]
     model = bridge.to_keras(module, (image(*SIZES[0]),), dynamic)
     back = bridge.to_torch(model)
-    for size in SIZES:
+    for size in (*SIZES, *sizes):
         x = image(*size, batch=4)
         want = module(x).detach()
         assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-9
@@ -166,11 +205,19 @@ def carried(check, module):
 
 @pytest.mark.parametrize("function", CASES, ids=lambda f: f.__name__)
 def test_other_sizes(check, function):
-    carried(check, Network(function))
+    carried(check, Network(function), *([(16, 8), (3, 24)] if function in PADS else ()))
+
+
+@pytest.mark.parametrize("function", [to_a_multiple, square], ids=lambda f: f.__name__)
+def test_the_same_again(check, function):
+    """Sizes that are computed are written in one way, whatever torch.export makes of it."""
+    x, dynamic = (image(*SIZES[0]).float(),), [{0, 2, 3}]
+    model = bridge.to_keras(Network(function), x, dynamic)
+    check.same_graph(model, bridge.to_torch(model), x, dynamic)
 
 
 @pytest.mark.parametrize(
-    "function", [crop, pad_milesial, half, quarters, so_many, thirds_of_it], ids=lambda f: f.__name__
+    "function", [crop, pad_milesial, half, quarters, so_many, thirds_of_it, windows], ids=lambda f: f.__name__
 )
 def test_verify(check, function):
     module = check.live_torch(Network(function))
@@ -193,7 +240,9 @@ def test_source(check):
             r"is below 0 at some sizes; take no less than 0: torch.sym_max\(n, 0\)",
         ),
         (lambda x: x[:, :, x.shape[2] ** 2 // 100 :], r"its bounds are n0 \*\* 2 // 100 .*of open sizes; use \+"),
-        (lambda x: F.pad(x, (0, x.shape[3] // 4, 0, 0), mode="circular"), "computed from the size"),
+        (lambda x: F.pad(x, (0, x.shape[2] ** 2 // 100)), r"it pads by 0 and n0 \*\* 2 // 100 of open sizes; use \+"),
+        (lambda x: F.pad(x, (0, x.shape[2] * x.shape[3])), "it pads by .* sizes; pad by no more than some times"),
+        (lambda x: F.pad(x, (x.shape[2] // 2 - 2, 0, 0, 0), mode="replicate"), "is below 0 at some sizes; pad by no"),
         (lambda x: x[:, :, : x.shape[2] // 2 : 2], "every nth cell"),
     ],
 )
@@ -207,3 +256,11 @@ def test_seen_fault(check, monkeypatch):
     monkeypatch.setitem(fit_like.MODELS, "fit_like", lambda *x, start, **rest: fit_like.fit(*x, start="ceil", **rest))
     with pytest.raises(AssertionError):
         carried(check, Network(pad_milesial))
+
+
+def test_seen_edge(check, monkeypatch):
+    """An edge that is repeated instead of the cells behind it is found."""
+    filled = fit_like._filled
+    monkeypatch.setattr(fit_like, "_filled", lambda *x: filled(*x[:-1], "edge" if x[-1] == "reflect" else x[-1]))
+    with pytest.raises(AssertionError):
+        carried(check, Network(borders))
