@@ -22,6 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
+KERNELS = ("computed_kernel", "transposed_kernel", "own_kernel")  # of whose inputs the second is the kernel
 LIGHT = ("parameter", "constant", "ones", "row", "size", "linspace")  # a weight, or as many ones as a size says
 
 
@@ -92,6 +93,21 @@ class Context:
             self.known[value.name, order] = sum(takes)
         return self.known[value.name, order]
 
+    def as_kernel(self, value: Value) -> Order | None:
+        """The order of a value that becomes the kernel of a convolution, or a part of it, at whatever distance."""
+        found, seen = [value.name], {value.name}
+        for name in found:
+            for reader in self.consumers.get(name, []):
+                if reader.operator in KERNELS:
+                    if reader.inputs[1].name == name:
+                        own = reader.operator == "own_kernel" and value.rank > 2
+                        return (own_kernel_order if own else kernel_order)(value.rank, self.source, self.target)
+                    continue  # the image, with which the network goes on
+                more = [v.name for v in reader.outputs if v.name not in seen]
+                found += more
+                seen.update(more)
+        return None
+
     def _takes(self, node: Node, value: Value, order: Order) -> bool:
         if node.operator == "output":
             return order == boundary_order(value, self.source, self.target)
@@ -134,6 +150,18 @@ def channel_order(rank: int, axis: int, target: str) -> Order:
     others = [a for a in range(rank) if a != axis % rank]
     others.insert(1 if target == "first" else rank - 1, axis % rank)
     return tuple(others)
+
+
+def kernel_order(rank: int, source: str, target: str) -> Order:
+    """The order of a convolution's kernel: (..., i, o) in Keras, (o, i, ...) in torch."""
+    if source == target:
+        return identity(rank)
+    return (*range(2, rank), 1, 0) if source == "first" else (rank - 1, rank - 2, *range(rank - 2))
+
+
+def own_kernel_order(rank: int, source: str, target: str) -> Order:
+    """The order of a kernel for each example: behind the batch that of a kernel."""
+    return 0, *(a + 1 for a in kernel_order(rank - 1, source, target))
 
 
 def boundary_order(value: Value, source: str, target: str) -> Order:

@@ -45,16 +45,22 @@ def simplify(graph: Graph) -> Graph:
                     del nodes[id(previous)]
                 node = merged
         nodes[id(node)] = made[node.outputs[0].name] = node
-    return _without_idle(replace(graph, nodes=list(nodes.values())))
+    graph = _without_idle(replace(graph, nodes=list(nodes.values())))
+    return simplify(graph) if any(map(_is_identity, graph.nodes)) else graph  # what met in between has come to nothing
+
+
+def _is_identity(node: Node) -> bool:
+    """Tell whether a node is a permutation that moves nothing, such as a "linear" activation."""
+    return node.operator == "permute" and list(node["permutation"]) == sorted(node["permutation"])
 
 
 def _without_identities(graph: Graph) -> Graph:
-    """Leave out the permutations that move nothing, such as a "linear" activation."""
+    """Leave out the permutations that move nothing."""
     same: dict[str, Value] = {}
     nodes = []
     for node in graph.nodes:
         node = replace(node, inputs=[same.get(v.name, v) for v in node.inputs])
-        if node.operator == "permute" and list(node["permutation"]) == sorted(node["permutation"]):
+        if _is_identity(node):
             same[node.outputs[0].name] = node.inputs[0]
         else:
             nodes.append(node)

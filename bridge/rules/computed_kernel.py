@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge import rules
 from bridge.graph import Node, Parameter, Unsupported, Value
-from bridge.layout import Context, Placement, channels
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, convolution
+from bridge.layout import Context, Placement, channels, kernel_order
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, convolution
 from bridge.rules import slice as slices
-from bridge.rules.parameter import kernel_order, with_bias
+from bridge.rules.parameter import with_bias
 
 OPERATORS = ("computed_kernel",)
 KERAS = ("ops.Conv",)
@@ -88,6 +89,8 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 def read_torch(call: TorchOperation) -> list[Node]:
     """Nodes for an ATen convolution, the weight of which is a tensor that flows."""
+    if isinstance(call["groups"], Size):
+        return rules.for_operator("own_kernel").read_torch(call)
     x, kernel = call["input"], call["weight"]
     arguments = call.arguments | {"weight": "weight", "bias": None}
     state = {"weight": ("weight", _empty(kernel), True)}

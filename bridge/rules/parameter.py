@@ -23,13 +23,6 @@ PATTERN, NUMBER = "... -> ...", "1 ->"  # a single number has one axis in Keras
 LETTERS = "cdefghijkl"
 
 
-def kernel_order(rank: int, source: str, target: str) -> tuple[int, ...]:
-    """The order of a convolution's kernel: (..., i, o) in Keras, (o, i, ...) in torch."""
-    if source == target:
-        return identity(rank)
-    return (*range(2, rank), 1, 0) if source == "first" else (rank - 1, rank - 2, *range(rank - 2))
-
-
 def LAYOUT(node: Node, context: Context) -> Placement:
     if node.operator == "outer":
         return fixed(node, context)
@@ -37,29 +30,14 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     orders = [boundary_order(made, source, target)]
     if node.attributes.get("pinned"):
         orders = [identity(made.rank)]
-    elif made.rank > 2 and _is_kernel(made, context):
-        orders = [kernel_order(made.rank, source, target)]
+    elif made.rank > 2 and (order := context.as_kernel(made)):
+        orders = [order]
     elif made.rank > 2 and source != target:  # or an image without a batch
         axis = 0 if source == "first" else made.rank - 1
         others = tuple(a for a in range(made.rank) if a != axis)
         orders.append((*others, axis) if axis == 0 else (axis, *others))
     order = max(orders, key=lambda order: context.takers(made, order))
     return Placement([], [order], weights={"kernel": order} if order else {})
-
-
-def _is_kernel(value: Value, context: Context) -> bool:
-    """Tell whether a value becomes the kernel of a convolution, or a part of it, at whatever distance."""
-    found, seen = [value.name], {value.name}
-    for name in found:
-        for reader in context.consumers.get(name, []):
-            if reader.operator in ("computed_kernel", "transposed_kernel"):
-                if reader.inputs[1].name == name:
-                    return True
-                continue  # the image, with which the network goes on
-            more = [v.name for v in reader.outputs if v.name not in seen]
-            found += more
-            seen.update(more)
-    return False
 
 
 def merge(node: Node, reader: Node) -> Node | None:

@@ -101,9 +101,10 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     as_read = identity(node.outputs[0].rank)
     low = max(len(as_read), x.rank) < 4  # as it was read in either framework
     plainly = as_read if low and order == identity(x.rank) else None  # where no one cares
+    kernel = context.as_kernel(node.outputs[0]) if len(found) > 1 else None
 
     def worth(out):
-        return context.takers(node.outputs[0], out), out == plainly
+        return context.takers(node.outputs[0], out), out == kernel, out == plainly
 
     out = max(found, key=worth)
     orders = [order, *context.orders[1:]]
@@ -150,15 +151,69 @@ def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, .
 
 
 def merge(node: Node, reader: Node) -> Node | None:
-    """Axes of size 1 that come and go one after the other, do so at once."""
+    """Axes of size 1 that come and go one after the other, do so at once; so does a batch that is put into an axis."""
     source, target = node.inputs[0].shape, reader.outputs[0].shape
+    if source and source[0] is None and reader.operator in ("reshape", "permute"):
+        return _without_detour(node, reader)
     if reader.operator != "reshape" or None in (*source, *target):
         return None
     blocks = find_blocks(source, target)
     if not {KEEP} < set(blocks) <= {KEEP, NEW, DROP}:
         return None
-    made = of_blocks(list(blocks), source, reader.name)
+    return _at_once(node, reader, blocks)
+
+
+def _at_once(node: Node, reader: Node, blocks) -> Node:
+    """The node of these blocks, that does the work of two."""
+    made = of_blocks(list(blocks), node.inputs[0].shape, reader.name)
     return replace(reader, operator=made.operator, inputs=node.inputs, attributes=made.attributes)
+
+
+def _without_detour(node: Node, reader: Node) -> Node | None:
+    """One reshape for two, where the batch is an axis of its own before and after, but not in between.
+
+    So is (B, C, H, W) -> (1, B*C, H, W) -> (B, C, H, W), where people may write the first of these as two, and may give
+    the axis of size 1 another place.
+    """
+    source = tuple(f"axis{i}" if n is None else n for i, n in enumerate(node.inputs[0].shape))
+    between = _through(source, node["blocks"])
+    if not between or between[0] == source[0]:
+        return None
+    if reader.operator == "permute":
+        moved = [a for a in reader["permutation"] if between[a] != 1]
+        target = tuple(between[a] for a in reader["permutation"]) if moved == sorted(moved) else None
+        ones = True
+    else:
+        target, ones = _through(between, reader["blocks"]), set(reader["blocks"]) <= {KEEP, NEW, DROP}
+    if not target or (target[0] != source[0] and not ones):
+        return None
+    if source == target:
+        return Node("permute", {"permutation": identity(len(source))}, inputs=node.inputs, outputs=reader.outputs)
+    try:
+        blocks = find_blocks(source, target)
+    except Unsupported:
+        return None
+    if any(isinstance(n, str) for _, new in blocks for n in new):
+        return None
+    return _at_once(node, reader, blocks)
+
+
+def _through(source: tuple, blocks: tuple[Block, ...]) -> tuple | None:
+    """The sizes after a reshape by those before, numbers and products of names; None where they are others."""
+    found, at = [], 0
+    for block in blocks:
+        count, new = block
+        own, at = source[at : at + count], at + count
+        if block == KEEP:
+            found += own
+            continue
+        known = [n for n in new if n != -1]
+        number, names = _product(own)
+        if not all(isinstance(n, int) for n in new) or 0 in known or number % prod(known):
+            return None
+        left = "*".join([*([str(number // prod(known))] if number != prod(known) else []), *names])
+        found += [n if n != -1 else left if names else number // prod(known) for n in new]
+    return tuple(found)
 
 
 def _numbered(counts: list[int]) -> list[list[int]]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from bridge.graph import Node, Unsupported
-from bridge.layout import Context, Placement, channels
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, transposed_convolution
+from bridge.layout import Context, Placement, channels, kernel_order
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, transposed_convolution
 from bridge.rules.computed_kernel import functional
-from bridge.rules.parameter import kernel_order, with_bias
+from bridge.rules.parameter import with_bias
 
 OPERATORS = ("transposed_kernel",)
 KERAS = ("model.conv_transpose",)
@@ -91,6 +91,11 @@ def write_keras(node: Node) -> list[KerasCall]:
 def read_torch(call: TorchOperation) -> list[Node]:
     """Nodes for an ATen transposed convolution, the weight of which is a tensor that flows."""
     x, kernel, n = call["input"], call["weight"], int(call.target[-2])
+    if isinstance(call["groups"], Size):
+        raise Unsupported(
+            f"a transposed convolution with as many groups as the open size {call['groups'].symbol}",
+            "write it as a convolution: of the pixels with zeros between them, by the flipped kernel",
+        )
     if call["groups"] > 1:
         raise Unsupported(
             f"its weight is computed, and it has {call['groups']} groups",
