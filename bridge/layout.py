@@ -22,7 +22,8 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
-KERNELS = ("computed_kernel", "transposed_kernel", "own_kernel")  # of whose inputs the second is the kernel
+KERNELS = ("computed_kernel", "transposed_kernel")  # of whose inputs the second is the kernel
+OWN_KERNELS = ("own_kernel", "own_transposed_kernel")  # and one of its own for each example
 LIGHT = ("parameter", "constant", "ones", "row", "size", "linspace")  # a weight, or as many ones as a size says
 
 
@@ -98,9 +99,9 @@ class Context:
         found, seen = [value.name], {value.name}
         for name in found:
             for reader in self.consumers.get(name, []):
-                if reader.operator in KERNELS:
+                if reader.operator in KERNELS + OWN_KERNELS:
                     if reader.inputs[1].name == name:
-                        own = reader.operator == "own_kernel" and value.rank > 2
+                        own = reader.operator in OWN_KERNELS and value.rank > 2
                         return (own_kernel_order if own else kernel_order)(value.rank, self.source, self.target)
                     continue  # the image, with which the network goes on
                 more = [v.name for v in reader.outputs if v.name not in seen]

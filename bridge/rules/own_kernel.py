@@ -106,7 +106,7 @@ def write_keras(node: Node) -> list[KerasCall]:
     return [KerasCall("model.own_kernel", {k: node[k] for k in ("strides", "dilation", "pads", "groups")})]
 
 
-def _counts(call: TorchOperation) -> tuple[str, int, int, int]:
+def counts(call: TorchOperation) -> tuple[str, int, int, int]:
     """The size that the batch is, and how many groups, channels and filters each example has."""
     given = call["groups"].symbol, call["input"].symbols[1], call["weight"].symbols[0]
     found = []
@@ -125,8 +125,8 @@ def _counts(call: TorchOperation) -> tuple[str, int, int, int]:
 
 def read_torch(call: TorchOperation) -> list[Node]:
     """Nodes for an ATen convolution whose groups are an open size, and whose weight is a tensor that flows."""
-    x, kernel, made, n = call["input"], call["weight"], call.outputs[0], call["weight"].rank - 2
-    batch, groups, channel, filters = _counts(call)
+    x, kernel, n = call["input"], call["weight"], call["weight"].rank - 2
+    batch, groups, channel, filters = counts(call)
     sizes = kernel.shape[2:]
     if None in kernel.shape[1:]:
         raise Unsupported(f"a kernel of shape {kernel.shape}", "export with those sizes fixed")
@@ -137,23 +137,41 @@ def read_torch(call: TorchOperation) -> list[Node]:
     else:
         pads = tuple((p, p) for p in ((0,) * n if call["padding"] == "valid" else call.numbers("padding", n)))
 
+    options = {"strides": strides, "dilation": dilation, "pads": pads, "groups": groups}
+    return around(_node(channel, filters, sizes, options, 1, call.path), call, batch)
+
+
+def around(node: Node, call: TorchOperation, batch: str, permutation: tuple[int, ...] = ()) -> list[Node]:
+    """The node, with its image and its kernel as they were before the batch was put into the channels.
+
+    Args:
+        node: Of `channels` and `filters`.
+        call: The ATen operator.
+        batch: The size that the batch is.
+        permutation: What puts the axes of the kernel, less its batch, in a convolution's order.
+    """
+    x, kernel, made, bias = call["input"], call["weight"], call.outputs[0], call["bias"]
+
     def value(name: str, *symbols) -> Value:
         shape = tuple(s if isinstance(s, int) else None for s in symbols)
         return replace(made, name=f"{made.name}:{name}", shape=shape, symbols=symbols)
 
-    images, kernels = (
-        value("images", batch, channel, *x.symbols[2:]),
-        value("kernels", batch, filters, *kernel.shape[1:]),
-    )
-    each = value("each", batch, filters, *made.symbols[2:])
-    options = {"strides": strides, "dilation": dilation, "pads": pads, "groups": groups}
-    node = replace(_node(channel, filters, sizes, options, 1, call.path), inputs=[images, kernels], outputs=[each])
-    nodes, bias = [*_reshaped(x, images), *_reshaped(kernel, kernels), node], call["bias"]
+    first = node["channels"] if permutation else node["filters"]
+    images = value("images", batch, node["channels"], *x.symbols[2:])
+    kernels = value("kernels", batch, first, *kernel.shape[1:])
+    each = value("each", batch, node["filters"], *made.symbols[2:])
+    nodes = [*_reshaped(x, images), *_reshaped(kernel, kernels)]
+    if permutation:
+        turned = value("turned", *(kernels.symbols[a] for a in permutation))
+        nodes.append(Node("permute", {"permutation": permutation}, inputs=[kernels], outputs=[turned]))
+        kernels = turned
+    nodes.append(replace(node, inputs=[images, kernels], outputs=[each]))
     if bias is not None:
         if not isinstance(bias, Value):
             raise Unsupported("its weight is computed and its bias is not", "let both flow")  # the reader does so
-        along, before = value("bias", batch, filters, *[1] * n), replace(each, name=f"{made.name}:unbiased")
-        node.outputs = [before]
+        along = value("bias", batch, node["filters"], *[1] * (made.rank - 2))
+        before = replace(each, name=f"{made.name}:unbiased")
+        nodes[-1].outputs = [before]
         nodes += [*_reshaped(bias, along), Node("add", inputs=[before, along], outputs=[each])]
     return [*nodes, *_reshaped(each, made)]
 
@@ -172,11 +190,15 @@ def write_torch(node: Node) -> TorchCall:
         image = f"F.pad({{0}}, {literal(tuple(p for pair in reversed(pads) for p in pair))})"
     options = {k: v for k, v in options.items() if v != (0 if k == "padding" else 1)}
     batch, filters, depth = "{0}.shape[0]", node["filters"], node["channels"] // groups
-    kernel = ", ".join(map(literal, (depth, *node["kernel_size"])))
-    kernel = f"{{1}}.reshape({_times(batch, filters)}, {kernel})"  # not flatten: it has the batch of the image
+    kernel = in_one("{1}", filters, (depth, *node["kernel_size"]))
     more = "".join(f", {k}={literal(v)}" for k, v in options.items())
     call = f"F.conv{len(pads)}d({image}.flatten(0, 1).unsqueeze(0), {kernel}{more}, groups={_times(batch, groups)})"
     return TorchCall(f"{call}.squeeze(0).unflatten(0, ({batch}, -1))")
+
+
+def in_one(kernel: str, first: int, sizes: tuple[int, ...]) -> str:
+    """The source of the kernels of all examples in one: no flatten, as it is told that theirs is the image's batch."""
+    return f"{kernel}.reshape({', '.join([_times('{0}.shape[0]', first), *map(literal, sizes)])})"
 
 
 def _times(size: str, number: int) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from bridge import rules
 from bridge.graph import Node, Unsupported
 from bridge.layout import Context, Placement, channels, kernel_order
 from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, transposed_convolution
@@ -34,19 +35,34 @@ def _inner(node: Node) -> Node:
 
 def _conv_transpose(x, kernel, strides: tuple, crops: tuple):
     """In keras.ops."""
+    from keras import ops
+
+    return by_parts(x, kernel, strides, crops, ops.conv)
+
+
+def by_parts(x, kernel, strides: tuple, crops: tuple, conv, own: bool = False):
+    """A transposed convolution by another one, `conv(image, kernel)`, of the parts of its kernel.
+
+    The kernel is (..., filters, channels); or `own`, (B, ..., channels, filters).
+    """
     from keras import layers, ops
 
-    n, (filters, depth) = len(strides), kernel.shape[-2:]
-    sizes = kernel.shape[:n]
+    n, lead, (filters, depth) = len(strides), int(own), kernel.shape[-2:]
+    batch, last = (-1,) * lead, (lead + 2 * n + 1, lead + 2 * n)  # the axes of the channels and the filters, once apart
+    if own:
+        filters, depth, last = depth, filters, last[::-1]
+    sizes = kernel.shape[lead : lead + n]
     parts = [-(-(k + max(-after, 0)) // s) for k, s, (_, after) in zip(sizes, strides, crops, strict=True)]
     added = [(0, p * s - k) for p, s, k in zip(parts, strides, sizes, strict=True)]
-    kernel = ops.pad(kernel, (*added, (0, 0), (0, 0)))
-    kernel = ops.reshape(kernel, (*(m for pair in zip(parts, strides, strict=True) for m in pair), filters, depth))
-    places = range(0, 2 * n, 2)
-    kernel = ops.transpose(ops.flip(kernel, tuple(places)), (*places, 2 * n + 1, *range(1, 2 * n, 2), 2 * n))
-    kernel = ops.reshape(kernel, (*parts, depth, math.prod(strides) * filters))
+    kernel = ops.pad(kernel, (*[(0, 0)] * lead, *added, (0, 0), (0, 0)))
+    apart = (m for pair in zip(parts, strides, strict=True) for m in pair)
+    kernel = ops.reshape(kernel, (*batch, *apart, *kernel.shape[-2:]))
+    places = range(lead, lead + 2 * n, 2)
+    inside = range(lead + 1, lead + 2 * n, 2)
+    kernel = ops.transpose(ops.flip(kernel, tuple(places)), (*range(lead), *places, last[0], *inside, last[1]))
+    kernel = ops.reshape(kernel, (*batch, *parts, depth, math.prod(strides) * filters))
     x = ops.pad(x, ((0, 0), *((p - 1, p - 1) for p in parts), (0, 0)))
-    x = ops.conv(x, kernel)
+    x = conv(x, kernel)
     shape = x.shape[1:-1]
     x = layers.Reshape((*(-1 if m is None else m for m in shape), *strides, filters), dtype=x.dtype)(x)
     x = ops.transpose(x, (0, *(a for i in range(n) for a in (1 + i, 1 + n + i)), 2 * n + 1))
@@ -61,14 +77,21 @@ MODELS = {"conv_transpose": _conv_transpose}
 
 
 def options(name: str, model) -> Iterator[dict]:
-    """The options with which a model of `MODELS` may have been made: of the kernel's axes, and of the slice."""
-    found = {type(o).__name__: o._inbound_nodes[0].arguments.args for o in reversed(model.operations)}
-    if len(model.inputs) != 2 or not {"Flip", "GetItem"} <= found.keys():
+    """The options with which a model of `MODELS` may have been made."""
+    yield from options_by_parts(model)
+
+
+def options_by_parts(model, own: bool = False) -> Iterator[dict]:
+    """The options of a model `by_parts`: of the kernel's axes, and of the slice that makes the result."""
+    flips = [o._inbound_nodes[0].arguments.args[0] for o in model.operations if type(o).__name__ == "Flip"]
+    made, lead = model.outputs[0]._keras_history.operation, int(own)
+    if len(model.inputs) != 2 or len(flips) != 1 or type(made).__name__ != "GetItem":
         return
-    n = len(model.inputs[1].shape) - 2
-    apart, cuts = found["Flip"][0].shape[: 2 * n], found["GetItem"][1][1 : n + 1]
+    sizes = model.inputs[1].shape[lead:-2]
+    n = len(sizes)
+    apart, cuts = flips[0].shape[lead : lead + 2 * n], made._inbound_nodes[0].arguments.args[1][1 : n + 1]
     if len(apart) == 2 * n and len(cuts) == n and all(isinstance(cut, slice) for cut in cuts):
-        more = [p * s - k for p, s, k in zip(apart[::2], apart[1::2], model.inputs[1].shape, strict=False)]
+        more = [p * s - k for p, s, k in zip(apart[::2], apart[1::2], sizes, strict=True)]
         crops = tuple((cut.start or 0, -(cut.stop or 0) - m) for cut, m in zip(cuts, more, strict=True))
         yield {"strides": tuple(apart[1::2]), "crops": crops}
 
@@ -81,21 +104,23 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 
 
 def write_keras(node: Node) -> list[KerasCall]:
+    return [KerasCall("model.conv_transpose", written(node))]
+
+
+def written(node: Node) -> dict:
+    """The options of the small model."""
     if max(node["dilation"]) > 1:
         raise Unsupported(f"dilation {node['dilation']} with a kernel that is computed", "leave the dilation out")
     if node.inputs[0].shape[1:-1].count(None) > 1:
         raise Unsupported("several sizes are open, and its kernel is computed", "fix all sizes but one, or the kernel")
-    return [KerasCall("model.conv_transpose", {k: node[k] for k in ("strides", "crops")})]
+    return {k: node[k] for k in ("strides", "crops")}
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
     """Nodes for an ATen transposed convolution, the weight of which is a tensor that flows."""
     x, kernel, n = call["input"], call["weight"], int(call.target[-2])
     if isinstance(call["groups"], Size):
-        raise Unsupported(
-            f"a transposed convolution with as many groups as the open size {call['groups'].symbol}",
-            "write it as a convolution: of the pixels with zeros between them, by the flipped kernel",
-        )
+        return rules.for_operator("own_transposed_kernel").read_torch(call)
     if call["groups"] > 1:
         raise Unsupported(
             f"its weight is computed, and it has {call['groups']} groups",

@@ -173,10 +173,6 @@ def test_a_model_that_does_something_else_is_not_taken_for_it():
 
 
 REFUSED = {
-    "transposed": (
-        lambda m, x, k: F.conv_transpose2d(x.flatten(0, 1)[None], k.flatten(0, 1), groups=x.shape[0]),
-        "a transposed convolution with as many groups as the open size",
-    ),
     "two batches": (
         lambda m, x, k: F.conv2d(x.flatten(0, 1)[None].expand(2, -1, -1, -1), k.flatten(0, 1), groups=x.shape[0]),
         "its image is of shape (2, None, 6, 7) and its kernel of shape (None, 4, 3, 3); give it one group",
