@@ -101,7 +101,7 @@ class Context:
             for reader in self.consumers.get(name, []):
                 if reader.operator in KERNELS + OWN_KERNELS:
                     if reader.inputs[1].name == name:
-                        own = reader.operator in OWN_KERNELS and value.rank > 2
+                        own = reader.operator in OWN_KERNELS and value.rank == reader.inputs[1].rank
                         return (own_kernel_order if own else kernel_order)(value.rank, self.source, self.target)
                     continue  # the image, with which the network goes on
                 more = [v.name for v in reader.outputs if v.name not in seen]

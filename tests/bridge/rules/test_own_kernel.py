@@ -33,6 +33,20 @@ class Modulated(nn.Module):
         return x.view(batch, 3, *x.shape[2:])
 
 
+class Plain(nn.Module):
+    """The same without demodulation, and with a weight that has no axis for the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.modulation = nn.Parameter(torch.randn(3, 4, 2, 2)), nn.Linear(5, 4)
+
+    def forward(self, x, style):
+        batch = x.shape[0]
+        weight = self.weight.unsqueeze(0) * self.modulation(style).reshape(batch, 1, -1, 1, 1)
+        x = F.conv2d(x.reshape(1, -1, *x.shape[2:]), weight.reshape(-1, *weight.shape[2:]), groups=batch)
+        return x.reshape(batch, -1, *x.shape[2:])
+
+
 class CondConv(nn.Module):
     """A mixture of kernels for each example, in the words of timm."""
 
@@ -80,6 +94,7 @@ CASES = {
     "dilation": (lambda: Modulated(padding=(0, 2), dilation=(1, 2)), (IMAGE, STYLE)),
     "same": (lambda: Modulated(padding="same"), (IMAGE, STYLE)),
     "both": (lambda: Modulated(padding=2, dilation=2, stride=(2, 1)), (IMAGE, STYLE)),
+    "no demodulation": (Plain, (IMAGE, STYLE)),
     "CondConv": (lambda: CondConv(6, padding=1), (IMAGE,)),
     "CondConv of one pixel": (lambda: CondConv(3, size=1, stride=2), (IMAGE,)),
     "CondConv of groups": (lambda: CondConv(6, groups=2, stride=2), (IMAGE,)),
@@ -120,8 +135,9 @@ def test_training(name, tmp_path):
         torch.testing.assert_close(back(*x), want)
 
 
-def test_modulation_moves_no_axis():
-    make, inputs = CASES["StyleGAN2"]
+@pytest.mark.parametrize("name", ["StyleGAN2", "no demodulation"])
+def test_modulation_moves_no_axis(name):
+    make, inputs = CASES[name]
     model = bridge.to_keras(make().eval(), inputs)
     assert not [x for x in model.operations if type(x).__name__ in MOVES - {"Reshape"}]
     assert "permute" not in inspect.getsource(type(bridge.to_torch(model)))
