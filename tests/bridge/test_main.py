@@ -204,7 +204,7 @@ def test_help_loads_no_framework_and_comes_at_once(command):
     )
     result = run("-c", code, command)
     assert result.returncode == 0, result.stderr
-    assert float(result.stderr) < 1  # second of the processor, which is slower beside other tests; a framework takes three
+    assert float(result.stderr) < 1  # second of the processor; a framework takes three
 
 
 LIMITED = (
