@@ -245,7 +245,9 @@ class Reader:
         words = set(name.split("_"))
         given = {n.name: self.constants.get(n.name) for n in node.all_input_nodes}
         if words & {"new", "like"} and words & set(FILLED):
-            given = {n: torch.empty(()) if x is None else x for n, x in given.items()}
+            for n in node.all_input_nodes:  # no open size: that one is what they hold
+                if given[n.name] is None and isinstance(n.meta["val"], torch.Tensor):
+                    given[n.name] = torch.empty(())
         random = torch.Tag.nondeterministic_seeded in node.target.tags
         if random or any(x is None for x in given.values()):
             return False
@@ -409,7 +411,8 @@ class Reader:
             kinds = {a.name: str(a.type) for a in last.target._schema.arguments}
             for k, x in given.items():  # not those that are sizes of what is made
                 if isinstance(arguments[k], Size) and re.search("number|Tensor", kinds[k]):
-                    arguments[k] = self._number(x, outputs[0].dtype)
+                    made = outputs[0].dtype  # what is compared with a tensor is of its dtype
+                    arguments[k] = self._number(x, inputs[0].dtype if made == "bool" and inputs else made)
             target = name.rstrip("_")
         else:
             last_path, (path, target) = path, whole

@@ -163,6 +163,13 @@ def borders(x):
     return F.pad(y, (1, 0, w // 2, 2), mode="replicate")
 
 
+def masked(x):
+    """What is padded, and the last cell, counts as nothing."""
+    w = x.shape[3]
+    y = F.pad(x, (0, -w % 4, 0, 0), mode="replicate")
+    return y * (torch.arange(y.shape[3]) < w - 1) / x.new_full((), w)
+
+
 def square(x):
     h, w = x.shape[2:]
     n = torch.sym_max(h, w)
@@ -181,7 +188,7 @@ def batch(x):
 CASES = [crop, crop_behind, crop_middle, crop_end, pad_milesial, pad_ceil, pad_behind, pad_some, pad_cropping]
 CASES += [pad_and_fixed, half, thirds, but_one, last_two, chunks, batch]
 CUTS = [quarters, so_many, thirds_of_it, uneven, crop_third]
-PADS = [windows, to_a_multiple, borders, square, to_a_number]
+PADS = [windows, to_a_multiple, borders, masked, square, to_a_number]
 CASES += CUTS + PADS
 
 
@@ -208,7 +215,7 @@ def test_other_sizes(check, function):
     carried(check, Network(function), *([(16, 8), (3, 24)] if function in PADS else ()))
 
 
-@pytest.mark.parametrize("function", [to_a_multiple, square], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [to_a_multiple, masked, square], ids=lambda f: f.__name__)
 def test_the_same_again(check, function):
     """Sizes that are computed are written in one way, whatever torch.export makes of it."""
     x, dynamic = (image(*SIZES[0]).float(),), [{0, 2, 3}]
