@@ -277,3 +277,18 @@ def open_sizes(check, module):
         assert check.relative(check.to_first(model(check.to_last(other.numpy())).numpy()), want) < 1e-12
         assert check.relative(back(other).detach(), want) < 1e-12
     return module
+
+
+@pytest.mark.parametrize(
+    "function, reshapes",
+    [
+        (lambda x: x.reshape(1, -1, *x.shape[2:]).reshape(x.shape), 0),
+        (lambda x: x.flatten(0, 1)[None].permute(1, 0, 2, 3).reshape(x.shape), 0),
+        (lambda x: x.reshape(-1, 6, 5).reshape(x.shape[0], 2, 12, 5), 1),
+        (lambda x: x.reshape(-1, 6, 5).transpose(1, 2).reshape(x.shape[0], 2, 2, 30), 2),
+    ],
+)
+def test_a_batch_that_is_put_into_an_axis_and_out_again(check, function, reshapes):
+    """As around convolutions with a kernel for each example: what moves no number is left out."""
+    model = check.from_torch(check.module_of(lambda m, x: function(torch.relu(x)) * 2), torch.randn(2, 4, 6, 5))
+    assert sum(type(x).__name__ == "Reshape" for x in model.operations) == reshapes
