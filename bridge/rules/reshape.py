@@ -170,14 +170,16 @@ def _at_once(node: Node, reader: Node, blocks) -> Node:
 
 
 def _without_detour(node: Node, reader: Node) -> Node | None:
-    """One reshape for two that move axes of size 1 alone, or where the batch is an axis before and after them.
+    """One reshape for two that make, or drop, axes of size 1, or where the batch is an axis before and after them.
 
     So is (B, C, H, W) -> (1, B*C, H, W) -> (B, C, H, W), where people may write the first of these as two, and may give
     the axis of size 1 another place.
     """
     source = tuple(f"axis{i}" if n is None else n for i, n in enumerate(node.inputs[0].shape))
     between, written = _through(source, node["blocks"]), {*node["blocks"], *reader.attributes.get("blocks", ())}
-    if not between or (between[0] == source[0] and (reader.operator == "permute" or not written <= {KEEP, NEW, DROP})):
+    # what drops one and makes another may leave it where it is in one layout, and move it in the other
+    alike = written <= {KEEP, NEW} or written <= {KEEP, DROP}
+    if not between or (between[0] == source[0] and (reader.operator == "permute" or not alike)):
         return None
     if reader.operator == "permute":
         moved = [a for a in reader["permutation"] if between[a] != 1]
