@@ -20,6 +20,8 @@ from bridge import in_place, rules
 from bridge.graph import BridgeError
 from bridge.torch_words import AsRead, replaced
 
+# no rule reads where in the source an operator stands, and to find it out takes a fifth of the time, or half
+WITHOUT_PLACES = mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True)
 NORMS = (SpectralNorm, WeightNorm)  # hooks that compute a layer's weight before each call
 
 
@@ -66,14 +68,14 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
-            # no rule reads where in the source an operator stands, and to find it out takes a fifth of the time
-            @mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True)
+            @WITHOUT_PLACES
             def export_with(tensors):
                 return torch.export.export(module, tensors, dynamic_shapes=shapes, strict=False)
 
             program = export_with(examples)
             _refuse_branches(module, program, examples, axes, export_with, mode)
-        return in_place.functional(program)
+        with WITHOUT_PLACES:
+            return in_place.functional(program)
     except BridgeError:
         raise
     except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user
