@@ -81,13 +81,32 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user
         raise BridgeError(
             f"{type(module).__name__} cannot be exported by torch.export with inputs of shape "
-            f"{', '.join(str(tuple(x.shape)) for x in examples)}: {type(e).__name__}: {str(e).strip()[:2000]}"
+            f"{', '.join(str(tuple(x.shape)) for x in examples)}, {_where(module, e)}: "
+            f"{type(e).__name__}: {str(e).strip()[:2000]}"
         ) from e
     finally:
         for hook in passing:
             hook.remove()
         for m, flag in training.items():
             m.training = flag
+
+
+def _where(module: torch.nn.Module, error: BaseException | None) -> str:
+    """The innermost module in which an error was raised, by the frames that it came through, and what to do there."""
+    paths = {id(m): path for path, m in module.named_modules()}
+    asked, place = False, "forward"
+    while error is not None:
+        asked |= "DataDependent" in type(error).__name__
+        trace = error.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            own = trace.tb_frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+            if code.co_name == "forward" and (path := paths.get(id(own))):
+                place = f"{path} ({type(own).__name__})"
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    advice = ", whose Python asks for the numbers in a tensor: use torch.where, or take the decision out of forward"
+    return f"in {place}{advice if asked else ''}"
 
 
 def check_examples(example_inputs) -> None:

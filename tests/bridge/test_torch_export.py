@@ -110,3 +110,14 @@ def test_another_size_is_tried_where_something_was_asked_of_it(check, monkeypatc
     except bridge.BridgeError as e:
         assert "goes another way" in str(e)
     assert bool(calls) == tried
+
+
+def test_an_error_names_the_module_that_it_is_raised_in(check):
+    inner = check.module_of(lambda m, x: m.c(x) if x.sum() > 0 else x, c=check.conv())
+    with pytest.raises(
+        bridge.BridgeError, match=r"in 1 \(Module\), whose Python asks for the numbers in a tensor: use to"
+    ):
+        bridge.to_keras(torch.nn.Sequential(torch.nn.ReLU(), inner), (X,))
+    wrong = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Sequential(torch.nn.Conv2d(5, 2, 3)))
+    with pytest.raises(bridge.BridgeError, match=r"with inputs of shape \(2, 3, 6, 5\), in 1.0 \(Conv2d\): "):
+        bridge.to_keras(wrong, (X,))
