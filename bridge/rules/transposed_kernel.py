@@ -12,20 +12,13 @@ from dataclasses import replace
 
 from bridge import rules
 from bridge.graph import Node, Unsupported
-from bridge.layout import Context, Placement, channels, kernel_order
 from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, transposed_convolution
-from bridge.rules.computed_kernel import functional
+from bridge.rules.computed_kernel import LAYOUT, functional  # noqa: F401  the kernel has its axes alike
 from bridge.rules.parameter import with_bias
 
 OPERATORS = ("transposed_kernel",)
 KERAS = ("model.conv_transpose",)
 TORCH = ()  # `transposed_convolution` reads the operators and hands over those whose weight is computed
-
-
-def LAYOUT(node: Node, context: Context) -> Placement:
-    placement = channels(_inner(node), context)
-    kernel = kernel_order(node.inputs[1].rank, context.source, context.target)
-    return replace(placement, inputs=[*placement.inputs, kernel])
 
 
 def _inner(node: Node) -> Node:
