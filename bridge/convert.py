@@ -4,13 +4,9 @@ import contextlib
 import warnings
 from dataclasses import replace
 
-import numpy as np
-
 from bridge import layout, rules
-from bridge.graph import BridgeError, flatten
+from bridge.graph import BridgeError
 from bridge.progress import log
-
-SAME = 1e-3  # float32
 
 
 def to_torch(model, exact_training: bool = False):
@@ -64,7 +60,7 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
         BridgeError: Lists every operator that cannot be carried, and every module that does in training mode what it
             does not in eval mode, other than Dropout and BatchNorm do.
     """
-    from bridge import keras_writer, torch_export, torch_reader, training_mode
+    from bridge import keras_writer, other_sizes, torch_export, torch_reader, training_mode
 
     log.info("%s: converting it to Keras", type(module).__name__)
     program = torch_export.export(module, example_inputs, dynamic)
@@ -84,37 +80,10 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
         if made is None:
             raise e
     model, laid_out, unused = made
-    if fixed := torch_export.fixed_axes(program, dynamic or torch_export.every_batch(example_inputs)):
-        _try_other_sizes(module, model, laid_out, example_inputs, fixed)
-    for note in [*training.notes, *([torch_reader.said_unused(unused)] if unused else [])]:
+    dynamic = dynamic or torch_export.every_batch(example_inputs)
+    if fixed := torch_export.fixed_axes(program, dynamic):
+        other_sizes.refuse(module, model, laid_out, example_inputs, fixed)
+    found = other_sizes.notes(module, model, laid_out, example_inputs, dynamic, program)
+    for note in [*training.notes, *found, *([torch_reader.said_unused(unused)] if unused else [])]:
         warnings.warn(note, stacklevel=2)
     return model
-
-
-def _try_other_sizes(module, model, graph, example_inputs: tuple, fixed: list[tuple[int, int]]) -> None:
-    """Refuse a model of open sizes that torch.export has fixed, unless it computes the same at others, too."""
-    import torch
-
-    from bridge.comparison import copied, distance, said
-
-    tensors = list(example_inputs)
-    for i, a in fixed:
-        tensors[i] = torch.cat([tensors[i], tensors[i].narrow(a, 0, 1)], a)
-    try:
-        with torch.no_grad():
-            wanted = [y.numpy() for y in flatten(copied(module).eval()(*tensors))]
-        arrays = [x.numpy().transpose(v.order) for x, v in zip(tensors, graph.inputs, strict=True)]
-        made = flatten(model(arrays if len(arrays) > 1 else arrays[0], training=False))
-        orders = [v.order for v in flatten(graph.outputs)]
-        pairs = zip(made, wanted, orders, strict=True)
-        error = max(distance(np.asarray(have), want.transpose(order)) for have, want, order in pairs)
-        reason = f"there it differs from the module by {error:.1e}" if not error <= SAME else ""
-    except Exception as e:  # as the user's own code fails, or a layer of Keras
-        reason = f"there is {said(e)}"
-    if reason:
-        sizes = ", ".join(f"axis {a} of input {i} at {example_inputs[i].shape[a]}" for i, a in fixed)
-        raise BridgeError(
-            f"{type(module).__name__} fixes sizes that are to stay open: {sizes}. One more was tried, and {reason}. "
-            "Compute with x.shape where it has numbers, or let them be fixed: dynamic=[set()] for one input, its batch "
-            "included"
-        )

@@ -16,7 +16,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._sympy.numbers import int_oo
 
-from bridge import in_place, rules
+from bridge import asked_sizes, in_place, rules
 from bridge.graph import BridgeError
 from bridge.torch_words import AsRead, replaced
 
@@ -75,7 +75,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             program = export_with(examples)
             _refuse_branches(module, program, examples, axes, export_with, mode)
         with WITHOUT_PLACES:
-            return in_place.functional(program)
+            return asked_sizes.put(in_place.functional(program))
     except BridgeError:
         raise
     except Exception as e:  # torch.export raises many unrelated classes, all of which mean the same to the user

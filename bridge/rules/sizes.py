@@ -61,7 +61,9 @@ def row(x, axis: int | tuple[int, ...], dtype: str, part: Part = WHOLE):
     from keras import ops
 
     axes = (axis,) if isinstance(axis, int) else axis
-    cells = x[tuple(slice(None) if a in axes else 0 for a in range(len(x.shape)))]
+    cells = x
+    if others := tuple(a for a in range(len(x.shape)) if a not in axes):  # of which any may be empty: [0] has no cell
+        cells = ops.sum(x[tuple(slice(int(a in others) or None) for a in range(len(x.shape)))], axis=others)
     if len(axes) > 1:
         cells = ops.reshape(cells, (-1,))
     ones = ops.ones_like(cells)
@@ -81,16 +83,19 @@ def seen(tensor, inputs: list) -> tuple[int, int | tuple[int, ...], Part] | None
     while True:
         operation, index, _ = tensor._keras_history
         node, kind = operation._inbound_nodes[index], type(operation).__name__
-        if not node.input_tensors or kind not in ("GetItem", "Pad", "Repeat", "Cast", "OnesLike", "Reshape"):
+        if not node.input_tensors or kind not in ("GetItem", "Pad", "Repeat", "Cast", "OnesLike", "Reshape", "Sum"):
             return None
         tensor = node.input_tensors[0]
+        number = next((i for i, x in enumerate(inputs) if x is tensor), None)
         if kind == "GetItem":
             key = tuple(node.arguments.args[1])
-            axes = tuple(a for a, item in enumerate(key) if isinstance(item, slice))
-            number = next((i for i, x in enumerate(inputs) if x is tensor), None)
-            if number is not None and axes:
-                return number, axes if len(axes) > 1 else axes[0], (p, more + q - 1 - first, q)
-            if axes != (0,):
+            axes = tuple(a for a, item in enumerate(key) if item == slice(None))
+        elif number is not None:
+            axes = tuple(range(len(tensor.shape)))
+        if number is not None and axes:
+            return number, axes if len(axes) > 1 else axes[0], (p, more + q - 1 - first, q)
+        if kind == "GetItem":
+            if len(key) != 1:
                 return None
             first, q = key[0].start or 0, key[0].step or 1
         elif kind == "Pad":
@@ -264,10 +269,15 @@ def read_torch(call: TorchOperation) -> list[Node]:
     value = call["value" if call.target == "fill" else "fill_value"] if value is None else value
     if isinstance(value, Value) and not made.rank:
         return [Node("permute", {"permutation": ()}, inputs=[value], name=call.path)]
+    if isinstance(value, str) and not call.state["value"][2]:  # x[:, 1] = 2: torch.export makes it a tensor
+        value = call.state["value"][1].item()
     if not isinstance(value, (int, float)):
         raise Unsupported("it fills a tensor with a value that is computed", "multiply ones by it")
-    ones = open_ones(steps, made.symbols, made.dtype, call)
     times = tuple(1 if n is None else n for n in made.shape)
+    if call.target == "fill":
+        ones, times = steps("ones", [call["self"]], made.shape), (1,)
+    else:
+        ones = open_ones(steps, made.symbols, made.dtype, call)
     if set(times) != {1}:
         ones = steps("tile", [ones], made.shape, times=times)
     if value != 1:

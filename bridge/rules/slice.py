@@ -134,18 +134,23 @@ def _scatter(call: TorchOperation) -> list[Node]:
         part = steps("reshape", [part], shape, blocks=reshape.plain(blocks, part.shape))
     else:
         bounds = (call["start"], call["end"], call["step"])
-    if size is None or not all(n is None or isinstance(n, int) for n in bounds):
-        raise Unsupported("it sets a part of an axis of an open size", "export with that size fixed")
-    start, stop, step = slice(*bounds).indices(size)
-    if step != 1:
+    if not all(n is None or isinstance(n, int) for n in bounds):
+        raise Unsupported("it sets a part whose bounds are computed from an open size", "export with that size fixed")
+    start, stop, step = bounds if size is None else slice(*bounds).indices(size)
+    start, stop = start or 0, stop if stop is None or stop < (size or END) else None
+    if size is not None and stop is not None:
+        stop = max(start, stop)
+    if size is None and start and stop is not None and (start < 0) != (stop < 0):
+        raise Unsupported("it sets a part from one end of an open axis to the other", "export with that size fixed")
+    if (step or 1) != 1:
         raise Unsupported(f"it sets every {step}th part", "set all of them, or join the parts by torch.cat")
-    parts = []
-    for a, b in ((0, start), (start, stop), (stop, size)):
-        shape[axis] = b - a
-        if (a, b) == (start, stop):
-            parts.append(part)
-        elif a < b:
-            parts.append(steps("slice", [x], shape, axis=axis, start=a, stop=b if b < size else None, step=1))
+    parts = [part]
+    for a, b in ((0, start), (stop, None)):
+        if a != b:
+            item = slice(a, b, 1)
+            shape[axis] = None if size is None else len(range(*item.indices(size)))
+            made_part = steps("slice", [x], shape, axis=axis, start=a, stop=b, step=1)
+            parts = [made_part, *parts] if b is not None else [*parts, made_part]
     if parts == [part]:
         steps("permute", parts, made.shape, permutation=identity(made.rank))
     else:

@@ -190,14 +190,6 @@ def test_a_conversion_leaves_the_other_side_alone():
         np.testing.assert_array_equal(have, want)
 
 
-def test_a_size_that_is_fixed_although_it_is_to_stay_open(check):
-    module = check.module_of(lambda m, x: m.c(x).reshape(3, 4, 4, 3), c=torch.nn.Conv2d(3, 4, 3))
-    with pytest.raises(bridge.BridgeError) as e:
-        bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),))
-    assert "fixes sizes that are to stay open: axis 0 of input 0 at 3. One more was tried, and there is" in str(e.value)
-    assert bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),), [set()]).input_shape == (3, 6, 5, 3)
-
-
 def test_a_size_that_torch_fixes_for_nothing():
     """Its max_pool1d looks at the numbers, and computes the same with others."""
     module = torch.nn.Sequential(torch.nn.MaxPool1d(3, 2), torch.nn.Conv1d(3, 4, 1)).eval()

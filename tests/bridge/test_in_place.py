@@ -82,6 +82,46 @@ def test_through_views(check, function):
     check.from_torch(module, X)
 
 
+def regions(m, x):
+    """Numbers of the regions between which nothing is attended to in shifted windows."""
+    made = x.new_zeros(x.shape[2:])
+    parts = (slice(0, -3), slice(-3, -1), slice(-1, None))
+    for i, rows in enumerate(parts):
+        for j, columns in enumerate(parts):
+            made[rows, columns] = 3 * i + j
+    return x * made
+
+
+@pytest.mark.parametrize("function", [shifted, of_one_channel, filled, regions])
+def test_of_parts_of_open_axes(check, function):
+    module = check.live_torch(check.module_of(lambda m, x: function(m, m.c(x)), c=check.conv())).double()
+    model = bridge.to_keras(module, (X.double(),), [{0, 2, 3}])
+    back = bridge.to_torch(model)
+    assert dict(back.state_dict()).keys() == dict(module.state_dict()).keys()  # the numbers are no weights
+    for shape in ((2, 3, 6, 5), (1, 3, 9, 4), (3, 3, 3, 8), (2, 3, 4, 3)):  # at three no cell is before the last three
+        x = torch.randn(shape).double()
+        want = module(x).detach()
+        assert check.relative(check.to_first(model(check.to_last(x.numpy())).numpy()), want) < 1e-12
+        assert check.relative(back(x).detach(), want) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "key, reason",
+    [
+        (slice(1, -1), "from one end of an open axis to the other"),
+        (slice(None, None, 2), "sets every 2th part"),
+    ],
+)
+def test_of_parts_that_are_refused(check, key, reason):
+    def write(m, x):
+        y = m.c(x) * 2
+        y[:, :, key] = 1
+        return y
+
+    with pytest.raises(bridge.BridgeError, match=reason):
+        bridge.to_keras(check.module_of(write, c=check.conv()), (X,), [{0, 2, 3}])
+
+
 def test_what_trains_stays(check):
     """Functional programs have no Dropout and another BatchNorm."""
     module = check.module_of(
