@@ -24,7 +24,7 @@ def refuse(module: torch.nn.Module, model, graph: Graph, examples: tuple, fixed:
     for i, a in fixed:
         tensors = _resized(tensors, [(i, a)], tensors[i].shape[a] + 1)
     try:
-        reason = _difference(model, graph, tensors, *_wanted(module, tensors))
+        reason = _difference(module, model, graph, tensors, _run(module, tensors))
     except Exception as e:  # as the user's own code fails
         reason = said(e)
     if reason:
@@ -44,10 +44,10 @@ def notes(module, model, graph: Graph, examples: tuple, dynamic: list[set[int]],
             continue
         tensors = _resized(examples, axes, size)
         try:
-            wanted = _wanted(module, tensors)
+            wanted = _run(module, tensors)
         except Exception:  # not a size for this module
             continue
-        if reason := _difference(model, graph, tensors, *wanted):
+        if reason := _difference(module, model, graph, tensors, wanted):
             found[axes[0]] = (
                 f"{type(module).__name__} goes another way for inputs of shape "
                 f"{', '.join(str(tuple(x.shape)) for x in tensors)} than for the example inputs, whose way the Keras "
@@ -80,19 +80,27 @@ def _resized(tensors: tuple, axes: Axes, size: int) -> tuple:
     return tuple(made)
 
 
-def _wanted(module: torch.nn.Module, tensors: tuple) -> tuple[list[np.ndarray], float]:
-    """What a module makes, and what of it may be rounding, relative to the largest value."""
+def _run(module: torch.nn.Module, tensors: tuple) -> list[np.ndarray]:
+    training = {m: m.training for m in module.modules()}
+    try:
+        with torch.no_grad():
+            return [y.numpy() for y in flatten(module.eval()(*tensors))]
+    finally:
+        for m, flag in training.items():
+            m.training = flag
+
+
+def _limit(module: torch.nn.Module, tensors: tuple, wanted: list[np.ndarray]) -> float:
+    """What of a module's outputs may be rounding, relative to the largest value."""
     double = tuple(x.double() if x.is_floating_point() else x for x in tensors)
-    with torch.no_grad():
-        wanted = [y.numpy() for y in flatten(copied(module).eval()(*tensors))]
-        try:
-            exact = [y.numpy() for y in flatten(copied(module, torch.float64).eval()(*double))]
-        except Exception:  # it makes tensors of float32 by itself
-            exact = wanted
-    return wanted, max(FLOOR, *(ROUNDING * distance(have, want) for have, want in zip(wanted, exact, strict=True)))
+    try:
+        exact = _run(copied(module, torch.float64), double)
+    except Exception:  # it makes tensors of float32 by itself
+        return 0.0
+    return max(ROUNDING * distance(have, want) for have, want in zip(wanted, exact, strict=True))
 
 
-def _difference(model, graph: Graph, tensors: tuple, wanted: list[np.ndarray], limit: float) -> str:
+def _difference(module, model, graph: Graph, tensors: tuple, wanted: list[np.ndarray]) -> str:
     """In what a model is not the module: an error of a layer of Keras, or other numbers."""
     arrays = [x.numpy().transpose(v.order) for x, v in zip(tensors, graph.inputs, strict=True)]
     try:
@@ -102,4 +110,5 @@ def _difference(model, graph: Graph, tensors: tuple, wanted: list[np.ndarray], l
     orders = [v.order for v in flatten(graph.outputs)]
     pairs = zip(made, wanted, orders, strict=True)
     error = max(distance(np.asarray(have), want.transpose(order)) for have, want, order in pairs)
-    return "" if error <= limit else f"a difference of {error:.1e}"
+    small = error <= FLOOR or error <= _limit(module, tensors, wanted)
+    return "" if small else f"a difference of {error:.1e}"
