@@ -75,7 +75,9 @@ def _signature(model) -> str:
         number = numbers.setdefault(text, f"%{len(numbers)}")
         return [f"{number}.{i}" for i in range(len(call.node.outputs))]
 
-    from bridge.keras_reader import walk
+    from bridge.walk import Walk
 
-    outputs = walk(model, [f"input{i}" for i in range(len(model.inputs))], visit)
+    outputs = Walk(visit, lambda v, *_: str(id(v)), masks=None).model(
+        model, [f"input{i}" for i in range(len(model.inputs))]
+    )
     return repr([list(numbers), outputs])

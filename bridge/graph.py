@@ -165,7 +165,7 @@ def chain(nodes: list[Node], inputs: list[Value], outputs: list[Value]) -> list[
     """Fill in the edges that a rule left open: each node feeds the next, from a layer's inputs to its outputs."""
     for i, node in enumerate(nodes):
         last = i == len(nodes) - 1
-        if node.operator == "constant":  # reads nothing
+        if node.operator in ("constant", "parameter"):  # it reads nothing
             continue
         node.inputs = node.inputs or (list(inputs) if i == 0 else list(nodes[i - 1].outputs))
         if not node.outputs:

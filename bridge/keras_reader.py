@@ -1,13 +1,8 @@
-"""keras.Model -> Graph.
-
-`walk` visits every layer call of a functional or Sequential model in the order of execution, nested
-models included. The reader visits it with plain data and asks the rules; `run` visits it with tensors.
-"""
+"""keras.Model -> Graph: a walk through the model with plain data, which asks the rules."""
 
 import inspect
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -18,163 +13,9 @@ from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsuppor
 from bridge.rules import KerasLayer, rescaling
 from bridge.simplify import simplify
 from bridge.tensors import held
+from bridge.walk import Call, Walk, functional, input_names, is_functional, unique
 
 FLOATS = {"bfloat16", "float16", "float32", "float64"}
-
-
-def functional(model):
-    """The graph of layers that a model is or, for a Sequential, has."""
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def is_functional(model) -> bool:
-    """Tell whether a model is a graph of layers: functional, or Sequential and built."""
-    own = (keras.src.models.Functional, keras.Sequential)
-    if not isinstance(model, own) or not getattr(model, "inputs", None):
-        return False
-    return type(model).call in [kind.call for kind in own]  # another `call` may do anything
-
-
-@dataclass
-class Call:
-    """One call of a layer or operation; `label` is its path, numbered from the second call of the same layer on.
-
-    `scope` has the labels of the nested models around it.
-    """
-
-    path: str
-    label: str
-    operation: Any
-    node: Any  # Keras' own record of the call
-    arguments: Any
-    keywords: dict[str, Any]
-    scope: tuple[str, ...] = ()
-
-    def names(self) -> list[str]:
-        """The names of the outputs as the graph has them."""
-        return [self.label if i == 0 else f"{self.label}:{i}" for i in range(len(self.node.outputs))]
-
-
-def walk(
-    model,
-    inputs: list,
-    visit: Callable[[Call], list],
-    prefix: str = "",
-    training: bool | None = None,
-    used: set[str] | None = None,
-    scope: tuple[str, ...] = (),
-):
-    """Run through a model's graph of layers with anything in the place of tensors.
-
-    Args:
-        model: A functional or Sequential `keras.Model`.
-        inputs: What stands for each of `model.inputs`, in their order.
-        visit: Takes a `Call` and returns what stands for its outputs, as a flat list.
-        prefix: The path of the model itself, ending in a dot, where it is nested.
-        training: The `training` argument that an enclosing model was called with.
-        used: The labels given so far.
-        scope: The labels of the enclosing models.
-
-    Returns:
-        The model's outputs, in its own structure.
-    """
-    function = functional(model)
-    known = dict(zip(map(id, keras.tree.flatten(function.inputs)), inputs, strict=True))
-    used = set(input_names(model)) if used is None else used
-
-    def lookup(x):
-        return known[id(x)] if isinstance(x, keras.KerasTensor) else x
-
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        for node in function._nodes_by_depth[depth]:
-            if node.is_input or id(node.outputs[0]) in known:
-                continue
-            operation, path = node.operation, prefix + node.operation.name
-            arguments, keywords = keras.tree.map_structure(lookup, (node.arguments.args, node.arguments.kwargs))
-            if (
-                keywords.get("training") is None
-                and training is not None
-                and getattr(operation, "_call_has_training_arg", False)
-            ):
-                keywords["training"] = training
-            enters = is_functional(operation) and not composed.known(operation)
-            if enters and (inner := _entering(operation, node.arguments, arguments, keywords)):
-                label = _unique(path, used)
-                used.add(label)
-                outputs = walk(operation, inner, visit, path + ".", keywords.get("training"), used, (*scope, label))
-                outputs = keras.tree.flatten(outputs)
-            else:
-                label = _unique(path, used)
-                used.add(label)
-                outputs = visit(Call(path, label, operation, node, arguments, keywords, scope))
-            known.update(zip(map(id, node.outputs), outputs, strict=True))
-    return keras.tree.map_structure(lookup, function._outputs_struct)
-
-
-def _entering(model, recorded, arguments, keywords) -> list | None:
-    """What goes into a nested model, in the order of its inputs; None where Keras would change it on the way.
-
-    Args:
-        model: The nested model.
-        recorded: Keras' record of the call's arguments.
-        arguments: What stands for them now.
-        keywords: The same, by name.
-    """
-    inputs = functional(model)._inputs_struct
-
-    def ordered(args, kwargs):
-        given = args[0] if args else kwargs["inputs"]
-        if isinstance(given, dict) and not isinstance(inputs, dict):  # Keras goes by the names, whatever else is there
-            given = [given[t.name] for t in keras.tree.flatten(inputs)]
-        return keras.tree.flatten(given)
-
-    given, wanted = ordered(recorded.args, recorded.kwargs), keras.tree.flatten(inputs)
-    kinds = [[(len(t.shape), t.dtype) for t in side] for side in (given, wanted)]
-    masked = any(m is not None for m in keras.tree.flatten(recorded.kwargs.get("mask")))
-    return ordered(arguments, keywords) if kinds[0] == kinds[1] and not masked else None
-
-
-def input_names(model) -> list[str]:
-    """The names of a model's inputs; a KerasTensor's own name is another in each process."""
-    return [t._keras_history.operation.name for t in keras.tree.flatten(functional(model).inputs)]
-
-
-def _unique(name: str, taken) -> str:
-    """A name that is not in `taken`, without the characters by which the graph names what belongs to a layer."""
-    name = re.sub("[#:@]", "_", name)
-    unique, n = name, 1
-    while unique in taken:
-        n += 1
-        unique = f"{name}#{n}"
-    return unique
-
-
-def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
-    """Run a model and return its outputs, in its own structure, and every value by its name in the graph.
-
-    Args:
-        model: A functional or Sequential `keras.Model`.
-        inputs: An array or tensor for each of `model.inputs`, in their order.
-        twin: A `bridge.twin.Twin`, whose layers do the work in place of the model's own.
-        training: Run as in a training step, whatever a layer was called with, as Keras' `fit` does.
-    """
-    seen = {}
-
-    def visit(call: Call):
-        keywords = dict(call.keywords)
-        if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
-            keywords["training"] = training or bool(keywords.get("training"))
-        operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
-        outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
-        arrays = [np.asarray(t.numpy()) for t in outputs]  # a bfloat16 without axes has no __array__
-        seen.update(zip(call.names(), arrays, strict=True))
-        return outputs
-
-    wanted = keras.tree.flatten(functional(model).inputs)
-    dtypes = [twin.dtype if twin and twin.dtype and "float" in t.dtype else t.dtype for t in wanted]
-    tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
-    outputs = walk(model, tensors, visit)
-    return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
 
 
 def read(
@@ -214,6 +55,8 @@ def read(
         specifications = zip(call.names(), _specifications(call), strict=True)
         outputs = [Value(n, tuple(t.shape), t.dtype) for n, t in specifications]
         try:
+            if call.refused:
+                raise call.refused
             layer = _layer(call, outputs)
             layer.parameters = graph.parameters
             layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
@@ -221,7 +64,7 @@ def read(
             if rule is None:
                 raise Unsupported("there is no rule for this class", _remedy(call.operation))
             casts = _casts(layer)
-            nodes = rule.read_keras(layer)
+            nodes = _nodes(rule, layer)
             read = {name for node in nodes for name in node.parameters.values()}
             held = getattr(rule, "WEIGHTS", {role for role, name in layer.weights.items() if name in read})
             lost = set(layer.weights) - {*held, *getattr(rule, "IDLE", ())}
@@ -234,20 +77,61 @@ def read(
             obstacles.append(Obstacle(call.path, type(call.operation).__name__, e.reason, e.remedy))
         return outputs
 
+    def variable(v, name, label, scope):
+        made = Value(label, tuple(v.shape), v.dtype)
+        if v.dtype not in FLOATS:
+            obstacles.append(Obstacle(name, "Variable", f"it is computed with, and holds {v.dtype}", "hold floats"))
+        held = _record(v, name, names, graph.parameters, values, trained)
+        if not made.rank and not graph.parameters[held].pattern:  # EinsumDense has an axis for it
+            graph.parameters[held].value = graph.parameters[held].value.reshape(1)
+            graph.parameters[held].pattern = "-> 1"
+        graph.nodes.append(Node("parameter", {}, {"kernel": held}, name, outputs=[made], scope=scope))
+        return made
+
     inputs = [(n, tuple(t.shape), t.dtype) for n, t in zip(input_names(model), functional(model).inputs, strict=True)]
     if isinstance(model, keras.Sequential):  # built on data, it has recorded the batch of that data
         inputs = [(n, (None, *shape[1:]), dtype) for n, shape, dtype in inputs]
     graph.inputs = [Value(*x) for x in inputs]
-    graph.outputs = walk(model, graph.inputs, visit)
+    graph.outputs = Walk(visit, variable).model(model, graph.inputs)
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
     return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
 
 
+def _nodes(rule, layer: KerasLayer) -> list[Node]:
+    """What a rule makes of a layer; an array that a function of keras.ops cannot hold flows, like a frozen weight."""
+    try:
+        return rule.read_keras(layer)
+    except Unsupported as e:
+        refused, flows = e, []
+
+    def flow(x):
+        if isinstance(x, Value) or not hasattr(x, "shape") or not hasattr(x, "dtype") or not np.ndim(x):
+            return x
+        array = np.asarray(x)
+        made = Value(f"{layer.outputs[0].name}:constant{len(flows)}", array.shape, array.dtype.name)
+        held = {"kernel": layer.constant(f"constant{len(flows)}" if flows else "constant", array)}
+        flows.append(Node("parameter", {}, held, held["kernel"], outputs=[made]))
+        return made
+
+    mapped = layer.class_name.startswith("ops.") and getattr(rule, "OPERANDS", False)
+    arguments = keras.tree.map_structure(flow, layer.arguments) if mapped else {}
+    floats = {x.dtype for x in layer.inputs if "float" in x.dtype}
+    if not flows or {n.outputs[0].dtype for n in flows} - floats:
+        raise refused
+    inputs = [x for x in keras.tree.flatten(arguments) if isinstance(x, Value)]
+    try:
+        nodes = rule.read_keras(replace(layer, arguments=arguments, inputs=inputs))
+    except Unsupported as e:
+        raise refused from e
+    return [*flows, *chain(nodes, inputs, layer.outputs)]
+
+
 def _specifications(call: Call) -> list:
     """The outputs of a call: as Keras recorded them or, inside a model that is called at other sizes, worked out."""
-    recorded = keras.tree.flatten((call.node.arguments.args, call.node.arguments.kwargs))
-    given = keras.tree.flatten((call.arguments, call.keywords))
+    recorded, masked = call.node.arguments, call.keywords.keys() - call.node.arguments.kwargs.keys()
+    recorded = keras.tree.flatten((recorded.args, recorded.kwargs))
+    given = keras.tree.flatten((call.arguments, {k: v for k, v in call.keywords.items() if k not in masked}))
     if all(tuple(a.shape) == b.shape for a, b in zip(recorded, given, strict=True) if isinstance(b, Value)):
         return call.node.outputs
 
@@ -262,8 +146,6 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     """Describe a layer call as plain data; anything that a rule could overlook is refused here."""
     operation = call.operation
     is_layer = isinstance(operation, keras.Layer)
-    if type(operation).__module__.split(".")[0] != "keras":
-        raise Unsupported("it is a class of the user's own, for which there is no rule")
     try:
         config = operation.get_config()
     except NotImplementedError:
@@ -343,7 +225,7 @@ def _casts(layer: KerasLayer) -> list[Node]:
 def _unseen(path: str, config: dict) -> list[str]:
     """Say what belongs to Keras' training and is no part of a torch module."""
     found = [k for k, v in config.items() if v is not None and k.endswith(("_regularizer", "_constraint"))]
-    found += [k for k in ("l1", "l2", "mask_zero", "synchronized") if config.get(k)]
+    found += [k for k in ("l1", "l2", "synchronized") if config.get(k)]
     return [f"{path}: {k} belongs to Keras' training; the torch module does not have it" for k in found]
 
 
@@ -359,16 +241,19 @@ def _weights(path, layer, names, parameters, values, trained) -> dict[str, str]:
 
     several = composed.roles(layer) if is_functional(layer) else {own(v): v for v in getattr(layer, "weights", ())}
     for role, variable in several.items():
-        if id(variable) not in names:
-            names[id(variable)] = name = _unique(f"{path}.{role}", parameters)
-            parameters[name] = Parameter(values(variable), id(variable) in trained)
-        found[role] = names[id(variable)]
+        found[role] = _record(variable, f"{path}.{role}", names, parameters, values, trained)
     return found
 
 
+def _record(variable, name: str, names, parameters, values, trained) -> str:
+    """Put a variable among the parameters, once; return its name there."""
+    if id(variable) not in names:
+        names[id(variable)] = name = unique(name, parameters)
+        parameters[name] = Parameter(values(variable), id(variable) in trained)
+    return names[id(variable)]
+
+
 def _remedy(operation) -> str:
-    if type(operation).__name__ == "Lambda":
-        return "replace it by a layer, or by functions of keras.ops on the tensors"
     if is_functional(operation):
-        return "a model inside another must be called with its inputs' number, rank and dtype, and without a mask"
+        return "a model inside another must be called with its inputs' number, rank and dtype"
     return "`bridge rules` lists what is supported"

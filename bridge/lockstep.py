@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from bridge import keras_reader
+from bridge import walk
 from bridge.graph import flatten
 from bridge.progress import log
 from bridge.report import STEPS
@@ -59,7 +59,7 @@ def train_keras(
         while len(losses) < STEPS:
             log.info("%s: step %d of %d in Keras", model.name, len(losses) + 1, STEPS)
             with tf.GradientTape() as tape:
-                outputs = flatten(keras_reader.run(model, arrays, twin, training=True)[0])
+                outputs = flatten(walk.run(model, arrays, twin, training=True)[0])
                 pairs = [(o, w) for o, w in zip(outputs, wanted, strict=True) if o.dtype.is_floating]
                 terms = [tf.reduce_mean(tf.square(o - tf.cast(w, o.dtype))) for o, w in pairs]
                 loss = sum(tf.cast(t, terms[0].dtype) for t in terms)

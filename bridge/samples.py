@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from bridge import keras_reader, rules
+from bridge import rules, walk
 from bridge.graph import BridgeError, Graph, Node, Value
 
 BATCH = 3
@@ -64,7 +64,7 @@ def inputs_of(model, graph: Graph, given=None) -> list[np.ndarray]:
         arrays = sample(graph, size, _batch(graph))
         try:
             pairs = zip(arrays, graph.inputs, strict=True)
-            keras_reader.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
+            walk.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
             return arrays
         except Exception as e:  # a size that does not fit fails in as many ways as there are layers
             error = e

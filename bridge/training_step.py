@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_reader
+from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_reader, walk
 from bridge.comparison import STEPPED, Case, InDouble, distance, said
 from bridge.graph import Graph, Node, flatten
 from bridge.progress import log
@@ -38,7 +38,7 @@ def train(case: Case) -> None:
     try:
         twin, rng = Twin(case.dtype, deterministic=True), np.random.default_rng(1)
         with tf.GradientTape() as tape:
-            wanted = list(flatten(keras_reader.run(case.model, case.arrays, twin, training=True)[0]))
+            wanted = list(flatten(walk.run(case.model, case.arrays, twin, training=True)[0]))
             weights = [rng.normal(size=o.shape) for o in wanted]
             pairs = [(o, w) for o, w in zip(wanted, weights, strict=True) if o.dtype.is_floating]  # not an index
             loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in pairs)

@@ -1,6 +1,6 @@
 """The float64 twin of a Keras model, for comparisons that float32 would blur.
 
-It is no model but the layers of one, made anew from their configuration with another dtype: `keras_reader.run` puts
+It is no model but the layers of one, made anew from their configuration with another dtype: `walk.run` puts
 each in the place of the layer that it is the twin of. So whatever the model's own graph says of nesting, sharing and
 names holds for its twin.
 """
@@ -60,6 +60,15 @@ class Twin:
                     setattr(other, name, keras.ops.cast(exact, other.compute_dtype))
             self.layers[id(operation)] = other
         return self.layers[id(operation)]
+
+    def variable(self, variable):
+        """Return the twin of a variable that the model computes with itself."""
+        if id(variable) not in self.variables:
+            dtype = self.dtype if self.dtype and "float" in variable.dtype else variable.dtype
+            self.variables[id(variable)] = keras.Variable(
+                np.asarray(variable), trainable=variable.trainable, dtype=dtype
+            )
+        return self.variables[id(variable)]
 
     def _replace(self, config):
         if isinstance(config, dict):

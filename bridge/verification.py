@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import torch
 
-from bridge import keras_reader, layout, torch_export, torch_reader, training_step
+from bridge import keras_reader, layout, torch_export, torch_reader, training_step, walk
 from bridge.align import align, differences
 from bridge.comparison import (
     FORWARD,
@@ -141,7 +141,7 @@ def _alone(case: Case, graph: Graph) -> None:
     """Compare the outputs for a batch of one, for which a module's Python may go another way."""
     if any(v.shape[:1] != (None,) for v in graph.inputs):
         return
-    outputs = flatten(keras_reader.run(case.model, [a[:1] for a in case.arrays])[0])
+    outputs = flatten(walk.run(case.model, [a[:1] for a in case.arrays])[0])
     wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
     try:
         with torch.no_grad():
@@ -221,7 +221,7 @@ def _called(case: Case, graph: Graph) -> None:
     """Compare the model's own call with the walk through its layers: `call` may have been replaced."""
     model = case.model
     try:
-        inputs = keras.tree.pack_sequence_as(keras_reader.functional(model)._inputs_struct, case.arrays)
+        inputs = keras.tree.pack_sequence_as(walk.functional(model)._inputs_struct, case.arrays)
         outputs = list(flatten(model(inputs, training=False)))
     except Exception as e:  # `call` of the user's own fails in any way
         case.report.fail("structure", f"the Keras model cannot be called: {said(e)}")
@@ -244,7 +244,7 @@ def _forward(case: Case, graph: Graph) -> None:
     report = case.report
     log.info("%s: every tensor of a forward pass in float32", case.model.name)
     try:
-        _, case.values = keras_reader.run(case.model, case.arrays)
+        _, case.values = walk.run(case.model, case.arrays)
     except Exception as e:  # inputs of the user's own may fail in any layer
         raise BridgeError(f"{case.model.name} does not take these inputs: {said(e)}") from e
     _called(case, graph)
@@ -254,12 +254,12 @@ def _forward(case: Case, graph: Graph) -> None:
         report.fail("forward", f"the torch module cannot be run: {said(e)}")
         return
     try:
-        _, again = keras_reader.run(case.model, case.arrays, Twin(None))
+        _, again = walk.run(case.model, case.arrays, Twin(None))
         changed = [n for n, x in case.values.items() if not distance(again[n], x) <= WALKED and np.isfinite(x).all()]
         if changed:
             report.fail("structure", f"{changed[0]} does not do in Keras what its configuration says")
         log.info("%s: the same in float64", case.model.name)
-        _, keras64 = keras_reader.run(case.model, case.arrays, Twin("float64"))
+        _, keras64 = walk.run(case.model, case.arrays, Twin("float64"))
     except Exception as e:  # TensorFlow lacks a kernel, or a layer of the user's own fails in any way
         report.notes.append(f"float32 only: {said(e)}")
         keras64, case.dtype, report.dtype = None, "float32", "float32"

@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, Rows, anything, boundary_order, fixed
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, parameter
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source
 
 # function -> (function of keras.ops, torch expression)
 FUNCTIONS = {
@@ -29,7 +29,7 @@ FUNCTIONS = {
 }
 
 OPERATORS = ("arithmetic",)
-KERAS = ("Rescaling", "LayerScale", "EinsumDense")
+KERAS = ("Rescaling", "LayerScale")  # and "EinsumDense", which `einsum_dense` hands on
 TORCH = ()  # `merging` reads the operators and hands over those that have an array
 CASTS = ("Rescaling",)
 BUFFERS = ("constant",)
@@ -185,29 +185,28 @@ def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperat
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name == "Rescaling":
         return _rescaling(layer)
+    return [_scaled(layer, (layer.rank - 1,))]
+
+
+def of_equation(layer: KerasLayer) -> Node:
+    """The node of an EinsumDense that multiplies element by element."""
+    return _scaled(layer, _equation(layer))
+
+
+def _scaled(layer: KerasLayer, along: tuple[int, ...]) -> Node:
     x = layer.inputs[0]
-    if layer.class_name == "EinsumDense" and parameter.is_outer(layer.config["equation"]):
-        return parameter.outer(layer)
-    along = (layer.rank - 1,) if layer.class_name == "LayerScale" else _equation(layer)
     role, held = next(iter(layer.weights.items()))
     weight = layer.parameters[held]
     if weight.value.shape != tuple(x.shape[a] for a in along):
         raise Unsupported(f"its {role} of shape {weight.value.shape} is broadcast", "give it the input's sizes")
     attributes = {"function": "multiply", "along": along, "shape": weight.value.shape}
-    return [Node("arithmetic", attributes, {"kernel" if weight.trainable else "constant": held}, layer.path)]
+    return Node("arithmetic", attributes, {"kernel" if weight.trainable else "constant": held}, layer.path)
 
 
 def _equation(layer: KerasLayer) -> tuple[int, ...]:
     """The axes along which an EinsumDense multiplies."""
     c = layer.config
-    x, kernel, made = re.fullmatch(r"(.*),(.*)->(.*)", c["equation"].replace(" ", "")).groups()
-    if x != made or not set(kernel) <= set(x) - {"."} or len(set(kernel)) < len(kernel):
-        raise Unsupported(
-            f"equation={c['equation']!r} is no product element by element",
-            "use a Dense layer, which sums over the last axis",
-        )
-    if c["bias_axes"] or c["activation"] not in (None, "linear"):
-        raise Unsupported("it has a bias or an activation", "make them layers of their own")
+    x, kernel, _ = re.fullmatch(r"(.*),(.*)->(.*)", c["equation"].replace(" ", "")).groups()
     axes = [x.index(k) if "." not in x[: x.index(k)] else layer.rank - len(x) + x.index(k) for k in kernel]
     if axes != sorted(axes):
         raise Unsupported(f"equation={c['equation']!r} turns its kernel", "give the kernel's axes in the input's order")

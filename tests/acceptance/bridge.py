@@ -32,7 +32,7 @@ import torch  # noqa: E402
 from conftest import live, live_torch, pictures, relative, to_first, to_last  # noqa: E402
 
 import bridge  # noqa: E402
-from bridge import convert, keras_reader  # noqa: E402
+from bridge import convert, walk  # noqa: E402
 from bridge import onnx as second_opinion  # noqa: E402
 from bridge.twin import Twin  # noqa: E402
 
@@ -99,7 +99,7 @@ def from_keras(name: str) -> dict:
     module = bridge.to_torch(model)
     seconds = time.perf_counter() - start
     single = torch.from_numpy(to_first(x))
-    exact = np.asarray(keras_reader.run(model, [x], Twin("float64"))[0])
+    exact = np.asarray(walk.run(model, [x], Twin("float64"))[0])
     with torch.no_grad():
         have = to_last(module(single).numpy())
         double = to_last(bridge.to_torch(model).double()(single.double()).numpy())
@@ -139,7 +139,7 @@ def from_torch(name: str) -> dict:
     seconds = time.perf_counter() - start
     last = to_last(x.numpy())
     have = to_first(np.asarray(model(last, training=False)))
-    double = to_first(np.asarray(keras_reader.run(model, [last.astype("float64")], Twin("float64"))[0]))
+    double = to_first(np.asarray(walk.run(model, [last.astype("float64")], Twin("float64"))[0]))
     with torch.no_grad():
         single = module(x).numpy()
         exact = module.double()(x.double()).numpy()

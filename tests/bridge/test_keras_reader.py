@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import bridge
-from bridge import keras_reader
+from bridge import keras_reader, walk
 
 layers = keras.layers
 
@@ -53,7 +54,7 @@ def test_values_have_the_names_that_run_gives():
     model = keras.Model([a, b], [shared(a) + shared(b), layers.Flatten()(a)])
     graph = keras_reader.read(model)
     rng = np.random.default_rng(0)
-    _, seen = keras_reader.run(model, [rng.normal(size=(2, 6, 5, 3)).astype("float32") for _ in range(2)])
+    _, seen = walk.run(model, [rng.normal(size=(2, 6, 5, 3)).astype("float32") for _ in range(2)])
     for node in graph.nodes:
         for value in node.outputs:
             assert seen[value.name].shape == (2, *value.shape[1:])
@@ -116,27 +117,28 @@ def test_trainable_flags():
 
 class Own(layers.Layer):
     def call(self, x):
-        return x * 2
+        return tf.abs(x)
 
 
 def test_everything_wrong_is_said_at_once():
     x = image()
-    y = layers.Lambda(lambda t: t + 1, name="first_lambda", output_shape=(6, 5, 3))(x)
+    y = layers.Lambda(tf.abs, name="first_lambda", output_shape=(6, 5, 3))(x)
     y = layers.BatchNormalization(name="norm")(conv("fine")(y), training=True)
     y = nested("inner", Own(name="own"))(y)
-    y = layers.Lambda(lambda t: t + 1, name="second_lambda", output_shape=(6, 5, 3))(y)
+    y = layers.Lambda(lambda t: t if t[0, 0, 0, 0] > 0 else -t, name="second", output_shape=(6, 5, 3))(y)
     with pytest.raises(bridge.BridgeError) as e:
         keras_reader.read(keras.Model(x, y, name="net"))
     lines = str(e.value).splitlines()
     assert lines[0].startswith("net has 4 layer(s) that cannot be carried")
-    assert [o.path for o in e.value.obstacles] == ["first_lambda", "norm", "inner.own", "second_lambda"]
-    assert "replace it by a layer" in lines[1] and "class of the user's own" in lines[3] and "fine" not in str(e.value)
+    assert [o.path for o in e.value.obstacles] == ["first_lambda", "norm", "inner.own", "second"]
+    assert "compute with keras.ops" in lines[1] and "its call cannot be followed" in lines[3]
+    assert "fine" not in str(e.value)
 
 
 def test_arguments_that_a_rule_could_overlook_are_refused():
     x, mask = keras.Input((6, 3), name="x"), keras.Input((6,), dtype="bool", name="mask")
     y = layers.BatchNormalization(name="n")(x, mask=mask)
-    with pytest.raises(bridge.BridgeError, match=r"n .BatchNormalization.: it is called with mask="):
+    with pytest.raises(bridge.BridgeError, match=r"n .BatchNormalization.: its call .* assigns to a variable"):
         keras_reader.read(keras.Model([x, mask], y))
 
 
@@ -180,7 +182,7 @@ def test_a_nested_model_that_changes_what_it_is_given_is_refused():
     numbers, real = keras.Input((4,), dtype="int32"), keras.Input((4,))
     for x, inner in ((i, squeezed), (numbers, real)):
         nested = keras.Model(inner, layers.Dense(3)(inner), name="nested")
-        with pytest.raises(bridge.BridgeError, match="nested .Functional.*number, rank and dtype, and without a mask"):
+        with pytest.raises(bridge.BridgeError, match="nested .Functional.*number, rank and dtype"):
             bridge.to_torch(keras.Model(x, nested(x)))
 
 

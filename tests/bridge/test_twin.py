@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from bridge import keras_reader
+from bridge import walk
 from bridge.twin import Twin
 
 layers = keras.layers
@@ -14,7 +14,7 @@ layers = keras.layers
 
 def run(model, x, twin=None, training=False):
     """The first output of a model, or of its twin."""
-    return np.asarray(keras.tree.flatten(keras_reader.run(model, [x], twin, training)[0])[0])
+    return np.asarray(keras.tree.flatten(walk.run(model, [x], twin, training)[0])[0])
 
 
 def network():

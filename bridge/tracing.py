@@ -1,0 +1,207 @@
+"""Layers that no rule knows, as the functions of keras.ops that they call.
+
+A layer's `call` is run once on tensors that are not there. Its weights are such tensors, too, for as long: what it
+computes of them alone (`kernel * mask`, `softplus(rho)`) would else be done at once, and be a constant ever after. What
+was called is then a graph like any functional model's, in which the layers inside keep their names.
+
+What a layer does in training alone is no part of such a graph: it is refused.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.ops.function import Function
+
+from bridge import rules
+from bridge.graph import Unsupported
+
+OPS = "compute with keras.ops and the layer's own weights, or give it a rule of your own"
+
+
+@dataclass
+class Trace:
+    """What a layer's `call` computes: a graph of its tensors and, behind them, of what stands for its `variables`."""
+
+    function: Function
+    variables: list[keras.Variable]
+
+
+def needed(layer, keywords: dict[str, Any]) -> bool:
+    """Tell whether a layer is to be traced: it is of the user's own, or no rule carries it with these arguments."""
+    if not isinstance(layer, keras.Layer):
+        return False
+    rule = rules.for_keras(type(layer).__name__)
+    if rule is None or type(layer).__module__.split(".")[0] != "keras":
+        return True
+    given = {k for k, x in keywords.items() if any(v is not None for v in keras.tree.flatten(x))}
+    return any(k.endswith("mask") and k not in getattr(rule, "ARGUMENTS", ()) for k in given)
+
+
+def is_tensor(x) -> bool:
+    """Tell whether an argument of a call is a tensor, or stands for one."""
+    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.ndarray | np.generic)
+
+
+def symbolic(structure, recorded=None) -> tuple[list[keras.KerasTensor], Any]:
+    """Tensors that are not there in the place of all tensors of a structure: a list of them, and the structure.
+
+    `recorded` is a structure like it, of tensors that are not there, whose dtypes are the layer's own: a twin of the
+    model has others.
+    """
+    found = []
+
+    def place(x, like=None):
+        if not is_tensor(x):
+            return x
+        dtype = (like if isinstance(like, keras.KerasTensor) else x).dtype
+        found.append(keras.Input(batch_shape=tuple(x.shape), dtype=keras.backend.standardize_dtype(dtype)))
+        return found[-1]
+
+    if recorded is None:
+        return found, keras.tree.map_structure(place, structure)
+    return found, keras.tree.map_structure(place, structure, recorded)
+
+
+def nodes(function) -> Iterator[Any]:
+    """Keras' records of the calls in a graph of layers, in the order of execution."""
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        yield from function._nodes_by_depth[depth]
+
+
+def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at: list) -> Trace:
+    """Run a layer's `call` on tensors that are not there.
+
+    Args:
+        layer: Any layer that is built.
+        arguments: What it is called with.
+        keywords: The same, by name.
+        recorded: Keras' record of both.
+        looked_at: For its tensors in turn the mask, or None, that hangs on them for its `call` to look at.
+
+    Raises:
+        Unsupported: It does something else than to compute with keras.ops.
+    """
+    like = recorded.args, {k: recorded.kwargs.get(k, x) for k, x in keywords.items()}
+    tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
+    hung = symbolic(looked_at)
+    if layer._call_has_training_arg and keywords.get("training") is None:
+        modes = [_called(layer, tensors, hung, arguments, keywords | {"training": mode}) for mode in (None, True)]
+        if len({_text(made) for made in modes}) > 1:
+            raise Unsupported("its call does something else in training mode", "let layers of keras.layers do so")
+        return modes[0]
+    return _called(layer, tensors, hung, arguments, keywords)
+
+
+def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, keywords: dict[str, Any]) -> Trace:
+    own = _own_variables(layer)
+    places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
+    inside = {id(x): x for x in layer._flatten_layers()}.values()
+    before = [(x, len(x._inbound_nodes)) for x in inside]
+    compute = layer.compute_dtype if layer.autocast else None
+
+    def cast(x):
+        floats = compute and isinstance(x, keras.KerasTensor) and "float" in x.dtype
+        return keras.ops.cast(x, compute) if floats and x.dtype != compute else x
+
+    for x, mask in zip(tensors, hung[1], strict=False):
+        if mask is not None:  # the call may take it away
+            keras.src.backend.set_keras_mask(x, mask)
+    given = {id(v): cast(x) if getattr(v, "_autocast", True) else x for v, x in zip(own, places, strict=True)}
+    try:
+        with keras.StatelessScope() as scope, _swapped(layer, given):
+            outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
+        if scope.state_mapping:
+            raise Unsupported("its call assigns to a variable", "keep what it counts out of the network")
+        if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
+            raise Unsupported("it returns something that is no tensor computed from its inputs", OPS)
+        function = Function([*tensors, *hung[0], *places], outputs)
+    except Unsupported:
+        raise
+    except Exception as e:  # as the user's own code fails
+        raise Unsupported(f"its call cannot be followed: {_said(e)}", OPS) from e
+    finally:
+        for x, n in before:  # nothing has been called, as far as the user's model is concerned
+            del x._inbound_nodes[n:]
+    _check(layer, function, own, places)
+    return Trace(function, own)
+
+
+def _said(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if "has no attribute 'assign" in words:
+        return "it assigns to a variable"
+    return f"{type(error).__name__}: {words[:200]}"
+
+
+def _own_variables(layer) -> list[keras.Variable]:
+    """The variables that a layer holds itself; those of the layers inside it are theirs."""
+    theirs = {id(v) for x in layer._flatten_layers(include_self=False) for v in x.variables}
+    return [v for v in layer.variables if id(v) not in theirs]
+
+
+@contextlib.contextmanager
+def _swapped(layer, given: dict[int, Any]) -> Iterator[None]:
+    """Put tensors in the place of variables among the attributes of a layer, in lists and dictionaries, too."""
+    held = dict(vars(layer))
+
+    def swap(x):
+        if id(x) in given:
+            return given[id(x)]
+        if isinstance(x, dict):
+            made = {k: swap(v) for k, v in x.items()}
+            return made if any(made[k] is not v for k, v in x.items()) else x
+        if isinstance(x, list | tuple):
+            made = [swap(v) for v in x]
+            same = all(a is b for a, b in zip(made, x, strict=True))
+            return x if same else tuple(made) if isinstance(x, tuple) else made
+        return x
+
+    try:
+        vars(layer).update({k: swap(v) for k, v in held.items()})
+        yield
+    finally:
+        vars(layer).clear()
+        vars(layer).update(held)
+
+
+def _check(layer, function: Function, own: list, places: list) -> None:
+    """Refuse a layer with weights of which its graph knows nothing: they may have been computed with unseen."""
+    read, called = set(), set()
+    for node in nodes(function):
+        read.update(id(x) for x in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
+        if isinstance(node.operation, keras.Layer):
+            called.update(id(v) for v in node.operation.variables)
+    seen = {id(v) for v, x in zip(own, places, strict=True) if id(x) in read}
+    lost = [v.path for v in layer.trainable_variables if id(v) not in seen | called | read]
+    if lost:
+        raise Unsupported(f"its call does not compute with its weights {', '.join(lost)} by keras.ops", OPS)
+
+
+def _text(made: Trace) -> str:
+    """What a trace computes, but for the mode that layers inside it are called in."""
+    numbers: dict[int, int] = {}
+
+    def plain(x):
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in sorted(x.items()) if k != "training"}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        if isinstance(x, keras.KerasTensor):
+            return f"%{numbers.setdefault(id(x), len(numbers))}"
+        return [str(x.dtype), np.asarray(x).tolist()] if hasattr(x, "dtype") else str(x)
+
+    lines = [plain(made.function.inputs)]
+    for node in nodes(made.function):
+        layer = isinstance(node.operation, keras.Layer)
+        own = id(node.operation) if layer else [type(node.operation).__name__, _options(node.operation)]
+        lines.append([own, plain(node.arguments.args), plain(node.arguments.kwargs), plain(node.outputs)])
+    return repr([*lines, plain(keras.tree.flatten(made.function._outputs_struct))])
+
+
+def _options(operation) -> dict[str, str]:
+    """What a function of keras.ops was given beside its tensors."""
+    return {k: str(v) for k, v in vars(operation).items() if not k.startswith("_") and k != "name"}

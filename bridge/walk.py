@@ -1,0 +1,229 @@
+"""A visit to every layer call of a Keras model, in the order of execution, with anything in the place of tensors.
+
+Nested models are entered, and so are the layers that no rule knows (`bridge.tracing`). Masks, which Keras hangs on
+tensors and which a model's own graph mostly does not show, are arguments here (`bridge.masks`). The reader visits with
+plain data and asks the rules; `run` visits with tensors.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from bridge import composed, tracing
+from bridge.graph import Unsupported
+from bridge.masks import Given, Masks, forget, given_mask
+
+
+def functional(model):
+    """The graph of layers that a model is or, for a Sequential, has."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def is_functional(model) -> bool:
+    """Tell whether a model is a graph of layers: functional, or Sequential and built."""
+    own = (keras.src.models.Functional, keras.Sequential)
+    if not isinstance(model, own) or not getattr(model, "inputs", None):
+        return False
+    return type(model).call in [kind.call for kind in own]  # another `call` may do anything
+
+
+def input_names(model) -> list[str]:
+    """The names of a model's inputs; a KerasTensor's own name is another in each process."""
+    return [t._keras_history.operation.name for t in keras.tree.flatten(functional(model).inputs)]
+
+
+def unique(name: str, taken) -> str:
+    """A name that is not in `taken`, without the characters by which the graph names what belongs to a layer."""
+    name = re.sub("[#:@]", "_", name)
+    found, n = name, 1
+    while found in taken:
+        n += 1
+        found = f"{name}#{n}"
+    return found
+
+
+@dataclass
+class Call:
+    """One call of a layer or operation; `label` is its path, numbered from the second call of the same layer on.
+
+    `scope` has the labels of the nested models around it. `refused` says why a layer without a rule was not entered.
+    """
+
+    path: str
+    label: str
+    operation: Any
+    node: Any  # Keras' own record of the call
+    arguments: Any
+    keywords: dict[str, Any]
+    scope: tuple[str, ...] = ()
+    refused: Unsupported | None = None
+
+    def names(self) -> list[str]:
+        """The names of the outputs as the graph has them."""
+        return [self.label if i == 0 else f"{self.label}:{i}" for i in range(len(self.node.outputs))]
+
+
+@dataclass
+class Walk:
+    """A visit.
+
+    Args:
+        visit: Takes a `Call` and returns what stands for its outputs, as a flat list.
+        variable: Takes a variable that is computed with, its name, its label and the scope; returns what stands for it.
+        masks: None where nothing is to be known of masks.
+        used: The labels given so far.
+    """
+
+    visit: Callable[[Call], list]
+    variable: Callable[[keras.Variable, str, str, tuple[str, ...]], Any]
+    masks: Masks | None = field(default_factory=Masks)
+    used: set[str] = field(default_factory=set)
+    variables: dict[tuple, Any] = field(default_factory=dict)
+
+    def model(self, model, inputs: list):
+        """Run through a model's graph; `inputs` are what stands for each of `model.inputs`, in their order.
+
+        Returns:
+            The model's outputs, in its own structure.
+        """
+        self.used.update(input_names(model))
+        return self.graph(functional(model), inputs)
+
+    def graph(self, function, inputs: list, prefix="", training=None, scope=(), traced=False):
+        """Run through a graph of layers.
+
+        Args:
+            function: The graph.
+            inputs: What stands for its inputs.
+            prefix: The path of the model itself, ending in a dot, where it is nested.
+            training: The `training` argument that an enclosing model was called with.
+            scope: The labels of the enclosing models.
+            traced: Its functions have been named by Keras just now, by a count that goes on and on.
+        """
+        known = dict(zip(map(id, keras.tree.flatten(function.inputs)), inputs, strict=True))
+
+        def lookup(x):
+            if isinstance(x, keras.Variable):
+                return self._variable(x, prefix, scope)
+            return known[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+        for node in tracing.nodes(function):
+            if not node.is_input and id(node.outputs[0]) not in known:
+                outputs = self._call(node, lookup, prefix, training, scope, traced)
+                known.update(zip(map(id, node.outputs), outputs, strict=True))
+        return keras.tree.map_structure(lookup, function._outputs_struct)
+
+    def _variable(self, variable, prefix: str, scope: tuple[str, ...]):
+        key = (id(variable), scope)
+        if key not in self.variables:
+            name = f"{prefix}{variable.name}"
+            label = unique(name, self.used)
+            self.used.add(label)
+            self.variables[key] = self.variable(variable, name, label, scope)
+        return self.variables[key]
+
+    def _call(self, node, lookup, prefix: str, training, scope: tuple[str, ...], traced: bool) -> list:
+        """What stands for the outputs of one call in a graph."""
+        operation = node.operation
+        is_layer = isinstance(operation, keras.Layer)
+        name = type(operation).__name__ if traced and not is_layer else operation.name
+        name = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() if traced and not is_layer else name
+        arguments, keywords = keras.tree.map_structure(lookup, (node.arguments.args, node.arguments.kwargs))
+        if is_layer and operation._call_has_training_arg and keywords.get("training") is None and training is not None:
+            keywords["training"] = training
+        given = Given(operation, node, lookup) if is_layer and self.masks is not None else None
+        if given:
+            keywords |= self.masks.taken(given, keywords)
+        path = prefix + name
+        label = unique(path, self.used)
+        self.used.add(label)
+        call = Call(path, label, operation, node, arguments, keywords, scope)
+        outputs = keras.tree.flatten(self._outputs(call, self.masks.looked_at(given) if given else []))
+        if given:
+            self.masks.follow(given, keywords.get("mask"), outputs, lambda made, x: self._masks(made, x, call))
+        return outputs
+
+    def _masks(self, function, inputs: list, call: Call) -> list:
+        return keras.tree.flatten(self.graph(function, inputs, f"{call.label}.mask.", None, call.scope, True))
+
+    def _outputs(self, call: Call, looked_at: list):
+        operation, inner = call.operation, (*call.scope, call.label)
+        training = call.keywords.get("training")
+        if is_functional(operation):
+            inputs = _entering(operation, call.node.arguments, call.arguments, call.keywords)
+            if inputs and not composed.known(operation):
+                for x, mask in zip(inputs, keras.tree.flatten(call.keywords.get("mask")), strict=False):
+                    if mask is not None:
+                        self.masks.hang(x, given_mask(mask))
+                return self.graph(functional(operation), inputs, call.path + ".", training, inner)
+        elif tracing.needed(operation, call.keywords) or any(looked_at):
+            try:
+                made = tracing.trace(operation, call.arguments, call.keywords, call.node.arguments, looked_at)
+            except Unsupported as e:
+                call.refused = e
+            else:
+                tensors = [x for x in keras.tree.flatten((call.arguments, call.keywords)) if tracing.is_tensor(x)]
+                hung = [m.tensor for m in looked_at if m]
+                weights = [self._variable(v, call.path + ".", inner) for v in made.variables]
+                return self.graph(made.function, [*tensors, *hung, *weights], call.path + ".", training, inner, True)
+        return self.visit(call)
+
+
+def _entering(model, recorded, arguments, keywords) -> list | None:
+    """What goes into a nested model, in the order of its inputs; None where Keras would change it on the way.
+
+    Args:
+        model: The nested model.
+        recorded: Keras' record of the call's arguments.
+        arguments: What stands for them now.
+        keywords: The same, by name.
+    """
+    inputs = functional(model)._inputs_struct
+
+    def ordered(args, kwargs):
+        given = args[0] if args else kwargs["inputs"]
+        if isinstance(given, dict) and not isinstance(inputs, dict):  # Keras goes by the names, whatever else is there
+            given = [given[t.name] for t in keras.tree.flatten(inputs)]
+        return keras.tree.flatten(given)
+
+    given, wanted = ordered(recorded.args, recorded.kwargs), keras.tree.flatten(inputs)
+    kinds = [[(len(t.shape), t.dtype) for t in side] for side in (given, wanted)]
+    return ordered(arguments, keywords) if kinds[0] == kinds[1] else None
+
+
+def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
+    """Run a model and return its outputs, in its own structure, and every value by its name in the graph.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        inputs: An array or tensor for each of `model.inputs`, in their order.
+        twin: A `bridge.twin.Twin`, whose layers do the work in place of the model's own.
+        training: Run as in a training step, whatever a layer was called with, as Keras' `fit` does.
+    """
+    seen = {}
+
+    def visit(call: Call):
+        keywords = dict(call.keywords)
+        if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
+            keywords["training"] = training or bool(keywords.get("training"))
+        operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
+        outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
+        forget(outputs)
+        arrays = [np.asarray(t.numpy()) for t in outputs]  # a bfloat16 without axes has no __array__
+        seen.update(zip(call.names(), arrays, strict=True))
+        return outputs
+
+    def variable(v, name, label, scope):
+        value = keras.ops.convert_to_tensor(twin.variable(v) if twin else v)
+        seen[label] = np.asarray(value.numpy())
+        return value
+
+    wanted = keras.tree.flatten(functional(model).inputs)
+    dtypes = [twin.dtype if twin and twin.dtype and "float" in t.dtype else t.dtype for t in wanted]
+    tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
+    outputs = Walk(visit, variable).model(model, tensors)
+    return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
