@@ -133,13 +133,23 @@ def _specifications(call: Call) -> list:
     recorded = keras.tree.flatten((recorded.args, recorded.kwargs))
     given = keras.tree.flatten((call.arguments, {k: v for k, v in call.keywords.items() if k not in masked}))
     if all(tuple(a.shape) == b.shape for a, b in zip(recorded, given, strict=True) if isinstance(b, Value)):
-        return call.node.outputs
+        return _of_equation(call, call.node.outputs)
 
     def symbolic(x):
         return keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x
 
     arguments, keywords = keras.tree.map_structure(symbolic, (call.arguments, call.keywords))
-    return keras.tree.flatten(call.operation.compute_output_spec(*arguments, **keywords))
+    return _of_equation(call, keras.tree.flatten(call.operation.compute_output_spec(*arguments, **keywords)))
+
+
+def _of_equation(call: Call, made: list) -> list:
+    """The outputs with the sizes that EinsumDense keeps of its input, and says nothing of."""
+    if not isinstance(call.operation, keras.layers.EinsumDense) or "..." in call.operation.equation:
+        return made
+    x, _, out = call.operation.equation.replace(" ", "").replace("->", ",").split(",")
+    sizes = dict(zip(x, call.arguments[0].shape, strict=True))
+    shape = tuple(sizes.get(c) if n is None else n for c, n in zip(out, made[0].shape, strict=True))
+    return [keras.KerasTensor(shape, made[0].dtype)]
 
 
 def _layer(call: Call, outputs: list[Value]) -> KerasLayer:

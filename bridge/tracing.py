@@ -19,7 +19,7 @@ from keras.src.ops.function import Function
 from bridge import rules
 from bridge.graph import Unsupported
 
-OPS = "compute with keras.ops and the layer's own weights, or give it a rule of your own"
+OPS = "compute with keras.ops and the layer's own weights"
 
 
 @dataclass
@@ -69,7 +69,7 @@ def symbolic(structure, recorded=None) -> tuple[list[keras.KerasTensor], Any]:
 def nodes(function) -> Iterator[Any]:
     """Keras' records of the calls in a graph of layers, in the order of execution."""
     for depth in sorted(function._nodes_by_depth, reverse=True):
-        yield from function._nodes_by_depth[depth]
+        yield from (node for node in function._nodes_by_depth[depth] if not node.is_input)
 
 
 def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at: list) -> Trace:

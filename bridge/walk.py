@@ -112,7 +112,7 @@ class Walk:
             return known[id(x)] if isinstance(x, keras.KerasTensor) else x
 
         for node in tracing.nodes(function):
-            if not node.is_input and id(node.outputs[0]) not in known:
+            if id(node.outputs[0]) not in known:
                 outputs = self._call(node, lookup, prefix, training, scope, traced)
                 known.update(zip(map(id, node.outputs), outputs, strict=True))
         return keras.tree.map_structure(lookup, function._outputs_struct)

@@ -38,7 +38,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     nodes = _dense(layer, x, kernel, made) or _flowing(layer, x, kernel, made)
     if layer.config["activation"] in (None, "linear"):
         return nodes
-    before = replace(layer.outputs[0], name=f"{layer.outputs[0].name}:linear")
+    before = replace(layer.outputs[0], name=f"{layer.outputs[0].name}:before")
     nodes = [*nodes[:-1], replace(nodes[-1], outputs=[before])]
     return [
         *nodes,
@@ -72,7 +72,8 @@ def _dense(layer: KerasLayer, x: str, kernel: str, made: str) -> list[Node]:
     if summed[1:]:
         flat = replace(value, name=f"{out.name}:flat", shape=(*value.shape[:rest], channels), symbols=())
         blocks = (*plain([KEEP] * rest, value.shape[:rest]), (len(summed), (channels,)))
-        nodes.append(Node("reshape", {"blocks": blocks}, inputs=[value], outputs=[flat]))
+        reshape = Node("reshape", {"blocks": blocks}) if rest > 1 else Node("flatten")
+        nodes.append(replace(reshape, inputs=[value], outputs=[flat]))
     linear = (
         out if not new[1:] else replace(out, name=f"{out.name}:linear", shape=(*flat.shape[:-1], units), symbols=())
     )
@@ -97,11 +98,10 @@ def _flowing(layer: KerasLayer, x: str, kernel: str, made: str) -> list[Node]:
     product = replace(out, name=f"{out.name}:product") if "bias" in weights else out
     nodes.append(einsum.node(f"{x},{kernel}->{made}", [layer.inputs[0], weights["kernel"]], [product], layer.path))
     if "bias" in weights:
-        letters = made.replace("...", "." * (out.rank - len(made.replace("...", ""))))
-        blocks = [KEEP if c in layer.config["bias_axes"] else NEW for c in letters]
-        shape = tuple(out.shape[a] if b == KEEP else 1 for a, b in enumerate(blocks))
+        new = out.rank - weights["bias"].rank
+        shape = (*[1] * new, *weights["bias"].shape)
         bias = replace(weights["bias"], name=f"{out.name}:aligned", shape=shape)
-        blocks = plain(blocks, weights["bias"].shape)
+        blocks = plain([*[NEW] * new, *[KEEP] * weights["bias"].rank], weights["bias"].shape)
         nodes.append(Node("reshape", {"blocks": blocks}, inputs=[weights["bias"]], outputs=[bias]))
         rescaling.refuse_biased(out.shape, shape)
         nodes.append(Node("add", {}, inputs=[product, bias], outputs=[out]))

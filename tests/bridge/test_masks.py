@@ -1,0 +1,81 @@
+"""The masks of Keras as tensors that flow."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import keras_reader, walk
+
+layers = keras.layers
+
+
+def words():
+    return keras.Input((7,), dtype="int32", name="words")
+
+
+def embedded(x):
+    return layers.Dense(6, name="d")(layers.Embedding(11, 6, mask_zero=True, name="e")(x))
+
+
+def attended(h):
+    return layers.MultiHeadAttention(2, 3, name="m")(h, h)
+
+
+def after_attention(h):
+    """It takes the mask of its query away, and hangs it on what it makes."""
+    return layers.Maximum(name="largest")([attended(h), h])
+
+
+NETWORKS = {
+    "attention": attended,
+    "after attention": after_attention,
+    "causal": lambda h: layers.MultiHeadAttention(2, 3)(h, h, use_causal_mask=True),
+    "mean": lambda h: layers.GlobalAveragePooling1D()(layers.Dropout(0.1)(h)),
+    "product": lambda h: layers.Multiply()([h, layers.Dense(6)(h)]),
+    "sum": lambda h: layers.GlobalAveragePooling1D()(layers.Add()([h, layers.Dense(6)(h)])),
+    "plain attention": lambda h: layers.Attention()([h, h]),
+    "additive": lambda h: layers.AdditiveAttention()([h, h]),
+    "nested": lambda h: keras.Sequential(
+        [keras.Input((7, 6)), layers.Dense(4), layers.GlobalAveragePooling1D()], name="nested"
+    )(h),
+    "masking": lambda h: layers.GlobalAveragePooling1D()(layers.Masking(0.0)(layers.ReLU()(h))),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(check, name):
+    x = words()
+    model = check.randomise(keras.Model(x, layers.Dense(3, name="head")(NETWORKS[name](embedded(x)))))
+    module = bridge.to_torch(model)
+    given = np.random.default_rng(0).integers(0, 11, (3, 7)).astype("int32")
+    given[:, 5:] = 0
+    given[0, :3] = 0
+    report = bridge.verify(model, module, given)
+    assert report.passed, str(report)
+    other = np.where(given == 0, 4, given)  # with nothing masked it is another network
+    assert check.relative(module(torch.from_numpy(given)).detach(), model(other)) > 1e-3
+    again = bridge.to_keras(module, (torch.from_numpy(given),))
+    np.testing.assert_allclose(again(given), model(given), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_that_nothing_takes_is_not_made():
+    x = words()
+    graph = keras_reader.read(keras.Model(x, layers.Dense(2)(layers.Flatten()(embedded(x)))))
+    assert "comparison" not in [n.operator for n in graph.nodes]
+
+
+def test_the_walk_is_what_keras_does():
+    x = words()
+    model = keras.Model(x, [after_attention(h := embedded(x)), layers.GlobalAveragePooling1D()(h)])
+    given = np.array([[1, 2, 0, 3, 0, 0, 0], [4, 0, 0, 0, 0, 5, 6]], "int32")
+    for have, want in zip(walk.run(model, [given])[0], model(given), strict=True):
+        np.testing.assert_allclose(have, want, rtol=1e-6, atol=1e-7)
+
+
+def test_a_mask_that_is_given(check):
+    x, mask = keras.Input((7, 6), name="x"), keras.Input((7,), dtype="bool", name="mask")
+    model = check.randomise(keras.Model([x, mask], layers.GlobalAveragePooling1D()(layers.Dense(4)(x), mask=mask)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)

@@ -1,0 +1,161 @@
+"""Layers that no rule knows, as the functions of keras.ops that they call."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+
+import bridge
+
+layers, ops = keras.layers, keras.ops
+
+
+class Made(layers.Layer):
+    """Masked autoencoder (Germain et al., 2015): a kernel of which a part is always zero."""
+
+    def __init__(self, units=5, **options):
+        super().__init__(**options)
+        self.units = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+        self.bias = self.add_weight(shape=(self.units,), name="bias", initializer="normal")
+        self.mask = np.triu(np.ones((shape[-1], self.units), "float32"))
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel * self.mask) + self.bias
+
+
+class MeanField(layers.Layer):
+    """A kernel of a mean and of a part that is always above zero."""
+
+    def build(self, shape):
+        self.mu = self.add_weight(shape=(shape[-1], 4), name="mu")
+        self.rho = [self.add_weight(shape=(shape[-1], 4), name="rho"), self.add_weight(shape=(), name="temperature")]
+
+    def call(self, x):
+        return ops.matmul(x, self.mu + 0.1 * ops.softplus(self.rho[0])) * self.rho[1]
+
+
+class Block(layers.Layer):
+    """A layer of layers, which pass on whether they are trained."""
+
+    def __init__(self, units=6, **options):
+        super().__init__(**options)
+        self.units = units
+        self.parts = [layers.Dense(units, name="first"), layers.Dropout(0.3, name="drop"), Made(units, name="last")]
+
+    def build(self, shape):
+        for part in self.parts[::2]:
+            part.build((*shape[:-1], self.units))
+
+    def call(self, x, training=None):
+        y = self.parts[1](ops.silu(self.parts[0](x)), training=training)
+        return x + self.parts[2](y)
+
+
+class Attentive(keras.Model):
+    """A subclassed model inside another."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.attention = layers.MultiHeadAttention(2, 3, name="attention")
+        self.norm = layers.LayerNormalization(name="norm")
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.norm.build(shape)
+
+    def call(self, x):
+        return self.norm(x + self.attention(x, x, use_causal_mask=True))
+
+
+LAYERS = {
+    "made": (lambda: Made(), (6,)),
+    "mean field": (lambda: MeanField(), (6,)),
+    "block": (lambda: Block(), (6,)),
+    "subclassed": (lambda: Attentive(), (5, 6)),
+    "attention": (lambda: lambda x: layers.MultiHeadAttention(2, 3, output_shape=4)(x, x), (7, 6)),
+    "scores": (
+        lambda: lambda x: layers.MultiHeadAttention(2, 3, dropout=0.2)(x, x, return_attention_scores=True)[1],
+        (7, 6),
+    ),
+    "grouped": (lambda: lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x), (7, 6)),
+    "plain attention": (lambda: lambda x: layers.Attention(use_scale=True)([x, x * 2]), (7, 6)),
+    "additive": (lambda: lambda x: layers.AdditiveAttention()([x, x * 2]), (7, 6)),
+    "lambda": (lambda: layers.Lambda(lambda x: ops.tanh(x) * 2), (6,)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_both_ways(check, name):
+    make, shape = LAYERS[name]
+    x = keras.Input(shape, name="x")
+    model = check.randomise(keras.Model(x, layers.Dense(3, name="head")(make()(x))))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    have = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    want = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+    assert have == want or name == "scores"  # to which the values do not lead
+    x = torch.randn(2, *shape)
+    again = bridge.to_keras(module, (x,))
+    np.testing.assert_allclose(again(x.numpy()), model(x.numpy()), rtol=1e-4, atol=1e-5)
+    assert bridge.verify(again, module).passed
+
+
+def test_weights_keep_their_names(check):
+    x = keras.Input((6,), name="x")
+    model = check.randomise(keras.Model(x, Block(name="b")(x)))
+    names = set(dict(bridge.to_torch(model).named_parameters()))
+    assert {"b.first.weight", "b.first.bias", "b.last.kernel", "b.last.bias"} <= names
+
+
+def test_a_wrong_mask_is_told(check):
+    x = keras.Input((6,), name="x")
+    model = check.randomise(keras.Model(x, Made(name="m")(x)))
+    module = bridge.to_torch(model)
+    held = next(p for n, p in module.named_parameters() if not p.requires_grad)
+    with torch.no_grad():
+        held.copy_(1 - held)
+    assert not bridge.verify(model, module).passed
+
+
+def layer(call, **weights):
+    def build(self, shape):
+        for name, size in weights.items():
+            setattr(self, name, self.add_weight(shape=size, name=name, initializer="ones"))
+
+    kept = {"call": call, "build": build, "compute_output_shape": lambda self, shape: shape}
+    return type("Mine", (layers.Layer,), kept)(name="mine")
+
+
+def counts(self, x):
+    self.seen.assign_add(1.0)
+    return x
+
+
+def hides(self, x):
+    return x * float(np.sum(self.kernel)) if isinstance(self.kernel, keras.Variable) else x
+
+
+@pytest.mark.parametrize(
+    "make, text",
+    [
+        (lambda: layer(lambda self, x: tf.abs(x)), "its call cannot be followed"),
+        (lambda: layer(lambda self, x: x if x[0, 0] > 0 else -x), "its call cannot be followed"),
+        (lambda: layer(counts, seen=()), "it assigns to a variable"),
+        (lambda: layer(hides, kernel=(6,)), r"does not compute with its weights .*kernel by keras.ops"),
+        (
+            lambda: layer(lambda self, x, training=None: x * 2 if training else x),
+            "does something else in training mode; let layers of keras.layers do so",
+        ),
+        (lambda: layer(lambda self, x: ops.ones((2, 6))), "returns something that is no tensor computed from its inp"),
+    ],
+)
+def test_what_is_refused(make, text):
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(2)(make()(x)))
+    with pytest.raises(bridge.BridgeError, match=rf"mine \(Mine\): .*{text}"):
+        bridge.to_torch(model)
