@@ -258,7 +258,7 @@ def mixed(x):
         (mixed, "n (LayerNormalization): axis=[-1, 1] counts from both ends, and Keras mixes up the axes of its "),
         (mixed, "of its weights; give axis=[1, 2]"),
         (lambda x: ops.layer_normalization(x, x), "its gamma is a tensor that flows; normalise without it"),
-        (lambda x: ops.layer_normalization(x, keras.Variable([1.0] * 5)), "its gamma is a variable"),
+        (lambda x: ops.layer_normalization(x, keras.Variable([1.0] * 5)), "its gamma is a tensor that flows"),
         (
             lambda x: ops.layer_normalization(x, np.ones((1, 1, 5))),
             "its gamma has the shape (1, 1, 5); give one of (5,)",
