@@ -19,6 +19,8 @@ OWN = {  # what torch decomposes into primitives, in its own words
         x[..., None, :] - y[..., None, :, :], p, -1
     ),
     "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
+    "diag": lambda x, diagonal=0: x.diagonal(diagonal) if x.ndim == 2 else _diagonal(x, diagonal),
+    "diag_embed": lambda x, offset=0, dim1=-2, dim2=-1: _diagonal(x, offset, dim1, dim2),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
     "meshgrid": lambda xs, indexing="ij": _grids(xs, indexing),
     "scatter": lambda x, dim, index, src=None, value=None: _scatter(x, dim, index, value if src is None else src),
@@ -44,6 +46,14 @@ def _bilinear(x, y, weight):
 
 def _unit(x, dim: int, eps: float):
     return x / x.square().sum(dim, keepdim=True).clamp(min=eps * eps).sqrt()
+
+
+def _diagonal(x, offset: int, first: int = -2, second: int = -1):
+    """Matrices along two axes, with a last axis on a diagonal."""
+    eye = torch.ones(x.shape[-1] + abs(offset), x.shape[-1] + abs(offset), dtype=torch.bool)
+    eye = eye.tril(offset).triu(offset)
+    cells = torch.nn.functional.pad(x, (abs(offset), 0)).unsqueeze(-2 if offset >= 0 else -1)
+    return torch.where(eye, cells, 0).movedim((-2, -1), (first, second))
 
 
 def _windows(x, axis: int, size: int, step: int):

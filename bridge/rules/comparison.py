@@ -2,7 +2,7 @@
 
 What comes out is true or false. A comparison is of two tensors or, by the attribute `number`, of a tensor and a number;
 `1 > x` is `x < 1`. Logic takes what is not 0 for true. torch's `&` is logic
-where both are booleans; Keras' bitwise functions do not take those on TensorFlow.
+where both are booleans, of whole numbers it is `bitwise`; Keras' bitwise functions do not take booleans on TensorFlow.
 
 Keras makes a float32 of a number before it compares, of whatever dtype the tensor is, torch one of the tensor's: 0.1
 with a tensor of float64 is carried as the number that the one who has it compares with.
@@ -12,7 +12,7 @@ import numpy as np
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import anything
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, constant, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, bitwise, constant, literal
 
 # function of keras.ops -> (torch's names, expression)
 COMPARISONS = {
@@ -31,6 +31,9 @@ LOGIC = {
     "isnan": (("isnan",), "torch.isnan({0})"),
     "isinf": (("isinf",), "torch.isinf({0})"),
     "isfinite": (("isfinite",), "torch.isfinite({0})"),
+    "isneginf": (("isneginf",), "torch.isneginf({0})"),
+    "isposinf": (("isposinf",), "torch.isposinf({0})"),
+    "signbit": (("signbit",), "torch.signbit({0})"),
 }
 BITWISE = {
     "bitwise_and": "logical_and",
@@ -55,12 +58,11 @@ OPERANDS = True
 
 def comparison(function: str, source: KerasLayer | TorchOperation, *items) -> list[Node]:
     """Nodes for a function of one or two tensors, one of which may be a number or an array."""
-    nodes, found = constant.operands(source, *items)
     if function in BITWISE:
-        other = next((v.dtype for v in found if isinstance(v, Value) and v.dtype != "bool"), None)
-        if other:
-            raise Unsupported(f"{function.strip('_')} of {other}", "give it booleans")
+        if any(x.dtype != "bool" for x in items if isinstance(x, Value)):
+            return bitwise.bitwise(f"bitwise_{function.strip('_').removeprefix('bitwise_')}", source, *items)
         function = BITWISE[function]
+    nodes, found = constant.operands(source, *items)
     tensors = [v for v in found if isinstance(v, Value)]
     node = Node("comparison", {"function": function}, name=source.path, inputs=tensors, outputs=source.outputs)
     if len(tensors) < len(found):

@@ -38,6 +38,7 @@ FUNCTIONS = {
     "exp2": ("exp2", "special_exp2"),
     "expm1": ("expm1", "special_expm1"),
     "floor": ("floor",),
+    "i0": ("i0", "special_i0"),
     "log": ("log",),
     "log10": ("log10",),
     "log1p": ("log1p", "special_log1p"),

@@ -23,13 +23,14 @@ FUNCTIONS = {
     "fmod": (("fmod",), "torch.fmod({0}, {1})"),
     "hypot": (("hypot",), "torch.hypot({0}, {1})"),
     "logaddexp": (("logaddexp",), "torch.logaddexp({0}, {1})"),
+    "logaddexp2": (("logaddexp2",), "torch.logaddexp2({0}, {1})"),
     "mod": (("remainder",), "{0} % {1}"),
     "power": (("pow",), "{0} ** {1}"),
 }
 ATEN = {target: name for name, (targets, _) in FUNCTIONS.items() for target in targets}
 CLASSES = {f"ops.{name.title().replace('_', '')}": name for name in FUNCTIONS}
 WHOLE = ("floor_divide", "mod")  # functions of whole numbers, too
-ROUNDED = ("arctan2", "fmod", "hypot", "logaddexp", "mod")  # those whose numbers Keras makes float32
+ROUNDED = ("arctan2", "fmod", "hypot", "logaddexp", "logaddexp2", "mod")  # those whose numbers Keras makes float32
 # those that torch takes as numbers, and still trains
 NUMBERS = {"fmod": ("x2",), "mod": ("x2",), "floor_divide": ("x1", "x2"), "power": ("x1", "x2")}
 
@@ -38,6 +39,11 @@ KERAS = tuple(CLASSES)
 TORCH = tuple(ATEN)
 LAYOUT = anything
 OPERANDS = True
+
+
+def LIMIT(node: Node) -> float:
+    """TensorFlow's logaddexp2 has a logarithm of 2 in float32."""
+    return 1e-7 if node["function"] == "logaddexp2" else 0.0
 
 
 def pairwise(function: str, source: KerasLayer | TorchOperation, left, right) -> list[Node]:
