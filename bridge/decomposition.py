@@ -21,6 +21,10 @@ OWN = {  # what torch decomposes into primitives, in its own words
     "cosine_similarity": lambda x, y, dim=1, eps=1e-8: (_unit(x, dim, eps) * _unit(y, dim, eps)).sum(dim),
     "diag": lambda x, diagonal=0: x.diagonal(diagonal) if x.ndim == 2 else _diagonal(x, diagonal),
     "diag_embed": lambda x, offset=0, dim1=-2, dim2=-1: _diagonal(x, offset, dim1, dim2),
+    "index_add": lambda x, dim, index, source, alpha=1: _put(
+        x, dim, index, source * alpha if alpha != 1 else source, True
+    ),
+    "index_copy": lambda x, dim, index, source: _put(x, dim, index, source, False),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
     "meshgrid": lambda xs, indexing="ij": _grids(xs, indexing),
     "scatter": lambda x, dim, index, src=None, value=None: _scatter(x, dim, index, value if src is None else src),
@@ -54,6 +58,11 @@ def _diagonal(x, offset: int, first: int = -2, second: int = -1):
     eye = eye.tril(offset).triu(offset)
     cells = torch.nn.functional.pad(x, (abs(offset), 0)).unsqueeze(-2 if offset >= 0 else -1)
     return torch.where(eye, cells, 0).movedim((-2, -1), (first, second))
+
+
+def _put(x, dim: int, index, source, add: bool):
+    """Write along an axis, which goes to the front."""
+    return x.movedim(dim, 0).index_put((index,), source.movedim(dim, 0), accumulate=add).movedim(0, dim)
 
 
 def _windows(x, axis: int, size: int, step: int):
