@@ -1,8 +1,8 @@
 """Cells written to where an index says: keras.ops.{scatter, scatter_update} <-> x.index_put, x.index_add.
 
 A node has the tensor, the index, whose last axis runs over the first axes of the tensor, and what is written. With
-"add" it sums what goes to the same cell; else of several the last one counts on a CPU, and no framework promises it. scatter is
-what is added to zeros. An index that is a constant is held as one.
+"add" it sums what goes to the same cell; else of several the last one counts on a CPU, which no framework promises.
+scatter is what is added to zeros. An index that is a constant is held as one.
 """
 
 import numpy as np

@@ -39,7 +39,7 @@ def test_an_input_that_is_an_output(check):
 
 def test_what_a_part_refuses_is_said_of_the_layer():
     x = keras.Input((4,))
-    with pytest.raises(bridge.BridgeError, match=r"vsplit \(Vsplit\): it splits an axis of an open size"):
+    with pytest.raises(bridge.BridgeError, match=r"\(Vsplit\): it splits an axis of an open size"):
         bridge.to_torch(keras.Model(x, ops.vsplit(x, 2)))
 
 
