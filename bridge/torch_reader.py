@@ -194,7 +194,7 @@ class Reader:
             if tensor is not None:
                 self.constants[node.name] = node.target(tensor, *node.args[1:], **node.kwargs)
         elif (
-            not self._constant(node)
+            not all(self._constant(n) for n in item if isinstance(n.meta.get("val"), torch.Tensor) or n is node)
             and not self._broadcast(node)
             and isinstance(node.meta.get("val"), torch.Tensor | list | tuple)
         ):

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.ops.function import Function
 
-from bridge import rules
+from bridge import open_sizes, rules
 from bridge.graph import Unsupported
 
 OPS = "compute with keras.ops and the layer's own weights"
@@ -112,7 +112,8 @@ def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, key
             keras.src.backend.set_keras_mask(x, mask)
     given = {id(v): cast(x) if getattr(v, "_autocast", True) else x for v, x in zip(own, places, strict=True)}
     try:
-        with keras.StatelessScope() as scope, _swapped(layer, given):
+        sizes = open_sizes.Sizes([*tensors, *hung[0], *places])
+        with keras.StatelessScope() as scope, _swapped(layer, given), open_sizes.followed(sizes):
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:
             raise Unsupported("its call assigns to a variable", "keep what it counts out of the network")

@@ -28,6 +28,7 @@ PRODUCTS = {
 TORCH = ("einsum", *PRODUCTS)
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 EPSILON = 1e-7  # of keras.ops.normalize
+OPERANDS = True
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:

@@ -1,0 +1,136 @@
+"""Open sizes in the `call` of layers without a rule."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+
+layers, ops = keras.layers, keras.ops
+
+
+class Mine(layers.Layer):
+    """A layer of a function of its own; `token` is a weight of one row, `table` one of many."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
+        self.table = self.add_weight(shape=(1, 50, shape[-1]), name="table")
+        self.dense = layers.Dense(12, name="dense")
+        self.dense.build((*shape[:-1], shape[-1]))
+
+    def call(self, x):
+        weights = ops.sum(self.token) + ops.sum(self.table[:, 0]) + ops.sum(self.dense(x[:, :1]))
+        return self.function(self, x) + 0.1 * weights
+
+    def get_config(self):
+        return super().get_config() | {"function": self.function}
+
+
+def token(self, x):
+    return ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, x.shape[-1])), x], axis=1)
+
+
+def tiled(self, x):
+    return ops.concatenate([ops.tile(self.token, (ops.shape(x)[0], 1, 1)), x], axis=1)
+
+
+def repeated(self, x):
+    return ops.concatenate([ops.repeat(self.token, ops.shape(x)[0], axis=0), x], axis=1)
+
+
+def table(self, x):
+    return x + self.table[:, : ops.shape(x)[1]]
+
+
+def taken(self, x):
+    return x + ops.take(self.table[0], ops.arange(ops.shape(x)[1]), axis=0)
+
+
+def heads(self, x):
+    batch, length, _ = ops.shape(x)
+    q = ops.transpose(ops.reshape(self.dense(x), (batch, length, 3, 4)), (0, 2, 1, 3))
+    k = ops.transpose(ops.reshape(self.dense(x * 2), (batch, -1, 3, 4)), (0, 2, 3, 1))
+    y = ops.matmul(ops.softmax(ops.matmul(q, k) / 2), q)
+    return ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (batch, length, 12))
+
+
+def rows(self, x):
+    batch, length, width = ops.shape(x)
+    y = ops.reshape(x, (batch * length, width))
+    y = y - ops.mean(y, axis=-1, keepdims=True)
+    return ops.reshape(y, (batch, length, width)) / ops.cast(length, "float32")
+
+
+def joined(self, x):
+    batch = ops.shape(x)[0]
+    return ops.concatenate([x, ops.zeros((batch, 2, 6)), ops.full((batch, 1, 6), 0.5), ops.ones((batch, 1, 6))], axis=1)
+
+
+def causal(self, x):
+    at = ops.arange(ops.shape(x)[1])
+    return ops.matmul(ops.cast(at[:, None] >= at, x.dtype), x)
+
+
+def halves(self, x):
+    half = ops.shape(x)[1] // 2
+    return ops.mean(x[:, :half], axis=1) - ops.mean(x[:, half:], axis=1)
+
+
+def patches(self, x):
+    batch, height, width, channels = ops.shape(x)
+    x = ops.reshape(x, (batch, height // 2, 2, width // 2, 2, channels))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, -1, 4 * channels))
+
+
+CASES = [
+    *((f, (5, 6)) for f in (token, tiled, repeated, table, taken, heads, rows, joined, causal)),
+    *((f, (None, 6)) for f in (token, repeated, table, taken, heads, rows, joined, causal, halves)),
+    (patches, (6, 8, 3)),
+]
+
+
+@pytest.mark.parametrize("function, shape", CASES, ids=[f"{f.__name__}-{shape[0]}" for f, shape in CASES])
+def test_both_ways(check, function, shape):
+    x = keras.Input(shape, name="x")
+    with keras.utils.CustomObjectScope({"Mine": Mine}):
+        model = check.randomise(keras.Model(x, layers.Dense(3, name="head")(Mine(function)(x))))
+        module = bridge.to_torch(model)
+        report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    size = [7 if n is None else n for n in shape]  # another than the one that was compared
+    given = torch.randn(3, size[-1], *size[:-1]) if len(size) == 3 else torch.randn(3, *size)
+    last = np.moveaxis(given.numpy(), 1, -1) if len(size) == 3 else given.numpy()
+    np.testing.assert_allclose(module(given).detach(), model(last), rtol=1e-4, atol=1e-5)
+    again = bridge.to_keras(module, (given,))
+    assert bridge.verify(again, module).passed
+
+
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention"])
+def test_causal_attention_of_an_open_length(check, kind):
+    x = keras.Input((None, 6), name="x")
+    if kind == "Attention":
+        y = layers.Attention()([x, x], use_causal_mask=True)
+    else:
+        y = layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True)
+    model = check.randomise(keras.Model(x, y))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)
+
+
+def test_a_size_of_which_no_part_is_known_is_refused(check):
+    x = keras.Input((None, 6), name="x")
+    y = Mine(lambda self, x: ops.repeat(x, ops.shape(x)[1], axis=2))(x)
+    with pytest.raises(bridge.BridgeError, match="it repeats cells as often as an open size says"):
+        bridge.to_torch(keras.Model(x, y))
+
+
+def test_keras_is_as_it_was(check):
+    before = keras.ops.shape, keras.ops.reshape, keras.KerasTensor.__getitem__
+    x = keras.Input((None, 6), name="x")
+    bridge.to_torch(keras.Model(x, Mine(table)(x)))
+    assert before == (keras.ops.shape, keras.ops.reshape, keras.KerasTensor.__getitem__)
