@@ -8,6 +8,7 @@ that has it. The rules read that as they read the same function of torch, whose 
 
 import contextlib
 import functools
+import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import keras
 from keras.src.ops.function import Function
 
 from bridge import expressions
+from bridge.fixed_noise import in_keras
 from bridge.graph import Unsupported
 
 # sizes that stand for the open ones when a shape is worked out twice; the second kind where the first is too small
@@ -39,11 +41,23 @@ FUNCTIONS: dict[str, Callable[..., tuple[str, dict[str, Any]]]] = {
         "arange",
         {"start": 0 if stop is None else start, "end": start if stop is None else stop, "step": step},
     ),
+    "normal": lambda shape, mean=0.0, stddev=1.0, dtype=None, seed=None: (
+        "bridge::normal",
+        {"numbers": _plain(mean, stddev)},
+    ),
+    "uniform": lambda shape, minval=0.0, maxval=1.0, dtype=None, seed=None: (
+        "bridge::uniform",
+        {"numbers": _plain(minval, maxval)},
+    ),
     "cut": lambda x, axis, start, stop, step: (
         "slice",
         {"self": x, "dim": axis, "start": start, "end": stop, "step": step},
     ),
 }
+
+DRAWN = ("normal", "uniform")  # of keras.random: they are recorded whatever the shape
+
+MAKING = ("zeros", "ones", "full", *DRAWN)  # floats, unless they are told otherwise
 
 
 class Size(keras.KerasTensor):
@@ -66,6 +80,12 @@ for _name, _sign in (("add", "+"), ("sub", "-"), ("mul", "*"), ("floordiv", "//"
 
 def _text(size) -> str:
     return size.text if isinstance(size, Size) else str(size)
+
+
+def _plain(*numbers) -> tuple[float, ...]:
+    if not all(isinstance(n, int | float) for n in numbers):
+        raise Unsupported("it draws numbers of which a tensor says how large", "draw standard ones, and multiply them")
+    return tuple(map(float, numbers))
 
 
 def _along(x, repeats, axis) -> list:
@@ -117,13 +137,19 @@ class Sized(keras.Operation):
         names = {name: int(keras.ops.shape(tensors[i])[axis]) for name, (i, axis) in self.sizes.items()}
         numbers = {n.text: expressions.evaluate(n.text, names) for n in openings(self)}
         arguments, keywords = self.given(tensors, numbers)
-        return self.function(*arguments, **keywords)
+        given = inspect.signature(self.function).bind(*arguments, **keywords).arguments
+        double = self.kind in MAKING and any(x.dtype == "float64" for x in tensors)  # in a twin of the network
+        if double and "float" in str(given.get("dtype") or "float"):
+            given["dtype"] = "float64"
+        return self.function(**given)
 
     def call(self, *tensors):
         return self._run(tensors)
 
     def compute_output_spec(self, *tensors):
-        made = [self._run([_closed(x, s, at) for x, s in zip(tensors, self.symbols, strict=True)]) for at in (0, 1)]
+        trials = [[_closed(x, s, at) for x, s in zip(tensors, self.symbols, strict=True)] for at in (0, 1)]
+        with in_keras():  # no state of the layer's own goes on
+            made = list(map(self._run, trials))
         shape = tuple(a if a == b else None for a, b in zip(*(x.shape for x in made), strict=True))
         return keras.KerasTensor(shape, keras.backend.standardize_dtype(made[0].dtype))
 
@@ -242,6 +268,7 @@ class Sizes:
             return Tensor(len(tensors) - 1)
 
         arguments, keywords = keras.tree.map_structure(place, (arguments, keywords))
+        tensors = tensors or [self.tensors[0]] * (name in DRAWN)
         own = [self.symbols(x) for x in tensors]
         texts = [x.text for x in keras.tree.flatten((arguments, keywords)) if isinstance(x, Open)]
         sizes = {}
@@ -290,6 +317,7 @@ def _cut(x, axis: int, start, stop, step):
 def followed(sizes: Sizes) -> Iterator[None]:
     """Let the functions of keras.ops that make sizes, and take them, know of open ones."""
     functions = {name: getattr(keras.ops, name) for name in ("shape", *FUNCTIONS) if hasattr(keras.ops, name)}
+    functions |= {name: getattr(keras.random, name) for name in DRAWN}
     own_item = keras.KerasTensor.__getitem__
 
     def shape(x):
@@ -297,7 +325,7 @@ def followed(sizes: Sizes) -> Iterator[None]:
 
     def looking(name, function):
         def call(*arguments, **keywords):
-            opened = any(isinstance(x, Size) for x in keras.tree.flatten((arguments, keywords)))
+            opened = name in DRAWN or any(isinstance(x, Size) for x in keras.tree.flatten((arguments, keywords)))
             return sizes.record(name, function, arguments, keywords) if opened else function(*arguments, **keywords)
 
         return call

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from bridge import decomposition, expressions, in_place, rules
+from bridge.fixed_noise import InTorch
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
@@ -396,9 +397,9 @@ class Reader:
             inputs = [v for v in map(plain, last.all_input_nodes) if isinstance(v, Value)]
             given |= last.meta.get("rate", {})
             name = last.target._schema.name.removeprefix("aten::")
-            if not inputs and _is_random(last):
+            if not inputs and _is_random(last) and not rules.for_torch(name):
                 raise Unsupported(f"{name} is random, in inference too", RANDOM)
-            if not inputs and not last.all_input_nodes:
+            if not inputs and not last.all_input_nodes and not _is_random(last):
                 raise Unsupported(f"{name} computes something from constants alone", "store the result as a buffer")
             several = {k: xs for k, xs in given.items() if isinstance(xs, (list, tuple))}
             lists = {f"{k}.{i}": x for k, xs in several.items() for i, x in enumerate(xs)}
@@ -539,7 +540,7 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     state = program.state_dict | program.constants
     flowing = iter(inputs)
     places = [n for n in program.graph.nodes if n.op == "placeholder"]
-    with torch.no_grad():
+    with torch.no_grad(), InTorch():
         Recorder(program.graph_module).run(*[state[held[n.name]] if n.name in held else next(flowing) for n in places])
     return seen
 

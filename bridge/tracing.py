@@ -24,10 +24,13 @@ OPS = "compute with keras.ops and the layer's own weights"
 
 @dataclass
 class Trace:
-    """What a layer's `call` computes: a graph of its tensors and, behind them, of what stands for its `variables`."""
+    """What a layer's `call` computes: a graph of its tensors and, behind them, of what stands for its `variables`.
+
+    Of a variable that it does not read there is None.
+    """
 
     function: Function
-    variables: list[keras.Variable]
+    variables: list[keras.Variable | None]
 
 
 def needed(layer, keywords: dict[str, Any]) -> bool:
@@ -127,8 +130,8 @@ def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, key
     finally:
         for x, n in before:  # nothing has been called, as far as the user's model is concerned
             del x._inbound_nodes[n:]
-    _check(layer, function, own, places)
-    return Trace(function, own)
+    read = _check(layer, function, own, places)
+    return Trace(function, [v if id(x) in read else None for v, x in zip(own, places, strict=True)])
 
 
 def _said(error: Exception) -> str:
@@ -169,9 +172,13 @@ def _swapped(layer, given: dict[int, Any]) -> Iterator[None]:
         vars(layer).update(held)
 
 
-def _check(layer, function: Function, own: list, places: list) -> None:
-    """Refuse a layer with weights of which its graph knows nothing: they may have been computed with unseen."""
-    read, called = set(), set()
+def _check(layer, function: Function, own: list, places: list) -> set[int]:
+    """Refuse a layer with weights of which its graph knows nothing: they may have been computed with unseen.
+
+    Returns:
+        The ids of what is read.
+    """
+    read, called = {id(x) for x in function.outputs}, set()
     for node in nodes(function):
         read.update(id(x) for x in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
         if isinstance(node.operation, keras.Layer):
@@ -180,6 +187,7 @@ def _check(layer, function: Function, own: list, places: list) -> None:
     lost = [v.path for v in layer.trainable_variables if id(v) not in seen | called | read]
     if lost:
         raise Unsupported(f"its call does not compute with its weights {', '.join(lost)} by keras.ops", OPS)
+    return read
 
 
 def _text(made: Trace) -> str:

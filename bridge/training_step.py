@@ -14,6 +14,7 @@ import torch
 
 from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_reader, walk
 from bridge.comparison import STEPPED, Case, InDouble, distance, said
+from bridge.fixed_noise import InTorch
 from bridge.graph import Graph, Node, flatten
 from bridge.progress import log
 from bridge.twin import Twin
@@ -58,7 +59,7 @@ def train(case: Case) -> None:
         network, tensors = case.network()
         network.train()
         dropout = _NoDropout(network)
-        with dropout, InDouble() if case.dtype == "float64" else nullcontext():
+        with dropout, InTorch(), InDouble() if case.dtype == "float64" else nullcontext():
             results = list(flatten(network(*tensors)))
         pairs = [(r, w) for r, w in zip(results, weights, strict=True) if r.is_floating_point()]
         loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in pairs)

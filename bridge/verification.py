@@ -29,6 +29,7 @@ from bridge.comparison import (
     said,
 )
 from bridge.explain import explain
+from bridge.fixed_noise import InTorch, in_keras
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.progress import log
 from bridge.report import Layer, Report
@@ -41,6 +42,7 @@ NOTHING = 1e-3  # of the largest value that a layer reads: below that its output
 WALKED = 1e-5  # float32: between a model's own call and the walk through its layers
 
 
+@in_keras()
 def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | None = None) -> Report:
     """Compare a Keras model and a torch module in everything that can be compared.
 
@@ -81,6 +83,8 @@ def verify(model, module, inputs=None, layouts: dict[str, tuple[int, ...]] | Non
         report.fail("structure", sentence)
     for sentence in differences(case.pairs, first, case.second):
         report.fail("settings", sentence)
+    if any(n.operator == "random" for n in first.nodes):
+        report.note_once("it draws random numbers in inference too: both sides were given the same ones")
     report.names = {
         name: pair.torch.parameters[role]
         for pair in case.pairs
@@ -144,7 +148,7 @@ def _alone(case: Case, graph: Graph) -> None:
     outputs = flatten(walk.run(case.model, [a[:1] for a in case.arrays])[0])
     wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), InTorch():
             found = flatten(copied(case.module).eval()(*(t[:1] for t in case.given())))
             have = [torch_reader.array(x) for x in found]
     except Exception as e:  # as the user's own code fails

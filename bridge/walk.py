@@ -168,7 +168,7 @@ class Walk:
             else:
                 tensors = [x for x in keras.tree.flatten((call.arguments, call.keywords)) if tracing.is_tensor(x)]
                 hung = [m.tensor for m in looked_at if m]
-                weights = [self._variable(v, call.path + ".", inner) for v in made.variables]
+                weights = [v if v is None else self._variable(v, call.path + ".", inner) for v in made.variables]
                 return self.graph(made.function, [*tensors, *hung, *weights], call.path + ".", training, inner, True)
         return self.visit(call)
 
