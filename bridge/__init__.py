@@ -16,6 +16,7 @@ _HOMES = {
     "verify": "verification",
     "assert_equivalent": "verification",
     "load_weights": "weights",
+    "rule": "own_rules",
     "tf_to_torch": "tensors",
     "torch_to_tf": "tensors",
     "nhwc_to_nchw": "tensors",

@@ -27,7 +27,9 @@ app = typer.Typer(
     ),
 )
 LIMIT = 2**28  # values of an example input, 1 GiB; far above what a network is tried with
-Import = Annotated[list[str], typer.Option("--import", help="Module to import first, for classes of your own.")]
+Import = Annotated[
+    list[str], typer.Option("--import", help="Module to import first, for classes and rules of your own.")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="A folder's model.py, or what is in a .pt2, may be run.")]
 Shape = Annotated[
     list[str],
@@ -143,9 +145,12 @@ def inspect(
 
 
 @app.command()
-def rules():
+def rules(imports: Import = []):  # noqa: B006
     """List what is supported, read from the folder of rules."""
     from bridge.inspect import supported
+
+    if imports:
+        _begin(imports)
 
     _table(["rule", "what it is", "Keras", "PyTorch"], supported())
 

@@ -19,9 +19,20 @@ def made(name: str, options: dict, tensors: list, title: str | None = None):
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs, name=title)
 
 
-def roles(model) -> dict[str, keras.Variable]:
-    """The weights of a small model by the names of its layers and theirs."""
-    return {f"{part.name}/{w.name}": w for part in model.layers for w in part.weights}
+def roles(layer) -> dict[str, keras.Variable]:
+    """The weights of a layer by its own names for them; of a small model by the names of its layers and theirs."""
+    from bridge.walk import is_functional
+
+    if is_functional(layer):
+        return {f"{part.name}/{w.name}": w for part in layer.layers for w in part.weights}
+    return {_own(layer, w): w for w in getattr(layer, "weights", ())}
+
+
+def _own(layer, variable) -> str:
+    parts = variable.path.split("/")
+    if layer.name in parts[:-1]:
+        return "/".join(parts[len(parts) - 1 - parts[-2::-1].index(layer.name) :])
+    return variable.name
 
 
 def known(model) -> tuple[str, dict] | None:
@@ -33,7 +44,7 @@ def known(model) -> tuple[str, dict] | None:
         for options in _candidates(rule, name, model):
             own = own or _signature(model)
             shapes = tuple((tuple(x.shape), x.dtype) for x in model.inputs)
-            if own == _expected(name, tuple(options.items()), shapes):
+            if own == _expected(rule.MODELS[name], name, tuple(options.items()), shapes):
                 return f"model.{name}", options
     return None
 
@@ -46,7 +57,7 @@ def _candidates(rule, name: str, model) -> list[dict]:
 
 
 @functools.cache
-def _expected(name: str, options: tuple, shapes: tuple) -> str:
+def _expected(function, name: str, options: tuple, shapes: tuple) -> str:
     try:
         return _signature(made(name, dict(options), [keras.KerasTensor(*x) for x in shapes]))
     except Exception:  # Keras raises many classes: there is no such model of these inputs

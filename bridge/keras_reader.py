@@ -172,10 +172,15 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     if config.get("data_format") == "channels_first" and config.get("use_bias"):  # it is added by keras.ops.add
         shape = outputs[0].shape
         rescaling.refuse_biased(shape, (1, shape[1], *[1] * (len(shape) - 2)))
+    kind = rules.class_name(type(operation)) if is_layer else f"ops.{type(operation).__name__}"
     flat = keras.tree.flatten(call.arguments)
+    named = {k: v for k, v in call.keywords.items() if isinstance(v, Value) and not k.endswith("mask")}
+    if ":" in kind and named:  # a layer of the user's own: tensors in the order of its signature
+        bound = inspect.signature(operation.call).bind(*call.arguments, **named)
+        flat = keras.tree.flatten(list(bound.arguments.values()))
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
     given = {k: v for k, v in call.keywords.items() if any(x is not None for x in keras.tree.flatten(v))}
-    extra += [f"{k}={v}" for k, v in given.items() if k != "training"]
+    extra += [f"{k}={v}" for k, v in given.items() if k != "training" and not (":" in kind and k in named)]
     if extra and is_layer:
         masked = any(k.endswith("mask") for k in given)
         remedy = "masks are not carried: leave Masking and mask_zero out" if masked else ""
@@ -183,7 +188,6 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     arguments = {k: v for k, v in call.keywords.items() if v is not None}
     if not is_layer:
         arguments = dict(inspect.signature(operation.call).bind(*call.arguments, **call.keywords).arguments)
-    kind = type(operation).__name__ if is_layer else f"ops.{type(operation).__name__}"
     if is_functional(operation) and (found := composed.known(operation)):
         kind, config = found
     return KerasLayer(
@@ -201,14 +205,14 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
 def _check_dtypes(call: Call, outputs: list[Value]) -> None:
     """Refuse a layer whose dtypes torch does not have, or that makes floats of whole numbers unasked."""
     policy = call.operation.dtype_policy
-    given = [a.dtype for a in keras.tree.flatten(call.arguments) if isinstance(a, Value)]
+    given = [a.dtype for a in keras.tree.flatten((call.arguments, call.keywords)) if isinstance(a, Value)]
     used = {d for d in given if "float" in d} | {policy.compute_dtype, policy.variable_dtype}
     if getattr(policy, "quantization_mode", None) or not used <= FLOATS:
         raise Unsupported(
             f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(set(given)))}",
             f"rebuild the model with one of {', '.join(sorted(FLOATS))}, mixed_float16 and mixed_bfloat16",
         )
-    kind = type(call.operation).__name__
+    kind = rules.class_name(type(call.operation))
     casts = kind in getattr(rules.for_keras(kind), "CASTS", ())
     real = any("float" in d for d in given)
     if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation) and not casts:
@@ -242,15 +246,7 @@ def _unseen(path: str, config: dict) -> list[str]:
 def _weights(path, layer, names, parameters, values, trained) -> dict[str, str]:
     """Record a layer's variables once each; return the layer's own names for them."""
     found = {}
-
-    def own(variable):
-        parts = variable.path.split("/")
-        if layer.name in parts[:-1]:
-            return "/".join(parts[len(parts) - 1 - parts[-2::-1].index(layer.name) :])
-        return variable.name
-
-    several = composed.roles(layer) if is_functional(layer) else {own(v): v for v in getattr(layer, "weights", ())}
-    for role, variable in several.items():
+    for role, variable in composed.roles(layer).items():
         found[role] = _record(variable, f"{path}.{role}", names, parameters, values, trained)
     return found
 

@@ -66,12 +66,12 @@ def write(graph: Graph) -> keras.Model:
             call = _with_constants(call, node, graph)
             key, given = _identity(node, call), x[0] if call.first else x
             if key in layers:
-                made = layers[key](given)
+                made = _called(layers[key], call, given)
             else:
                 base = node.name or f"{read}_{node.operator}"
                 layer = layers[key] = _layer(base, _policy(node, graph), call, trainable, taken, given)
                 with _given(layer, node, graph) if call.weights else contextlib.nullcontext(set()) as have:
-                    made = layer(given)
+                    made = _called(layer, call, given)
                 if call.weights:
                     _assign(layer, node, graph, have)
             x = [made, *x[1:]] if call.first else made
@@ -213,7 +213,8 @@ def _policy(node: Node, graph: Graph) -> str:
 
 def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[str], given=None):
     """Make a layer, or the function of keras.ops with its options; `given` is what it is first called with."""
-    if call.layer.startswith("ops."):
+    own = isinstance(call.layer, type)
+    if not own and call.layer.startswith("ops."):
         function = operator.attrgetter(call.layer.removeprefix("ops."))(keras.ops)
 
         def apply(x):
@@ -225,7 +226,7 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
             return result
 
         return apply
-    if call.layer.startswith("model."):
+    if not own and call.layer.startswith("model."):
         name = call.layer.removeprefix("model.")
 
         def model(x):
@@ -237,12 +238,19 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
         for k, v in call.config.items()
     }
     config |= {"dtype": dtype} if "float" in dtype else {}
-    kind = getattr(keras.layers, call.layer)
+    kind = call.layer if own else getattr(keras.layers, call.layer)
     if "data_format" in inspect.signature(kind).parameters:  # whatever Keras is set to
         config["data_format"] = "channels_last"
     layer = kind(**config, name=_name(base + call.suffix, taken))
     layer.trainable = trainable
     return layer
+
+
+def _called(layer, call: KerasCall, given):
+    """The tensors of a call; a layer of the user's own may take several inputs by their names."""
+    if isinstance(call.layer, type) and call.names:
+        return layer(**dict(zip(call.names, keras.tree.flatten(given), strict=True)))
+    return layer(given)
 
 
 @contextlib.contextmanager
@@ -279,7 +287,8 @@ def _given(layer, node: Node, graph: Graph):
 def _assign(layer, node: Node, graph: Graph, have: set[str]):
     """Give a built layer those of the graph's arrays that it does not have, by the layer's own names of its weights."""
     idle = getattr(rules.for_operator(node.operator), "IDLE", ())
-    own = composed.roles(layer) if isinstance(layer, keras.Model) else {w.name: w for w in layer.weights}
+    several = isinstance(layer, keras.Model) or ":" in rules.class_name(type(layer))  # it has layers of its own
+    own = composed.roles(layer) if several else {w.name: w for w in layer.weights}
     by_role = {role: w for role, w in own.items() if role in node.parameters or role not in idle}
     if set(by_role) != set(node.parameters):
         raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")

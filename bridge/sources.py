@@ -46,6 +46,8 @@ def _import(name: str, asked: str, accepted: str):
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
+    except BridgeError:  # of a rule of theirs
+        raise
     except (Exception, SystemExit) as e:  # a module is a program, and may fail in any way
         raise BridgeError(f"{asked}: module {name!r} cannot be imported: {_why(e)}. {accepted}") from e
 

@@ -64,6 +64,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
     try:
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
+        passing += [m.register_forward_pre_hook(_in_order, with_kwargs=True) for m in module.modules() if is_own(m)]
         with torch.no_grad(), replaced(), AsRead() as mode, warnings.catch_warnings():
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
@@ -121,6 +122,24 @@ def passes(module: torch.nn.Module) -> str:
     """Tell whether a module returns its input itself in eval mode, by the name of its attribute with the rate."""
     name = known_class(module)
     return getattr(rules.for_torch(name), "PASSING", {}).get(name, "") if name else ""
+
+
+def is_own(module: torch.nn.Module) -> bool:
+    """Tell whether a rule of the user's own reads a module as a whole."""
+    name = known_class(module) if rules.OWN else None
+    return bool(name) and rules.for_torch(name) in rules.OWN.values()
+
+
+def _in_order(module, inputs, keywords):
+    """Let the first that a module of a rule of the user's own does be to take its tensors, in their order."""
+    bound = inspect.signature(module.forward).bind(*inputs, **keywords)
+    others = [f"{k}={x!r}" for k, x in bound.arguments.items() if not isinstance(x, torch.Tensor)]
+    if others:
+        raise BridgeError(
+            f"{type(module).__name__} is called with {', '.join(others)}, which its rule does not see: let forward "
+            "take tensors, and make all else an attribute of the module"
+        )
+    return (), {k: torch.ops.aten.alias(x) for k, x in bound.arguments.items()}
 
 
 def _on_its_own(module, inputs, keywords):
@@ -215,13 +234,11 @@ def known_class(module: torch.nn.Module) -> str | None:
     kind = type(module)
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return None  # what the user put in would be lost
-    for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}"):  # classes of other packages
+    # classes of other packages, torch's, and those of the user's own rules
+    for name in (f"{kind.__module__}.{kind.__qualname__}", f"*.{kind.__name__}", rules.class_name(kind)):
         rule = rules.for_torch(name)
         if rule and getattr(rule, "PASSING", {}).get(name, "training") in vars(module):  # else a namesake
             return name
-    if kind.__module__.startswith("torch.nn."):
-        name = f"nn.{kind.__name__}"
-        return name if rules.for_torch(name) else None
     rule = rules.for_torch(kind.__name__)
     if rule is None or kind.__name__ not in getattr(rule, "HELPERS", {}):
         return None

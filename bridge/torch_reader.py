@@ -5,6 +5,7 @@ as one operation. What no input and no parameter reaches, such as a mask or an i
 the module's own tensors. An operator that no rule reads is put into the words of its decomposition.
 """
 
+import itertools
 import operator
 import re
 from collections import Counter, deque
@@ -20,10 +21,11 @@ from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value,
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
 from bridge.tensors import array
-from bridge.torch_export import check_examples, export, known_class
+from bridge.torch_export import check_examples, export, is_own, known_class
 
 CASTS = ("to", "_to_copy")  # ATen's
 ATTENTION = "scaled_dot_product_attention"
+ALIAS = torch.ops.aten.alias.default
 PARTS = "parametrizations"  # the child of a layer by which torch.nn.utils.parametrize computes its weights
 ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its arguments
     **{name: (name, "self", "other") for name in ("add", "sub", "mul")},
@@ -420,6 +422,11 @@ class Reader:
             inside = set(item)
             read = dict.fromkeys(x for n in item for x in n.all_input_nodes if x not in inside)
             inputs = [values[x.name] for x in read if x.name in values]
+            if is_own(modules[path]):  # it takes them first of all
+                given = [n.args[0].name for n in itertools.takewhile(lambda n: n.target is ALIAS, item)]
+                if not set(given) <= values.keys():
+                    raise Unsupported("it is called with weights or constants", "let what flows go into it")
+                inputs = [values[name] for name in given]
             prefix = f"{path}." if path else ""
             held = {s[0].removeprefix(prefix): s for x in read if (s := state.get(x.name)) and s[0].startswith(prefix)}
             module = modules[path]
@@ -434,7 +441,11 @@ class Reader:
                 held = {s[0].removeprefix(prefix): s for s in state.values() if s[0].startswith(prefix)}
         wraps = isinstance(arguments.get("layer"), TorchOperation)
         serves = held or isinstance(arguments.get("weight"), Value)  # of a layer, even where it is computed
-        owner = path if wraps or (_owns(path, last, modules) and (serves or not _holds(modules[path]))) else ""
+        owner = (
+            path
+            if wraps or whole is not None or (_owns(path, last, modules) and (serves or not _holds(modules[path])))
+            else ""
+        )
         owner = owner or (_holder(held) if whole is None else "")
         given = (arguments, inputs, outputs, held)
         return TorchOperation(owner, target, *given, self.graph.parameters, self.sizes, self.ones)
@@ -481,7 +492,7 @@ def _is_fixed(values) -> bool:
 
 def _aliased(node) -> str:
     """The name of what a node is another name for."""
-    return node.args[0].name if node.target is torch.ops.aten.alias.default else ""
+    return node.args[0].name if node.target is ALIAS else ""
 
 
 def _casts_weight(node, state) -> bool:

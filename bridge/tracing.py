@@ -34,11 +34,11 @@ class Trace:
 
 
 def needed(layer, keywords: dict[str, Any]) -> bool:
-    """Tell whether a layer is to be traced: it is of the user's own, or no rule carries it with these arguments."""
+    """Tell whether a layer is to be traced: no rule carries it, or none with these arguments."""
     if not isinstance(layer, keras.Layer):
         return False
-    rule = rules.for_keras(type(layer).__name__)
-    if rule is None or type(layer).__module__.split(".")[0] != "keras":
+    rule = rules.for_keras(rules.class_name(type(layer)))
+    if rule is None:
         return True
     given = {k for k, x in keywords.items() if any(v is not None for v in keras.tree.flatten(x))}
     return any(k.endswith("mask") and k not in getattr(rule, "ARGUMENTS", ()) for k in given)

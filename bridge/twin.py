@@ -36,7 +36,7 @@ class Twin:
             Exception: Whatever a layer raises that cannot be made from its configuration, or has no kernel.
         """
         kind, is_layer = type(operation), isinstance(operation, keras.Layer)
-        name = kind.__name__ if is_layer else f"ops.{kind.__name__}"
+        name = rules.class_name(kind) if is_layer else f"ops.{kind.__name__}"
         rule = rules.for_keras(name)
         double = getattr(rule, "DOUBLE", {}).get(name)
         if double and self.dtype == "float64":

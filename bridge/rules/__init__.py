@@ -1,5 +1,7 @@
 """One file for each operator family, found by its name; nothing is registered and no list is kept.
 
+Rules of the user's own (`bridge.rule`) are beside them.
+
 A rule file imports no framework. It has
 
     OPERATORS   the neutral operators that it owns
@@ -112,14 +114,15 @@ class KerasLayer:
 class KerasCall:
     """A Keras layer to be made and called: `keras.layers.<layer>(**config)`.
 
-    `layer` may be "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing, **config)`; or "model.name": a
-    model of the rule's MODELS. `suffix` names what a node needs beside its own layer ("_pad"). A layer with weights
-    takes them from the node's parameters by name; `constants` puts one into the configuration: entry -> (name of the
-    parameter, einops pattern from its axes). With `first` it takes the node's first input alone, and what comes next
-    the others as they are. A function takes its last inputs by `names`.
+    `layer` may be a class of the user's own, which takes its inputs by `names` if there are such; "ops.name": the
+    function `keras.ops.name(*leading, *inputs, *trailing, **config)`; or "model.name": a model of the rule's MODELS.
+    `suffix` names what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's
+    parameters by name; `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern
+    from its axes). With `first` it takes the node's first input alone, and what comes next the others as they are. A
+    function takes its last inputs by `names`.
     """
 
-    layer: str
+    layer: str | type
     config: dict[str, Any] = field(default_factory=dict)
     suffix: str = ""
     weights: bool = False
@@ -240,11 +243,28 @@ def single(values: tuple):
     return values[0] if len(set(values)) == 1 else tuple(values)
 
 
+OWN: dict[str, ModuleType] = {}  # the user's rules, which `bridge.rule` puts here, by their full names
+
+
 @functools.cache
 def families() -> dict[str, ModuleType]:
-    """Map the file names of this folder to their modules."""
+    """Map the file names of this folder, and the full names of the user's rules, to the rules."""
     names = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names} | OWN
+
+
+def changed() -> None:
+    """Forget what is known of the rules: the user's own are others now."""
+    for known in (families, _index, helper_source):
+        known.cache_clear()
+
+
+def class_name(kind: type) -> str:
+    """The name by which rules know a class: "Dense" of Keras, "nn.Linear" of torch, "package.module:Gate" of others."""
+    home = kind.__module__.split(".")
+    if home[0] == "keras":
+        return kind.__name__
+    return f"nn.{kind.__name__}" if home[:2] == ["torch", "nn"] else f"{kind.__module__}:{kind.__qualname__}"
 
 
 @functools.cache
