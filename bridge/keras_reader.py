@@ -58,7 +58,7 @@ def read(
             if call.refused:
                 raise call.refused
             layer = _layer(call, outputs)
-            layer.parameters = graph.parameters
+            layer.parameters, layer.notes = graph.parameters, graph.notes
             layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
             rule = rules.for_keras(layer.class_name)
             if rule is None:

@@ -43,6 +43,8 @@ class Twin:
             return lambda *inputs, **given: double(operation, *inputs, **({} if is_layer else given))
         if not is_layer:
             return operation
+        if self.deterministic and name in rules.passed():
+            return lambda x, **_: keras.ops.cast(x, self.dtype or operation.compute_dtype)
         if id(operation) not in self.layers:
             config = self._replace(operation.get_config())
             if self.deterministic:

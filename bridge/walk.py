@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bridge import composed, tracing
+from bridge import composed, rules, tracing
 from bridge.graph import Unsupported
 from bridge.masks import Given, Masks, forget, given_mask
 
@@ -209,7 +209,8 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
     def visit(call: Call):
         keywords = dict(call.keywords)
         if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
-            keywords["training"] = training or bool(keywords.get("training"))
+            passed = type(call.operation).__name__ in rules.passed()  # whose default is True
+            keywords["training"] = training or (bool(keywords.get("training")) and not passed)
         operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
         outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
         forget(outputs)

@@ -33,6 +33,7 @@ and, where they apply,
     FLOWS         arguments of its ATen operators that are tensors which flow even where they are weights
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
+    PASSED        Keras classes that change something in training alone, which is left out of torch, with a note
     CASTS         Keras classes that make floats of whole numbers
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
@@ -68,7 +69,8 @@ class KerasLayer:
 
     `weights` maps the layer's own name of a weight ("kernel") to its name in `Graph.parameters`, which `parameters` is.
     `arguments` is what a layer is called with beside its inputs, and every argument, by its name, of a function of
-    keras.ops. `operation` is the layer itself, for what neither its configuration nor its weights say.
+    keras.ops. `operation` is the layer itself, for what neither its configuration nor its weights say. `notes` is the
+    graph's.
     """
 
     path: str
@@ -81,6 +83,7 @@ class KerasLayer:
     arguments: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     operation: Any = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def rank(self) -> int:
@@ -285,6 +288,11 @@ def for_keras(class_name: str) -> ModuleType | None:
 def for_torch(target: str) -> ModuleType | None:
     """Return the rule file that reads an ATen operator or a class of modules, if there is one."""
     return _index("TORCH").get(target)
+
+
+def passed() -> dict[str, ModuleType]:
+    """Map the Keras classes that change something in training alone, and are left out, to their rule files."""
+    return _index("PASSED")
 
 
 def models() -> dict[str, ModuleType]:
