@@ -175,12 +175,14 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
     kind = rules.class_name(type(operation)) if is_layer else f"ops.{type(operation).__name__}"
     flat = keras.tree.flatten(call.arguments)
     named = {k: v for k, v in call.keywords.items() if isinstance(v, Value) and not k.endswith("mask")}
-    if ":" in kind and named:  # a layer of the user's own: tensors in the order of its signature
+    if ":" not in kind:  # no layer of the user's own
+        named = {k: v for k, v in named.items() if k in getattr(rules.for_keras(kind), "ARGUMENTS", ())}
+    if named and is_layer:  # tensors in the order of its signature
         bound = inspect.signature(operation.call).bind(*call.arguments, **named)
         flat = keras.tree.flatten(list(bound.arguments.values()))
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
     given = {k: v for k, v in call.keywords.items() if any(x is not None for x in keras.tree.flatten(v))}
-    extra += [f"{k}={v}" for k, v in given.items() if k != "training" and not (":" in kind and k in named)]
+    extra += [f"{k}={v}" for k, v in given.items() if k != "training" and k not in named]
     if extra and is_layer:
         masked = any(k.endswith("mask") for k in given)
         remedy = "masks are not carried: leave Masking and mask_zero out" if masked else ""
@@ -204,7 +206,9 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
 
 def _check_dtypes(call: Call, outputs: list[Value]) -> None:
     """Refuse a layer whose dtypes torch does not have, or that makes floats of whole numbers unasked."""
-    policy = call.operation.dtype_policy
+    policy, kind = call.operation.dtype_policy, rules.class_name(type(call.operation))
+    if kind in getattr(rules.for_keras(kind), "REFUSED", ()):  # whatever its dtypes
+        return
     given = [a.dtype for a in keras.tree.flatten((call.arguments, call.keywords)) if isinstance(a, Value)]
     used = {d for d in given if "float" in d} | {policy.compute_dtype, policy.variable_dtype}
     if getattr(policy, "quantization_mode", None) or not used <= FLOATS:
@@ -212,7 +216,6 @@ def _check_dtypes(call: Call, outputs: list[Value]) -> None:
             f"its dtype policy is {policy.name} with inputs of {', '.join(sorted(set(given)))}",
             f"rebuild the model with one of {', '.join(sorted(FLOATS))}, mixed_float16 and mixed_bfloat16",
         )
-    kind = rules.class_name(type(call.operation))
     casts = kind in getattr(rules.for_keras(kind), "CASTS", ())
     real = any("float" in d for d in given)
     if not real and any("float" in v.dtype for v in outputs) and not is_functional(call.operation) and not casts:

@@ -247,8 +247,8 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
 
 
 def _called(layer, call: KerasCall, given):
-    """The tensors of a call; a layer of the user's own may take several inputs by their names."""
-    if isinstance(call.layer, type) and call.names:
+    """The tensors of a call; a layer may take several inputs by their names."""
+    if isinstance(layer, keras.Layer) and call.names:
         return layer(**dict(zip(call.names, keras.tree.flatten(given), strict=True)))
     return layer(given)
 

@@ -22,10 +22,22 @@ def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0) -> list[n
     ]
     whole = [v.dtype.startswith(("int", "uint", "bool")) for v in graph.inputs]
     below = [_below(v, graph.consumers()) or 4 * is_whole for v, is_whole in zip(graph.inputs, whole, strict=True)]
-    return [
-        (rng.integers(0, n, s) if n else rng.normal(size=s)).astype(v.dtype)
-        for s, v, n in zip(shapes, graph.inputs, below, strict=True)
-    ]
+    found = []
+    for shape, value, n in zip(shapes, graph.inputs, below, strict=True):
+        among = _among(value, graph)
+        numbers = rng.normal(size=shape) if not n else rng.integers(0, n, shape)
+        found.append((numbers if among is None else rng.choice(among, shape)).astype(value.dtype))
+    return found
+
+
+def _among(value: Value, graph: Graph) -> np.ndarray | None:
+    """Numbers of which an operator that reads a tensor makes something else each, if one says such."""
+    for node in graph.consumers().get(value.name, []):
+        if say := getattr(rules.for_operator(node.operator), "AMONG", None):
+            return say(node, graph.parameters)
+        if node.operator == "cast" and (found := _among(node.outputs[0], graph)) is not None:
+            return found
+    return None
 
 
 def _below(value: Value, readers: dict[str, list[Node]]) -> int:

@@ -44,7 +44,9 @@ def train(case: Case) -> None:
             pairs = [(o, w) for o, w in zip(wanted, weights, strict=True) if o.dtype.is_floating]  # not an index
             loss = sum(tf.reduce_sum(o * tf.cast(w, o.dtype)) for o, w in pairs)
         variables = {id(v): twin.variables[id(v)].value for v in case.model.trainable_variables}
-        slopes = tape.gradient(loss, variables, unconnected_gradients="zero") if variables else {}
+        slopes = {k: tf.zeros_like(v) for k, v in variables.items()}
+        if variables and pairs:  # all it makes may be whole numbers
+            slopes = tape.gradient(loss, variables, unconnected_gradients="zero")
     except Exception as e:  # a layer of the user's own fails in any way
         report.fail("training", f"the Keras model cannot be rebuilt without Dropout and trained: {said(e)}")
         return
@@ -63,7 +65,7 @@ def train(case: Case) -> None:
             results = list(flatten(network(*tensors)))
         pairs = [(r, w) for r, w in zip(results, weights, strict=True) if r.is_floating_point()]
         loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in pairs)
-        if loss.requires_grad:  # not where everything is frozen
+        if pairs and loss.requires_grad:  # not where everything is frozen
             loss.backward()
     except Exception as e:  # in training mode a module may do, and lack, anything
         report.fail("training", f"the torch module cannot be trained for one step in {case.dtype}: {said(e)}")

@@ -34,10 +34,13 @@ and, where they apply,
     LIMIT         relative precision that float64 reaches where a framework computes in less; or a function of the node
     DOUBLE        Keras class -> function(layer, x) that does its work in float64 where TensorFlow has no kernel for it
     PASSED        Keras classes that change something in training alone, which is left out of torch, with a note
+    REFUSED       Keras classes that it refuses, whatever their dtypes
     CASTS         Keras classes that make floats of whole numbers
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
+    ARGUMENTS     tensors that its Keras layer is called with by name; they are inputs, in the order of its signature
+    AMONG         function of a node and the graph's parameters: numbers that show what it does, to be compared with
     BELOW         function of a node whose input must be whole numbers below what it returns
     arranged(node) -> Node                          the node with the inputs that its Keras side reads
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
@@ -117,12 +120,12 @@ class KerasLayer:
 class KerasCall:
     """A Keras layer to be made and called: `keras.layers.<layer>(**config)`.
 
-    `layer` may be a class of the user's own, which takes its inputs by `names` if there are such; "ops.name": the
-    function `keras.ops.name(*leading, *inputs, *trailing, **config)`; or "model.name": a model of the rule's MODELS.
-    `suffix` names what a node needs beside its own layer ("_pad"). A layer with weights takes them from the node's
-    parameters by name; `constants` puts one into the configuration: entry -> (name of the parameter, einops pattern
-    from its axes). With `first` it takes the node's first input alone, and what comes next the others as they are. A
-    function takes its last inputs by `names`.
+    `layer` may be a class of the user's own; "ops.name": the function `keras.ops.name(*leading, *inputs, *trailing,
+    **config)`; or "model.name": a model of the rule's MODELS. `suffix` names what a node needs beside its own layer
+    ("_pad"). A layer with weights takes them from the node's parameters by name; `constants` puts one into the
+    configuration: entry -> (name of the parameter, einops pattern from its axes). With `first` it takes the node's
+    first input alone, and what comes next the others as they are. A function takes its last inputs by `names`, a layer
+    all of them.
     """
 
     layer: str | type

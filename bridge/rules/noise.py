@@ -1,8 +1,8 @@
 """Noise in training: keras.layers.{GaussianNoise, GaussianDropout}; torch has no modules for it, so helpers do it.
 
 Noise is compared by its strength, as random streams never match. Layers that change images in training alone pass them
-on in inference, and are no part of the torch module, where they belong into the data pipeline: a note says so. RandomCrop
-leaves an image as it is in inference, although it says that it makes another size.
+on in inference, and are no part of the torch module, where they belong into the data pipeline: a note says so.
+RandomCrop leaves an image as it is in inference, although it says that it makes another size.
 """
 
 from bridge.graph import Node, Unsupported

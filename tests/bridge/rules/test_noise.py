@@ -102,10 +102,9 @@ OPTIONS = {
     "RandomPosterization": {"factor": 4},
     "RandomZoom": {"height_factor": 0.3},
     "RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2},
-    **dict.fromkeys(("RandomRotation", "RandomContrast", "RandomBrightness"), {"factor": 0.3}),
-    **dict.fromkeys(("RandomColorDegeneration", "RandomHue"), {"factor": 0.5}),
-    **dict.fromkeys(("RandomSaturation", "RandomSharpness"), {"factor": 0.5}),
 }
+NUMBERS = ("Rotation", "Contrast", "Brightness", "ColorDegeneration", "Hue", "Saturation", "Sharpness")
+OPTIONS |= {f"Random{name}": {"factor": 0.5} for name in NUMBERS}
 
 
 @pytest.mark.parametrize("kind", noise.AUGMENTATIONS)
