@@ -27,13 +27,16 @@ app = typer.Typer(
     ),
 )
 LIMIT = 2**28  # values of an example input, 1 GiB; far above what a network is tried with
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 Import = Annotated[
     list[str], typer.Option("--import", help="Module to import first, for classes and rules of your own.")
 ]
 Trust = Annotated[bool, typer.Option("--trust", help="A folder's model.py, or what is in a .pt2, may be run.")]
 Shape = Annotated[
     list[str],
-    typer.Option("--input", help="For module:function: shape of an input: 2,3,224,224, or '2,3,?,?' with open sizes."),
+    typer.Option(
+        "--input", help="For module:function: shape of an input: 2,3,224,224, '2,3,?,?' with open sizes, 2,16:int64."
+    ),
 ]
 KERAS = "A .keras, .h5 or .json file, or module:function."
 TORCH = "A folder of `bridge to-torch`, a .pt2 file, or module:function."
@@ -241,12 +244,15 @@ def _at_shapes(use: Callable, module, source: str, shape: list[str]):
 
     if not shape:
         raise BridgeError(f"{source}: give the shape of each input of the module, such as --input 2,3,224,224")
-    shapes = [_shape(text) for text in shape]
+    dtypes = [_dtype(text) for text in shape]
+    shapes = [_shape(text.partition(":")[0]) for text in shape]
     if not any(None in s for s in shapes):
         import torch
 
-        return use(module, tuple(torch.randn(*s) for s in shapes), None)
-    inputs = {f"input{i}": ((None, *s[1:]), "float32") for i, s in enumerate(shapes)}  # the batch is open, too
+        tensors = [torch.randn(*s) if "float" in d else torch.ones(*s) for s, d in zip(shapes, dtypes, strict=True)]
+        return use(module, tuple(x.to(getattr(torch, d)) for x, d in zip(tensors, dtypes, strict=True)), None)
+    shapes = [(None, *s[1:]) for s in shapes]  # the batch is open, too
+    inputs = {f"input{i}": x for i, x in enumerate(zip(shapes, dtypes, strict=True))}
     return examples(lambda *given: use(module, *given), inputs)
 
 
@@ -291,6 +297,14 @@ def _shape(text: str) -> tuple[int | None, ...]:
     if values > LIMIT:
         raise BridgeError(f"--input {text}: {values:,} values. Accepted: up to {LIMIT:,}, such as 2,3,224,224")
     return shape
+
+
+def _dtype(text: str) -> str:
+    """The dtype of --input, behind a colon."""
+    dtype = text.partition(":")[2] or "float32"
+    if dtype not in DTYPES:
+        raise BridgeError(f"--input {text}: accepted dtypes are {', '.join(DTYPES)}")
+    return dtype
 
 
 def _save_keras(model, output: Path) -> None:

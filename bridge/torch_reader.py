@@ -39,6 +39,7 @@ ARITHMETIC = {  # of open sizes, by Python or torch -> ATen's name and its argum
     "sym_float": ("alias", "self"),
     "_sym_sqrt": ("sqrt", "self"),
 }
+PROMOTES = ("add", "sub", "rsub", "mul", "div", "maximum", "minimum", "cat", "where")  # floats of several sizes
 SPREADS = ("expand", "expand_as")
 SPREADING = (  # what spreads a tensor with axes of size 1 over the sizes of the others
     *("add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "where", "masked_fill", ATTENTION),
@@ -358,7 +359,8 @@ class Reader:
             flows = {n: self._as_held(weights[n]) for n in weights if n in names and n not in self.known}
             try:
                 call = self._operation(item, path, self.known | flows) if flows else call
-                nodes = _read(rule, call)
+                casts = _promote(call)
+                nodes = [*casts, *_read(rule, call)]
                 made = [node for n, v in flows.items() for node in parameter.flowing(*self.state[n], v, call)]
             except Unsupported as e:
                 refused = refused or e
@@ -644,6 +646,23 @@ def _read(rule, call: TorchOperation) -> list[Node]:
     if lost and "class" not in call.arguments:
         raise Unsupported(f"{call.target} of the weights {', '.join(lost)}")
     return nodes
+
+
+def _promote(call: TorchOperation) -> list[Node]:
+    """Conversions of floats that an operator makes of another size, as torch does on its own and Keras' layers too."""
+    made = call.outputs[0]
+    floats = {x.name: x for x in call.inputs if "float" in x.dtype and x.dtype != made.dtype}
+    if call.target not in PROMOTES or len(call.inputs) < 2 or not floats or "float" not in made.dtype:
+        return []
+    other = {n: replace(x, name=f"{made.name}:{n}", dtype=made.dtype) for n, x in floats.items()}
+
+    def put(x):
+        return other.get(x.name, x) if isinstance(x, Value) else x
+
+    call.inputs[:] = map(put, call.inputs)
+    for name, x in call.arguments.items():
+        call.arguments[name] = map_structure(put, x) if isinstance(x, (list, tuple)) else put(x)
+    return [Node("cast", {"dtype": made.dtype}, inputs=[floats[n]], outputs=[x]) for n, x in other.items()]
 
 
 def _owns(path, node, modules) -> bool:
