@@ -14,6 +14,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 TRAINS = {"train", "training", "use_input_stats", "dropout_p", "padding_idx"}  # arguments of what trains in another way
 OWN = {  # what torch decomposes into primitives, in its own words
     "bilinear": lambda x, y, weight, bias=None: _biased(_bilinear(x, y, weight), bias),
+    "bucketize": lambda x, bounds, *, out_int32=False, right=False: _sorted(bounds, x, right, out_int32),
+    "searchsorted": lambda row, x, *, out_int32=False, right=False, side=None, sorter=None: _sorted(
+        row if sorter is None else row.gather(-1, sorter), x, right or side == "right", out_int32
+    ),
     "broadcast_tensors": lambda xs: _broadcast(xs),
     "cdist": lambda x, y, p=2.0, compute_mode=None: torch.linalg.vector_norm(
         x[..., None, :] - y[..., None, :, :], p, -1
@@ -71,6 +75,15 @@ def _windows(x, axis: int, size: int, step: int):
     places = starts[:, None] + torch.arange(size)
     cells = x.index_select(axis, places.flatten())
     return cells.unflatten(axis, places.shape).movedim(axis + 1, -1)
+
+
+def _sorted(row, x, right: bool, short: bool):
+    """How many of a sorted row are below each number, or not above it; NaN is above all."""
+    x = x if isinstance(x, torch.Tensor) else torch.tensor(x)
+    row = row.unsqueeze(-2) if row.ndim > 1 else row
+    below = (x[..., None] < row) if right else (x[..., None] <= row)
+    found = below.logical_not().to(torch.int64).sum(-1)
+    return found.to(torch.int32) if short else found
 
 
 def _broadcast(xs):

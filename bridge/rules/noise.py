@@ -45,8 +45,9 @@ HELPERS = {
         ''',
 }
 OPERATORS = tuple(KINDS)
+REFUSED = ("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "MaxNumBoundingBoxes", "MelSpectrogram")
 PASSED = CASTS = (*AUGMENTATIONS, "Pipeline")
-KERAS = (*(layer for layer, _ in KINDS.values()), *PASSED)
+KERAS = (*(layer for layer, _ in KINDS.values()), *PASSED, *REFUSED)
 TORCH = tuple(HELPERS)
 LAYOUT = anything
 RANDOM = ("stddev", "rate")
@@ -54,6 +55,9 @@ PASSING = dict(KINDS.values())
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
+    if layer.class_name in REFUSED:
+        reason = "it prepares data, in inference too, and there is no rule for it"
+        raise Unsupported(reason, "put it into the data pipeline, as by dataset.map, and leave it out")
     if layer.class_name in PASSED:
         return _passed(layer)
     operator, (_, option) = _kind(layer.class_name)

@@ -1,5 +1,6 @@
 """Operators in the words of torch's decompositions: what they compute at every open size, and what is left whole."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,29 @@ def test_at_any_size(check, name):
     assert report.passed, str(report)
     back, other = bridge.to_torch(model), torch.randn(3, 3, 9, 4)
     torch.testing.assert_close(back(other), module(other), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda row, x, right: torch.bucketize(x, row, right=right),
+        lambda row, x, right: torch.bucketize(x, row, right=right, out_int32=True),
+        lambda row, x, right: torch.searchsorted(row, x, right=right),
+        lambda row, x, right: torch.searchsorted(row, x, side="right" if right else "left"),
+        lambda row, x, right: torch.searchsorted(row.flip(0), x, right=right, sorter=torch.arange(3, -1, -1)),
+    ],
+)
+def test_places_in_a_sorted_row(check, function, right):
+    row = nn.Buffer(torch.tensor([-1.0, 0.0, 0.5, 2.0]))
+    module = check.module_of(lambda m, x: function(m.row, x, right), row=row)
+    x = torch.tensor([[-2.0, -1.0, 0.0], [0.5, 0.7, 2.0], [2.1, float("nan"), float("-inf")]])
+    model = bridge.to_keras(module, (x,))
+    have, want = model(x.numpy()).numpy(), module(x).numpy()
+    assert have.dtype == want.dtype
+    np.testing.assert_array_equal(have, want)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
 
 
 class Written(nn.Module):

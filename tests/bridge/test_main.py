@@ -85,6 +85,21 @@ def test_a_function_of_the_users_own(saved, tmp_path):
     assert bridge("to-torch", "mine_for_main:net")[0] == 2
 
 
+def test_inputs_of_several_dtypes(saved, tmp_path):
+    (tmp_path / "mine_tokens.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.t = torch.nn.Embedding(5, 3)\n"
+        "    def forward(self, x, y):\n        return self.t(x) * y.unsqueeze(-1)\n"
+        "def net():\n    torch.manual_seed(0)\n    return Net()\n"
+    )
+    given = ["mine_tokens:net", "-o", "t.keras"]
+    assert bridge("to-keras", *given, "--input", "2,6:int64", "--input", "2,6:bool")[0] == 0
+    assert [x.dtype for x in keras.models.load_model("t.keras").inputs] == ["int64", "bool"]
+    assert bridge("inspect", "mine_tokens:net", "--input", "2,?:int32", "--input", "2,?")[0] == 0
+    code, text = bridge("to-keras", "mine_tokens:net", "-o", "u.keras", "--input", "2,6:long")
+    assert code == 2 and "--input 2,6:long: accepted dtypes are bool, uint8" in text
+
+
 def test_open_sizes(saved, tmp_path):
     (tmp_path / "mine_open.py").write_text(
         "import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())\n"

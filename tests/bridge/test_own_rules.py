@@ -89,8 +89,8 @@ def test_the_users_own_module(check, snake):
 @pytest.mark.parametrize(
     "change, text",
     [
-        (lambda m: m.s.alpha.data.add_(0.1), "its alpha differs"),
-        (lambda m: setattr(m.s, "epsilon", 0.31), "its epsilon is 0.3 and not 0.31"),
+        (lambda m: m.s.alpha.data.add_(0.1), "s.alpha: the weights differ by up to 1.0e-01"),
+        (lambda m: setattr(m.s, "epsilon", 0.31), "s: epsilon is 0.3 in Keras and 0.31 in torch"),
     ],
 )
 def test_a_fault_is_found(snake, change, text):
@@ -98,8 +98,16 @@ def test_a_fault_is_found(snake, change, text):
     module = bridge.to_torch(model)
     change(module)
     report = bridge.verify(model, module)
-    assert not report.passed
-    assert "s" in str(report)
+    assert not report.passed and text in str(report)
+
+
+def test_a_rule_that_is_wrong_is_found(tmp_path, monkeypatch):
+    """Its helper computes something else than its layer does."""
+    (tmp_path / "wrong_snake.py").write_text(EXAMPLE.replace("torch.sin", "torch.cos"))
+    monkeypatch.syspath_prepend(tmp_path)
+    model = positive(network(importlib.import_module("wrong_snake")))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert not report.passed and "the first layer that differs is s (snake)" in str(report)
 
 
 COMMANDS = """

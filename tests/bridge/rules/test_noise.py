@@ -167,6 +167,13 @@ def test_refusals_of_what_changes_images(make, shape, dtype, text):
     assert text in str(e.value)
 
 
+@pytest.mark.parametrize("kind", ["AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization"])
+def test_what_changes_images_in_inference_too_is_refused(kind):
+    x = keras.Input((8, 9, 3))
+    with pytest.raises(bridge.BridgeError, match="in inference too, and there is no rule for it; put it into the data"):
+        bridge.to_torch(keras.Model(x, getattr(layers, kind)()(x)))
+
+
 def test_refusals():
     x = y = keras.Input((8, 8, 3), name="x")
     y = layers.GaussianNoise(0.5, name="always")(y, training=True)
