@@ -173,21 +173,22 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
         shape = outputs[0].shape
         rescaling.refuse_biased(shape, (1, shape[1], *[1] * (len(shape) - 2)))
     kind = rules.class_name(type(operation)) if is_layer else f"ops.{type(operation).__name__}"
-    flat = keras.tree.flatten(call.arguments)
-    named = {k: v for k, v in call.keywords.items() if isinstance(v, Value) and not k.endswith("mask")}
-    if ":" not in kind:  # no layer of the user's own
-        named = {k: v for k, v in named.items() if k in getattr(rules.for_keras(kind), "ARGUMENTS", ())}
-    if named and is_layer:  # tensors in the order of its signature
+    carried = getattr(rules.for_keras(kind), "ARGUMENTS", ()) if is_layer else ()
+    placed = list(zip(inspect.signature(operation.call).parameters, call.arguments, strict=False)) if carried else []
+    keywords = call.keywords | {k: v for k, v in placed if k in carried}
+    flat = keras.tree.flatten([v for k, v in placed if k not in carried] if carried else call.arguments)
+    named = {k: v for k, v in call.keywords.items() if isinstance(v, Value) and not k.endswith("mask") and ":" in kind}
+    if named:  # of a layer of the user's own: tensors in the order of its signature
         bound = inspect.signature(operation.call).bind(*call.arguments, **named)
         flat = keras.tree.flatten(list(bound.arguments.values()))
     extra = [a for a in flat if not isinstance(a, Value) and a is not None]
-    given = {k: v for k, v in call.keywords.items() if any(x is not None for x in keras.tree.flatten(v))}
-    extra += [f"{k}={v}" for k, v in given.items() if k != "training" and k not in named]
+    given = {k: v for k, v in keywords.items() if any(x is not None for x in keras.tree.flatten(v))}
+    extra += [f"{k}={v}" for k, v in given.items() if k not in ("training", *carried, *named)]
     if extra and is_layer:
         masked = any(k.endswith("mask") for k in given)
         remedy = "masks are not carried: leave Masking and mask_zero out" if masked else ""
         raise Unsupported(f"it is called with {', '.join(map(str, extra))}", remedy)
-    arguments = {k: v for k, v in call.keywords.items() if v is not None}
+    arguments = {k: v for k, v in keywords.items() if v is not None}
     if not is_layer:
         arguments = dict(inspect.signature(operation.call).bind(*call.arguments, **call.keywords).arguments)
     if is_functional(operation) and (found := composed.known(operation)):

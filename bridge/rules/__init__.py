@@ -36,10 +36,11 @@ and, where they apply,
     PASSED        Keras classes that change something in training alone, which is left out of torch, with a note
     REFUSED       Keras classes that it refuses, whatever their dtypes
     CASTS         Keras classes that make floats of whole numbers
+    ARGUMENTS     what its Keras layers may be called with beside their inputs ("mask"), to be found by these names in
+                  `KerasLayer.arguments`; where one is there, the rule sets `Node.inputs` itself
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
-    ARGUMENTS     tensors that its Keras layer is called with by name; they are inputs, in the order of its signature
     AMONG         function of a node and the graph's parameters: numbers that show what it does, to be compared with
     BELOW         function of a node whose input must be whole numbers below what it returns
     arranged(node) -> Node                          the node with the inputs that its Keras side reads

@@ -126,8 +126,9 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if c.get("sparse") or getattr(layer.operation, "sparse", False):
         raise Unsupported("sparse=True", "leave it out")
     read = {"Discretization": _bins, "CategoryEncoding": _categories, "IntegerLookup": _lookup}[layer.class_name]
-    if any("float" not in w.dtype for w in layer.inputs[1:]):
-        raise Unsupported("count_weights that are whole numbers", "cast them to a float dtype before")
+    weights = [w for w in [layer.arguments.get("count_weights")] if w is not None]
+    if any(w.dtype != made.dtype for w in weights):
+        raise Unsupported(f"count_weights of {weights[0].dtype}", f"cast them to {made.dtype} before")
     nodes, categories = read(layer, x, mode)
     if mode == "int":
         nodes[-1].name = layer.path
@@ -140,7 +141,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         raise Unsupported(f"output_mode={mode!r} of an input of shape {x.shape}", "give it a shape (batch, n)")
     if nodes:
         nodes[-1].outputs = [Value(f"{made.name}:numbers", x.shape, "int32" if categories[1] else "int64")]
-    inputs = [nodes[-1].outputs[0] if nodes else x, *layer.inputs[1:]]
+    inputs = [nodes[-1].outputs[0] if nodes else x, *weights]
     return [*nodes, Node("category_encoding", {"categories": categories[0], "mode": mode}, {}, layer.path, inputs)]
 
 
