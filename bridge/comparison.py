@@ -55,7 +55,12 @@ class Case:
         """A copy of the module and its inputs in the dtype of the comparison."""
         dtype = getattr(torch, self.dtype)
         tensors = tuple(t.to(dtype) if t.is_floating_point() else t for t in self.given())
-        return copied(self.module, dtype), tensors
+        network = copied(self.module, dtype)
+        for name in torch_reader.second_biases(
+            self.module, self.second.parameters
+        ):  # else their sum moves twice as far
+            network.get_parameter(name).requires_grad_(False)
+        return network, tensors
 
 
 def copied(module: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.nn.Module:

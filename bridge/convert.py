@@ -69,7 +69,12 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
     def convert(tied: bool):
         graph = torch_reader.read(module, example_inputs, dynamic, program=program, tied=tied, training=training)
         laid_out = layout.convert(graph, "last")
-        return keras_writer.write(laid_out), laid_out, torch_reader.unused(module, graph.nodes)
+        notes = []
+        if unused := torch_reader.unused(module, graph.nodes):
+            notes.append(torch_reader.said_unused(unused))
+        if twice := torch_reader.second_biases(module, graph.parameters):
+            notes.append(torch_reader.said_twice(twice))
+        return keras_writer.write(laid_out), laid_out, notes
 
     try:
         made = convert(tied=False)
@@ -79,11 +84,11 @@ def to_keras(module, example_inputs: tuple, dynamic: "list[set[int]] | None" = N
             made = convert(tied=True)
         if made is None:
             raise e
-    model, laid_out, unused = made
+    model, laid_out, left = made
     dynamic = dynamic or torch_export.every_batch(example_inputs)
     if fixed := torch_export.fixed_axes(program, dynamic):
         other_sizes.refuse(module, model, laid_out, example_inputs, fixed)
     found = other_sizes.notes(module, model, laid_out, example_inputs, dynamic, program)
-    for note in [*training.notes, *found, *([torch_reader.said_unused(unused)] if unused else [])]:
+    for note in [*training.notes, *found, *left]:
         warnings.warn(note, stacklevel=2)
     return model

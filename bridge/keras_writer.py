@@ -84,6 +84,21 @@ def write(graph: Graph) -> keras.Model:
     )
 
 
+def _called(layer, call: KerasCall, given):
+    """What a layer makes of its inputs, of which the last may go by names."""
+    if not call.names or not isinstance(layer, keras.Layer):
+        return layer(given)
+    given = keras.tree.flatten(given)
+    by_place = len(given) - len(call.names)
+    named: dict[str, Any] = {}
+    for name, x in zip(call.names, given[by_place:], strict=True):
+        if name.endswith("[]"):
+            named.setdefault(name[:-2], []).append(x)
+        else:
+            named[name] = x
+    return layer(*([given[0] if by_place == 1 else given[:by_place]] if by_place else []), **named)
+
+
 def _one(inputs: list, dtype: str, ones: dict[str, Any], taken: set[str]):
     """A one of shape (1, 1), for the layers that multiply it by their weight; its value depends on no input's."""
     if dtype not in ones:
@@ -246,13 +261,6 @@ def _layer(base: str, dtype: str, call: KerasCall, trainable: bool, taken: set[s
     return layer
 
 
-def _called(layer, call: KerasCall, given):
-    """The tensors of a call; a layer may take several inputs by their names."""
-    if isinstance(layer, keras.Layer) and call.names:
-        return layer(**dict(zip(call.names, keras.tree.flatten(given), strict=True)))
-    return layer(given)
-
-
 @contextlib.contextmanager
 def _given(layer, node: Node, graph: Graph):
     """Let a layer's weights begin as the graph's arrays; yields the set of those that did.
@@ -286,9 +294,12 @@ def _given(layer, node: Node, graph: Graph):
 
 def _assign(layer, node: Node, graph: Graph, have: set[str]):
     """Give a built layer those of the graph's arrays that it does not have, by the layer's own names of its weights."""
-    idle = getattr(rules.for_operator(node.operator), "IDLE", ())
+    rule = rules.for_operator(node.operator)
+    idle = getattr(rule, "IDLE", ())
     several = isinstance(layer, keras.Model) or ":" in rules.class_name(type(layer))  # it has layers of its own
     own = composed.roles(layer) if several else {w.name: w for w in layer.weights}
+    if hasattr(rule, "ordered"):
+        own = dict(zip(rule.ordered(node), layer.weights, strict=True))
     by_role = {role: w for role, w in own.items() if role in node.parameters or role not in idle}
     if set(by_role) != set(node.parameters):
         raise BridgeError(f"{layer.name} has the weights {sorted(by_role)}, the graph has {sorted(node.parameters)}")

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.modules import module as torch_module
 from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
+from bridge import rules
 from bridge.graph import Obstacle
 from bridge.torch_export import known_class
 from bridge.torch_reader import ATTENTION
@@ -173,7 +174,7 @@ class Run(torch.overrides.TorchFunctionMode):
         self.classes.setdefault(path, type(module).__name__)
         self.places.append(path)
         self.entered[path] = None
-        self.inside = int(known_class(module) is not None)
+        self.inside = int(known_class(module) is not None or rules.shown(type(module)))
 
     def _leave(self, module, inputs, *rest):
         *keywords, output = rest  # torch leaves the keywords out where forward has failed

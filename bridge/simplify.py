@@ -73,7 +73,8 @@ def _without_idle(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if any(v.name in needed for v in node.outputs):
             needed.update(v.name for v in node.inputs)
-            nodes.append(node)
+            trim = getattr(rules.for_operator(node.operator), "trimmed", None)
+            nodes.append(trim(node, needed) if trim and len(node.outputs) > 1 else node)
     return replace(graph, nodes=nodes[::-1])
 
 

@@ -9,6 +9,7 @@ import ast
 import keyword
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -153,7 +154,7 @@ class Network:
         self.helpers: dict[str, None] = {}
         self.state: dict[str, np.ndarray] = {}
         self.origin: dict[str, str] = {}  # key of the state dict -> name in Graph.parameters
-        self.first: dict[str, str] = {}  # and back, to the first key
+        self.first: dict[tuple[str, int | None], str] = {}  # and back, of a weight or a row of it, to the first key
         self.tied: dict[str, str] = {}  # key of the state dict -> the earlier key that is the same tensor
         self.obstacles: list[Obstacle] = []
         self.dtypes: list[tuple[TorchClass, str, str]] = []  # class, attribute and dtype of each module with weights
@@ -222,12 +223,13 @@ class Network:
         sizes = {k: v for k, v in node.attributes.items() if isinstance(v, int) and not isinstance(v, bool)}
         prefix = f"{owner.place}{'.'.join(place)}"
         state = {f"{prefix}.{k}": v for k, v in call.state.items()}
-        for role, (name, pattern) in call.weights.items():
+        for role, name, row, pattern in _rows(call.weights):
             place, parameter = f"{prefix}.{name}".rstrip("."), node.parameters[role]
             held = self.graph.parameters[parameter]
             value = rules.to_torch_axes(held.value, pattern, **sizes)
+            value = value if row is None else value[row]
             state[place] = value if held.own and value.flags.c_contiguous else owned(value)
-            twin = self.first.setdefault(parameter, place)
+            twin = self.first.setdefault((parameter, row), place)
             if twin != place and not np.array_equal((self.state | state)[twin], state[place]):
                 reason = f"its weight {parameter} is also another layer's, with its axes in another order"
                 self.obstacles.append(Obstacle(node.name or "model", node.operator, reason, "untie them"))
@@ -323,7 +325,16 @@ def _frozen(node: Node, call, module: str, graph: Graph) -> list[str]:
     frozen = [r for r in roles if not graph.parameters[node.parameters[r]].trainable]
     if frozen and len(frozen) == len(roles):
         return [f"self{module}.requires_grad_(False)"]
-    return [f"self{module}.{call.weights[r][0]}.requires_grad_(False)" for r in frozen]
+    names = [name for role, name, *_ in _rows(call.weights) if role in frozen]
+    return [f"self{module}.{name}.requires_grad_(False)" for name in names]
+
+
+def _rows(table: dict) -> Iterator[tuple[str, str, int | None, str]]:
+    """Role, name in torch, row of the array and pattern of each tensor that a table of weights tells of."""
+    for role, (names, pattern) in table.items():
+        several = not isinstance(names, str)
+        for i, name in enumerate(names if several else [names]):
+            yield role, name, i if several else None, pattern
 
 
 def method(arguments: list[str], body: list[str], result: str) -> str:

@@ -6,7 +6,6 @@ seen, and a module that goes another way at another size of an open axis is refu
 """
 
 import inspect
-import textwrap
 import warnings
 from unittest import mock
 
@@ -18,6 +17,7 @@ from torch.utils._sympy.numbers import int_oo
 
 from bridge import asked_sizes, in_place, rules
 from bridge.graph import BridgeError
+from bridge.torch_recurrent import as_one
 from bridge.torch_words import AsRead, replaced
 
 # no rule reads where in the source an operator stands, and to find it out takes a fifth of the time, or half
@@ -65,7 +65,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
         passing += [m.register_forward_pre_hook(_in_order, with_kwargs=True) for m in module.modules() if is_own(m)]
-        with torch.no_grad(), replaced(), AsRead() as mode, warnings.catch_warnings():
+        with torch.no_grad(), replaced(), as_one(module), AsRead() as mode, warnings.catch_warnings():
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
@@ -240,10 +240,4 @@ def known_class(module: torch.nn.Module) -> str | None:
         if rule and getattr(rule, "PASSING", {}).get(name, "training") in vars(module):  # else a namesake
             return name
     rule = rules.for_torch(kind.__name__)
-    if rule is None or kind.__name__ not in getattr(rule, "HELPERS", {}):
-        return None
-    try:
-        source = textwrap.dedent(inspect.getsource(kind))
-    except (OSError, TypeError):
-        return None
-    return kind.__name__ if source.strip() == rules.helper_source(kind.__name__).strip() else None
+    return kind.__name__ if rules.is_helper(kind, rule) else None

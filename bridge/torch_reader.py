@@ -562,8 +562,24 @@ def unused(module: torch.nn.Module, nodes: list[Node]) -> list[str]:
     """The names of the trainable parameters of a module that none of these nodes has."""
     named = dict(module.named_parameters(remove_duplicate=False))
     names = {name for node in nodes for name in node.parameters.values()}
-    used = {id(named.get(name, named.get(name.partition("[")[0]))) for name in names}  # or what name[0:4] is a part of
+    used = {id(named.get(n)) for name in names for n in (name, *rules.tensors(name))}
     return [n for n, p in module.named_parameters() if p.requires_grad and id(p) not in used]
+
+
+def second_biases(module: torch.nn.Module, parameters) -> list[str]:
+    """The names of trained biases that are added to another one which is trained: Keras has the sum."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    sums = [rules.tensors(name) for name in parameters if rules.SUM in name]
+    return [two for one, two in sums if all(n in named and named[n].requires_grad for n in (one, two))]
+
+
+def said_twice(names: list[str]) -> str:
+    """A sentence on such parameters."""
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return (
+        f"torch trains two biases where Keras has their sum, which moves half as far in training: freeze {shown} "
+        "to train it as Keras does"
+    )
 
 
 def said_unused(names: list[str]) -> str:
@@ -641,7 +657,7 @@ def _read(rule, call: TorchOperation) -> list[Node]:
     if call.state and isinstance(tensor, str) and "class" not in call.arguments and not hasattr(rule, "OPERANDS"):
         raise Unsupported(f"{call.target} of a weight")
     nodes = chain(rule.read_torch(call), call.inputs, call.outputs)
-    used = {name.partition("[")[0] for node in nodes for name in node.parameters.values()}
+    used = {n for node in nodes for name in node.parameters.values() for n in (name, *rules.tensors(name))}
     lost = [name for name, array, trained in call.state.values() if name not in used and (array.size > 1 or trained)]
     if lost and "class" not in call.arguments:
         raise Unsupported(f"{call.target} of the weights {', '.join(lost)}")

@@ -83,9 +83,11 @@ def train(case: Case) -> None:
         )
     held, trained = network.state_dict(keep_vars=True), dict(network.named_parameters(remove_duplicate=False))
     _unused(case, trained)
+    if still := torch_reader.second_biases(case.module, case.second.parameters):
+        report.note_once(f"{torch_reader.said_twice(still)}; here held still")
 
     def after(name, tensor):
-        if name in trained and trained[name].requires_grad:
+        if name in trained:
             return np.zeros(tensor.shape) if trained[name].grad is None else torch_reader.array(trained[name].grad)
         return torch_reader.array(held.get(name, tensor))
 

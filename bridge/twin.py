@@ -48,7 +48,7 @@ class Twin:
         if id(operation) not in self.layers:
             config = self._replace(operation.get_config())
             if self.deterministic:
-                config |= {key: 0.0 for key in getattr(rule, "RANDOM", ()) if key in config}
+                config = _calm(config, getattr(rule, "RANDOM", ()))
             other = kind.from_config(config)
             other.trainable = operation.trainable
             other(*arguments, **{**keywords, **({"training": False} if "training" in keywords else {})})  # builds it
@@ -82,3 +82,10 @@ class Twin:
             found = [self._replace(v) for v in config]
             return tuple(found) if isinstance(config, tuple) else found
         return config
+
+
+def _calm(config, names):
+    """A configuration in which these entries, of layers inside it too, are 0."""
+    if isinstance(config, dict):
+        return {k: 0.0 if k in names and v is not None else _calm(v, names) for k, v in config.items()}
+    return [_calm(v, names) for v in config] if isinstance(config, list) else config

@@ -38,12 +38,15 @@ and, where they apply,
     CASTS         Keras classes that make floats of whole numbers
     ARGUMENTS     what its Keras layers may be called with beside their inputs ("mask"), to be found by these names in
                   `KerasLayer.arguments`; where one is there, the rule sets `Node.inputs` itself
+    SHOWN         those of its HELPERS that torch.export is shown as one operator (`bridge.torch_recurrent`)
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
     AMONG         function of a node and the graph's parameters: numbers that show what it does, to be compared with
     BELOW         function of a node whose input must be whole numbers below what it returns
     arranged(node) -> Node                          the node with the inputs that its Keras side reads
+    ordered(node) -> list[str]                      the roles of its parameters as its Keras layer's weights are ordered
+    trimmed(node, read) -> Node                     the node without the outputs that nothing reads
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
 
@@ -55,7 +58,9 @@ and, for the names that it has,
 
 import functools
 import importlib
+import inspect
 import pkgutil
+import re
 import textwrap
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -125,8 +130,8 @@ class KerasCall:
     **config)`; or "model.name": a model of the rule's MODELS. `suffix` names what a node needs beside its own layer
     ("_pad"). A layer with weights takes them from the node's parameters by name; `constants` puts one into the
     configuration: entry -> (name of the parameter, einops pattern from its axes). With `first` it takes the node's
-    first input alone, and what comes next the others as they are. A function takes its last inputs by `names`, a layer
-    all of them.
+    first input alone, and what comes next the others as they are. Its last inputs go by `names`; those of a name that
+    ends in "[]" are one list.
     """
 
     layer: str | type
@@ -197,14 +202,14 @@ class TorchCall:
     """A torch submodule and the expression that calls it; either may stand alone.
 
     In `expression`, `{self}` is the submodule and `{0}`, `{1}`, `{all}` are the inputs. `weights` is the part of
-    the rule's table that applies (its name in torch is "" where the submodule is itself a parameter or buffer), `state`
-    what else belongs in the state dict, `setup` statements that follow the constructor, `helpers` the helper classes in
-    use, `overwriting` the same call where its first input may go.
+    the rule's table that applies (its name in torch is "" where the submodule is itself a parameter or buffer; with
+    several names each has a row of it), `state` what else belongs in the state dict, `setup` statements that follow the
+    constructor, `helpers` the helper classes in use, `overwriting` the same call where its first input may go.
     """
 
     expression: str
     constructor: str = ""
-    weights: dict[str, tuple[str, str]] = field(default_factory=dict)
+    weights: dict[str, tuple[str | tuple[str, ...], str]] = field(default_factory=dict)
     state: dict[str, np.ndarray] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
@@ -213,13 +218,31 @@ class TorchCall:
 
 def to_torch_axes(array: np.ndarray, pattern: str, **sizes: int) -> np.ndarray:
     """Rearrange a Keras array as its pattern says."""
-    return rearrange(array, pattern, **_used(pattern.split("->")[0], sizes))
+    return _rearranged(array, *pattern.split("->"), sizes)
 
 
 def to_keras_axes(array: np.ndarray, pattern: str, **sizes: int) -> np.ndarray:
     """Rearrange a torch array the other way: the inverse is the pattern read backwards."""
-    left, right = pattern.split("->")
-    return rearrange(array, f"{right} -> {left}", **_used(right, sizes))
+    return _rearranged(array, *pattern.split("->")[::-1], sizes)
+
+
+def _rearranged(array: np.ndarray, left: str, right: str, sizes: dict[str, int]) -> np.ndarray:
+    """What einops does, and more: `(z+r+h)` is an axis of equal parts, which `(r+z+h)` has in another order."""
+    old, new = (next((t for t in side.split() if "+" in t), "") for side in (left, right))
+    if old:
+        parts = np.split(array, old.count("+") + 1, left.split().index(old))
+        names = old.strip("()").split("+")
+        array = np.concatenate([parts[names.index(n)] for n in new.strip("()").split("+")], left.split().index(old))
+        left, right = left.replace(old, "parts"), right.replace(new, "parts")
+    return rearrange(array, f"{left} -> {right}", **_used(left, sizes))
+
+
+SUM, ROWS = " + ", " & "  # in the name of a weight of Keras: what it is made of in torch
+
+
+def tensors(name: str) -> list[str]:
+    """The names of torch's tensors that a parameter of a graph is, is the sum of, has as its rows, or is a part of."""
+    return re.split(r" [+&] ", name.partition("[")[0])
 
 
 def _used(side: str, sizes: dict[str, int]) -> dict[str, int]:
@@ -307,6 +330,22 @@ def models() -> dict[str, ModuleType]:
 def helper_names() -> set[str]:
     """Return the names of all helper classes."""
     return set(_index("HELPERS"))
+
+
+def is_helper(kind: type, rule: ModuleType | None) -> bool:
+    """Tell whether a class is one of a rule's helpers, with our very source."""
+    if kind.__name__ not in getattr(rule, "HELPERS", {}):
+        return False
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return False
+    return source.strip() == helper_source(kind.__name__).strip()
+
+
+def shown(kind: type) -> bool:
+    """Tell whether a class is a helper that torch.export is shown as one operator."""
+    return is_helper(kind, _index("SHOWN").get(kind.__name__))
 
 
 @functools.cache

@@ -1,0 +1,581 @@
+"""Recurrent layers: keras.layers.{LSTM, GRU, SimpleRNN, Bidirectional, RNN} <-> torch.nn.{LSTM, GRU, RNN}.
+
+The gates of an LSTM are i f c o in Keras and i f g o in torch, the same; those of a GRU are z r h in Keras and r z n
+in torch. nn.LSTM and nn.RNN have two biases that are added, Keras one: it is their sum. From Keras the second one is
+zero and frozen; where torch trains both, their sum moves twice as far in training, and that is said. Both biases of a
+GRU are rows of Keras' one; `reset_after=False` is no nn.GRU.
+
+torch returns the whole sequence and all states, (layers * directions, B, H). A node is one layer, of one direction or
+of both: it reads (x, mask, *states) and makes (y, *states), with states of (B, H), h before c. y is the last output
+alone where nothing reads the others; then it is h, and h is not read, unless there is a mask.
+
+A step that is masked keeps the states and repeats the output before it, which is 0 at first, or has 0 for its output.
+`go_backwards` is a flipped input. Keras' `dropout` drops features of the input, the same at all steps: a Dropout before
+the layer. Both directions of one, and each gate beside a `recurrent_dropout`, drop their own, as a helper does.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.graph import Node, Unsupported, Value, flatten
+from bridge.layout import fixed
+from bridge.rules import (
+    ROWS,
+    SUM,
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    activation,
+    call_source,
+    merging,
+    reshape,
+    slice,
+    stack,
+)
+
+OPERATORS = ("recurrent",)
+LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "SimpleRNN"}
+CELLS = {"LSTMCell": "lstm", "GRUCell": "gru", "SimpleRNNCell": "rnn"}
+MODULES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+KERAS = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN")
+ARGUMENTS = ("mask", "initial_state")
+LAYOUT = fixed
+RANDOM = ("dropout", "recurrent_dropout")
+TORCH = ("bridge::recurrent",)
+
+HELPERS = {
+    "merged": '''
+        def merged(ways, mode):
+            """What the two directions of a recurrent layer make, as one."""
+            if len(ways) == 1 or mode == "concat":
+                return torch.cat(ways, -1)
+            if mode == "mul":
+                return ways[0] * ways[1]
+            return ways[0] + ways[1] if mode == "sum" else (ways[0] + ways[1]) / 2
+        ''',
+    "Recurrent": '''
+        class Recurrent(nn.Module):
+            """A recurrent layer step by step, as Keras has it: with a mask, other activations, or its own dropout.
+
+            Its weights have the names and gates of nn.LSTM, nn.GRU and nn.RNN, but for a second bias that adds nothing.
+            """
+
+            def __init__(
+                self,
+                cell,
+                input_size,
+                hidden_size,
+                bias=True,
+                bidirectional=False,
+                sequences=True,
+                merge="concat",
+                activation="tanh",
+                recurrent_activation="sigmoid",
+                reset_after=True,
+                zero_masked=False,
+                dropout=0.0,
+                recurrent_dropout=0.0,
+            ):
+                super().__init__()
+                self.cell, self.input_size, self.hidden_size, self.bias = cell, input_size, hidden_size, bias
+                self.bidirectional, self.sequences, self.merge = bidirectional, sequences, merge
+                self.activation, self.recurrent_activation = activation, recurrent_activation
+                self.reset_after, self.zero_masked = reset_after, zero_masked
+                self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+                self.gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
+                rows = self.gates * hidden_size
+                shapes = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
+                shapes |= {"bias_ih": (rows,)} if bias else {}
+                shapes |= {"bias_hh": (rows,)} if bias and cell == "GRU" and reset_after else {}
+                for way in ("l0", "l0_reverse")[: 1 + bidirectional]:
+                    for name, shape in shapes.items():
+                        weight = torch.empty(shape).uniform_(-1, 1) / hidden_size**0.5
+                        self.register_parameter(f"{name}_{way}", nn.Parameter(weight))
+
+            def forward(self, x, states=(), mask=None):
+                """(B, T, I), states of (B, H), the mask (B, T) -> the output and each last state."""
+                ways, each = 1 + self.bidirectional, 2 if self.cell == "LSTM" else 1
+                count = self.gates if self.recurrent_dropout else 1  # masks of dropout: one for all gates, or for each
+                inputs = self.kept(x, self.dropout, ways, count, self.input_size)
+                memory = self.kept(x, self.recurrent_dropout, ways, self.gates, self.hidden_size)
+                states = states or [x.new_zeros(len(x), self.hidden_size)] * (each * ways)
+                made, last = [], []
+                for i, way in enumerate(("l0", "l0_reverse")[:ways]):
+                    given = states[i * each : (i + 1) * each]
+                    turned = [t.flip(1) if i and t is not None else t for t in (x, mask)]
+                    y, given = self.run(*turned, given, way, inputs[i], memory[i])
+                    made.append(y.flip(1) if i and self.sequences else y)
+                    last += given
+                return (merged(made, self.merge), *last)
+
+            def kept(self, x, rate, ways, count, size):
+                """What dropout leaves, the same at all steps."""
+                if not rate:
+                    return [None] * ways
+                return F.dropout(x.new_ones(ways, len(x), count, size), rate, self.training)
+
+            def run(self, x, mask, states, way, inputs, memory):
+                """One direction, from the first step to the last."""
+                names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                weight, recurrent, bias, second = (getattr(self, f"{name}_{way}", None) for name in names)
+                recurrent = recurrent.unflatten(0, (self.gates, -1))
+                if inputs is None:
+                    x = F.linear(x, weight).unflatten(-1, (self.gates, -1))
+                else:
+                    x = (x[:, :, None] * inputs[:, None]).expand(-1, -1, self.gates, -1)
+                    x = torch.einsum("btgi,goi->btgo", x, weight.unflatten(0, (self.gates, -1)))
+                x = x if bias is None else x + bias.view(self.gates, -1)
+                second = None if second is None else second.view(self.gates, -1)
+                y, made = torch.zeros_like(states[0]), []
+                for t in range(x.shape[1]):
+                    new = self.step(x[:, t], states, recurrent, second, memory)
+                    if mask is None:
+                        y, states = new[0], new
+                    else:
+                        keep = mask[:, t, None]
+                        y = torch.where(keep, new[0], torch.zeros_like(y) if self.zero_masked else y)
+                        states = [torch.where(keep, *pair) for pair in zip(new, states)]
+                    made.append(y)
+                return torch.stack(made, 1) if self.sequences else y, states
+
+            def step(self, x, states, weight, bias, memory):
+                """One step: x is (B, gates, H), what the gates have of the input."""
+                act, gate = map(self.function, (self.activation, self.recurrent_activation))
+                h = states[0][:, None].expand(-1, self.gates, -1)
+                h = h if memory is None else h * memory
+                before = self.cell == "GRU" and not self.reset_after  # its last gate reads what the first has left
+                many = 2 if before else self.gates
+                m = torch.einsum("bgi,goi->bgo", h[:, :many], weight[:many])
+                m = m if bias is None else m + bias
+                if self.cell == "RNN":
+                    return [act(x[:, 0] + m[:, 0])]
+                if self.cell == "LSTM":
+                    i, f, g, o = (x + m).unbind(1)
+                    c = gate(f) * states[1] + gate(i) * act(g)
+                    return [gate(o) * act(c), c]
+                r, z = gate(x[:, 0] + m[:, 0]), gate(x[:, 1] + m[:, 1])
+                n = act(x[:, 2] + (F.linear(r * h[:, 2], weight[2]) if before else r * m[:, 2]))
+                return [z * states[0] + (1 - z) * n]
+
+            def function(self, name):
+                """A function of torch by its name."""
+                if name == "linear":
+                    return lambda x: x
+                return getattr(torch, name, None) or getattr(F, name)
+        ''',
+} | {
+    f"Keras{kind}": f'''
+        class Keras{kind}(nn.{kind}):
+            """nn.{kind} with what goes in and comes out of a Keras layer: x, states of (B, H) -> the output, states."""
+
+            def __init__(
+                self, input_size, hidden_size, {more}bias=True, bidirectional=False, sequences=True, merge="concat"
+            ):
+                options = {{"bias": bias, "batch_first": True, "bidirectional": bidirectional{given}}}
+                super().__init__(input_size, hidden_size, **options)
+                self.sequences, self.merge = sequences, merge
+
+            def forward(self, x, states=()):
+                given = {pack} if states else None
+                y, {last} = super().forward(x, given)
+                ways = y.chunk(1 + self.bidirectional, -1) if self.sequences else h.unbind()
+                return (merged(ways, self.merge), {out})
+        '''
+    for kind, more, given, pack, last, out in (
+        (
+            "LSTM",
+            "",
+            "",
+            "(torch.stack(states[::2]), torch.stack(states[1::2]))",
+            "(h, c)",
+            "*(s for pair in zip(h, c) for s in pair)",
+        ),
+        ("GRU", "", "", "torch.stack(states)", "h", "*h"),
+        ("RNN", 'nonlinearity="tanh", ', ', "nonlinearity": nonlinearity', "torch.stack(states)", "h", "*h"),
+    )
+}
+SHOWN = ("Recurrent", *(f"Keras{kind}" for kind in MODULES.values()))
+
+
+def _pattern(cell: str, text: str) -> str:
+    """An einops pattern from Keras' axes to torch's, whose gates are `o`."""
+    left, right = text.split("->")
+    return f"{left.replace('o', '(z+r+h)')}->{right.replace('o', '(r+z+h)')}" if cell == "gru" else text
+
+
+def _named(cell: str, prefix: str, rows: bool, kernels: list[str], biases: list[str]) -> dict[str, tuple]:
+    """A table of weights: role -> (name in torch, pattern)."""
+    table = {f"{prefix}kernel": (kernels[0], _pattern(cell, "i o -> o i"))}
+    table[f"{prefix}recurrent_kernel"] = kernels[1], _pattern(cell, "i o -> o i")
+    if biases:
+        bias = tuple(biases) if len(biases) > 1 else biases[0]
+        table[f"{prefix}bias"] = bias, _pattern(cell, "b o -> b o" if rows else "o -> o")
+    return table
+
+
+def _options(cell: str, **given) -> dict:
+    """The attributes of a node."""
+    usual = {
+        "cell": cell,
+        "activation": "tanh",
+        "recurrent_activation": "" if cell == "rnn" else "sigmoid",
+        "reset_after": cell == "gru",
+        "bidirectional": False,
+        "merge": "concat",
+        "sequences": True,
+        "zero_masked": False,
+        "dropout": 0.0,
+        "recurrent_dropout": 0.0,
+        "masked": False,
+        "given": False,
+    }
+    return usual | given
+
+
+def _states(cell: str) -> int:
+    return 2 if cell == "lstm" else 1
+
+
+def trimmed(node: Node, read: set[str]) -> Node:
+    """The node without states that nothing reads; y is the last output alone where nothing reads it."""
+    y, *states = node.outputs
+    if y.name not in read:
+        changes = {"sequences": False, "zero_masked": False}
+        node = replace(node, attributes=node.attributes | changes)
+        y = replace(y, shape=(y.shape[0], y.shape[-1]), symbols=())
+        if not node["masked"] and not node["bidirectional"]:
+            y, states[0] = states[0], y  # they are the same
+    states = states if any(v.name in read for v in states) else []
+    return replace(node, outputs=[y, *states])
+
+
+def read_keras(layer: KerasLayer) -> list[Node]:
+    a, operation, made = layer.arguments, layer.operation, list(layer.outputs)
+    policy, x = operation.dtype_policy, layer.inputs[0]
+    masks, states = list(flatten(a.get("mask"))), list(flatten(a.get("initial_state")))
+    if x.rank != 3:
+        raise Unsupported(f"input of shape {x.shape}", "give it (batch, steps, features)")
+    if policy.compute_dtype != policy.variable_dtype:
+        raise Unsupported(f"its dtype policy is {policy.name}", "rebuild it with float32 or float64")
+    if not all(isinstance(v, Value) for v in (*masks, *states)) or len(masks) > 1:
+        raise Unsupported("its mask or its initial state is a constant", "let it flow")
+    if any(v.dtype != "bool" for v in masks):
+        raise Unsupported(f"its mask is {masks[0].dtype}", "give booleans")
+    if any(v.dtype != made[0].dtype for v in states):
+        raise Unsupported(f"its initial state is {states[0].dtype}", f"give it as {made[0].dtype}")
+    if len(operation.weights) != len(layer.weights):
+        raise Unsupported("two of its layers have one name", "give each a name of its own")
+    names = dict(zip(map(id, operation.weights), layer.weights.values(), strict=True))
+    if layer.class_name == "Bidirectional":
+        return _both(layer, names, x, masks, states)
+    _check(operation, a)
+    return _one(operation, names, x, masks, states, made, layer.path)
+
+
+def _check(rnn, arguments: dict) -> None:
+    """Refuse what the layer of one direction does beside what its cells do."""
+    if type(rnn).__name__ not in ("RNN", *LAYERS.values()) or type(rnn).__module__.split(".")[0] != "keras":
+        raise Unsupported(
+            f"it has a layer of class {type(rnn).__name__}", "use LSTM, GRU, SimpleRNN or RNN of their cells"
+        )
+    if rnn.stateful:
+        raise Unsupported(
+            "stateful=True keeps its states from one call to the next",
+            "make them inputs and outputs: initial_state and return_state=True",
+        )
+    for cell in _cells(rnn):
+        rates = cell.dropout, cell.recurrent_dropout
+        if arguments.get("training") and any(rates):
+            raise Unsupported(
+                "it is called with training=True, so that the network is random in inference too",
+                "leave it to the model's own mode",
+            )
+        if max(rates) >= 1:
+            raise Unsupported("its dropout drops everything", "give a rate below 1")
+
+
+def _cells(rnn) -> list:
+    """The cells of a layer, from the first to the last."""
+    cells = list(getattr(rnn.cell, "cells", [rnn.cell]))
+    for cell in cells:
+        if type(cell).__name__ not in CELLS or type(cell).__module__.split(".")[0] != "keras":
+            raise Unsupported(f"its cell is {type(cell).__name__}", f"use one of {', '.join(CELLS)}")
+    return cells
+
+
+def _attributes(cell, rnn, **given) -> dict:
+    """The attributes of a node for a cell of Keras."""
+    c = cell.get_config()
+    options = {k: _function(c[k], getattr(cell, k)) for k in ("activation", "recurrent_activation") if k in c}
+    options |= {k: float(c[k]) for k in RANDOM} | ({"reset_after": c["reset_after"]} if "reset_after" in c else {})
+    zero = bool(rnn.zero_output_for_mask and given.get("masked"))
+    return _options(CELLS[type(cell).__name__], units=cell.units, zero_masked=zero, **options, **given)
+
+
+def _function(said, function) -> str:
+    """The name of an activation that both frameworks have as a function of one tensor."""
+    import keras
+
+    nodes = activation.from_config(said, 1)
+    if not nodes:
+        return "linear"
+    if isinstance(said, str) and function is not keras.src.activations.ALL_OBJECTS_DICT.get(said):
+        raise Unsupported(f"its activation is not keras.activations.{said}, though its configuration says so")
+    name = nodes[0].attributes.get("function", "")
+    known = activation.FUNCTIONS.get(name) if nodes[0].operator == "activation" else None
+    other = nodes[0].attributes != activation.NAMED.get(name)
+    if known is None or not known.call or other or not _same_defaults(known):
+        raise Unsupported(f"activation={said!r} of a recurrent layer", "use a function without options, such as tanh")
+    return name
+
+
+def _same_defaults(function) -> bool:
+    """Tell whether torch's function without options is Keras' function without options."""
+    return all(a == b or (a, b) == (False, "none") for a, _, b in function.options.values())
+
+
+def _parameters(cell, names: dict[int, str], prefix: str = "") -> dict[str, str]:
+    held = {"kernel": cell.kernel, "recurrent_kernel": cell.recurrent_kernel, "bias": cell.bias}
+    return {f"{prefix}{role}": names[id(v)] for role, v in held.items() if v is not None}
+
+
+def _flipped(x: Value, made: str) -> Node:
+    return Node("flip", {"axes": (1,)}, inputs=[x], outputs=[replace(x, name=f"{made}:{x.name}:flipped", symbols=())])
+
+
+def _one(rnn, names, x: Value, masks: list, states: list, made: list[Value], path: str) -> list[Node]:
+    """Nodes for a layer of one direction, one for each of its cells."""
+    cells, last, nodes = _cells(rnn), made[1:], []
+    if rnn.go_backwards:
+        nodes += [_flipped(v, made[0].name) for v in (x, *masks)]
+        x, *masks = (n.outputs[0] for n in nodes)
+    for i, cell in enumerate(cells):
+        final, many = i == len(cells) - 1, _states(CELLS[type(cell).__name__])
+        y = made[0] if final else replace(made[0], name=f"{made[0].name}:cell{i}", shape=(*x.shape[:2], cell.units))
+        name = path if len(cells) == 1 else f"{path}_{i}"
+        given, states, mine, last = states[:many], states[many:], last[:many], last[many:]
+        sequences = rnn.return_sequences or not final
+        options = _attributes(cell, rnn, sequences=sequences, masked=bool(masks), given=bool(given))
+        if options["dropout"] and not options["recurrent_dropout"]:
+            rate, options["dropout"] = options["dropout"], 0.0
+            dropped = replace(x, name=f"{y.name}:dropped", symbols=())
+            shared = {"axes": (1,)} if x.shape[1] != 1 else {}
+            nodes.append(Node("dropout", {"rate": rate, **shared}, {}, f"{name}_dropout", [x], [dropped]))
+            x = dropped
+        nodes.append(Node("recurrent", options, _parameters(cell, names), name, [x, *masks, *given], [y, *mine]))
+        x = y
+    return nodes
+
+
+def _both(layer: KerasLayer, names, x: Value, masks: list, states: list) -> list[Node]:
+    """A node for both directions, or one for each where they differ, or are not merged."""
+    operation, made, path = layer.operation, list(layer.outputs), layer.path
+    ways, merge, half = (operation.forward_layer, operation.backward_layer), operation.merge_mode, len(states) // 2
+    for rnn in ways:
+        _check(rnn, layer.arguments)
+    cells = [_cells(rnn) for rnn in ways]
+    given = {"sequences": operation.return_sequences, "masked": bool(masks), "given": bool(states)}
+    if merge and not ways[0].go_backwards and [len(c) for c in cells] == [1, 1]:
+        options, other = (_attributes(c[0], rnn, **given) for c, rnn in zip(cells, ways, strict=True))
+        parameters = _parameters(cells[0][0], names) | _parameters(cells[1][0], names, "backward_")
+        bias = [c[0].bias is not None for c in cells]
+        if options == other and bias[0] == bias[1]:
+            options |= {"bidirectional": True, "merge": merge}
+            return [Node("recurrent", options, parameters, path, [x, *masks, *states], made)]
+    ys, last = (made[:2], made[2:]) if merge is None else ([], made[1:])
+    ys = ys or [
+        replace(made[0], name=f"{made[0].name}:{i}", shape=(*made[0].shape[:-1], c[-1].units))
+        for i, c in enumerate(cells)
+    ]
+    cut = sum(_states(CELLS[type(c).__name__]) for c in cells[0]) if last else 0
+    back = replace(ys[1], name=f"{ys[1].name}:turned") if operation.return_sequences else ys[1]
+    nodes = _one(ways[0], names, x, masks, states[:half], [ys[0], *last[:cut]], f"{path}_forward")
+    nodes += _one(ways[1], names, x, masks, states[half:], [back, *last[cut:]], f"{path}_backward")
+    if operation.return_sequences:
+        nodes.append(replace(_flipped(back, ""), outputs=[ys[1]]))
+    if merge == "concat":
+        axis = ys[0].rank - 1
+        nodes.append(Node("concatenate", {"axis": axis}, {}, path, ys, made[:1]))
+    elif merge == "ave":
+        whole = replace(made[0], name=f"{made[0].name}:sum")
+        nodes += merging.join("add", ys, "", [whole])
+        nodes.append(Node("divide", {"number": 2}, {}, path, [whole], made[:1]))
+    elif merge:
+        nodes += merging.join({"sum": "add", "mul": "multiply"}[merge], ys, path, made[:1])
+    return nodes
+
+
+def ordered(node: Node) -> list[str]:
+    roles = [r for r in ("kernel", "recurrent_kernel", "bias") if r in node.parameters]
+    return [*roles, *(f"backward_{r}" for r in roles if node["bidirectional"])]
+
+
+def write_keras(node: Node) -> list[KerasCall]:
+    a, cell = node.attributes, node["cell"]
+    config = {"units": a["units"], "use_bias": "bias" in node.parameters}
+    config |= {"return_sequences": a["sequences"], "return_state": len(node.outputs) > 1}
+    usual = _options(cell)
+    keys = ("activation", "recurrent_activation", "reset_after", *RANDOM)
+    config |= {k: a[k] for k in keys if a[k] != usual[k]}
+    if a["zero_masked"] and not a["bidirectional"]:
+        config["zero_output_for_mask"] = True
+    names = ("mask",) * a["masked"]
+    names += ("initial_state[]",) * (len(node.inputs) - 1 - len(names))
+    call = KerasCall(LAYERS[cell], config, weights=True, names=names)
+    if not a["bidirectional"]:
+        return [call]
+    inner = replace(call, weights=False, names=())
+    return [KerasCall("Bidirectional", {"layer": inner, "merge_mode": a["merge"]}, weights=True, names=names)]
+
+
+def read_torch(call: TorchOperation) -> list[Node]:
+    o = json.loads(call["options"])
+    if not isinstance(call["x"], Value):
+        raise Unsupported("its input is a constant or a weight", "let it flow")
+    if not all(isinstance(name, str) for name in call["weights"]):
+        raise Unsupported("its weights are computed", "store them as parameters")
+    if not all(isinstance(v, Value) for v in call["states"]):
+        raise Unsupported("its initial state is a constant or a weight", "expand it over the batch of the input")
+    return _of_helper(call, o) if "helper" in o else _of_module(call, o)
+
+
+def _held(call: TorchOperation, cell: str, prefix: str, first: int, biases: int) -> dict[str, str]:
+    """The parameters of one direction, whose weights begin at this place of the list."""
+    kernels, keys = ([f"weights.{i}" for i in range(first + a, first + b)] for a, b in ((0, 2), (2, 2 + biases)))
+    rows = cell == "gru" and biases == 2
+    if biases == 2:
+        (one, two), key = (call.state.pop(k) for k in keys), f"weights.{first}.biases"
+        if rows and one[2] != two[2]:
+            raise Unsupported(f"of {one[0]} and {two[0]} one is trained", "freeze both, or none")
+        arrays = one[1], two[1]
+        call.state[key] = (
+            (ROWS if rows else SUM).join((one[0], two[0])),
+            np.stack(arrays) if rows else np.add(*arrays),
+            one[2] or two[2],
+        )
+        keys = [key]
+    return call.weights(_named(cell, prefix, rows, kernels, keys))
+
+
+def _of_helper(call: TorchOperation, o: dict) -> list[Node]:
+    """The node of one of the helpers."""
+    own = o["helper"] != "Recurrent"
+    cell = next(k for k, name in MODULES.items() if name == (o["helper"].removeprefix("Keras") if own else o["cell"]))
+    options = {k: o[k] for k in ("bidirectional", "sequences", "merge")} | {"units": o["hidden_size"]}
+    if own and cell == "rnn":
+        options["activation"] = o["nonlinearity"]
+    if not own:
+        options["activation"] = activation.ATEN.get(o["activation"], "linear")
+        if cell != "rnn":
+            options["recurrent_activation"] = activation.ATEN.get(o["recurrent_activation"], "linear")
+        options |= {k: o[k] for k in ("zero_masked", *RANDOM)}
+        options["reset_after"] = cell == "gru" and o["reset_after"]
+    inputs = [call["x"], *([call["mask"]] if call["mask"] is not None else []), *call["states"]]
+    options |= {"masked": call["mask"] is not None, "given": bool(call["states"])}
+    biases = o["bias"] * (2 if own or (cell == "gru" and o["reset_after"]) else 1)
+    parameters = _held(call, cell, "", 0, biases)
+    if o["bidirectional"]:
+        parameters |= _held(call, cell, "backward_", 2 + biases, biases)
+    return [Node("recurrent", _options(cell, **options), parameters, call.path, inputs, call.outputs)]
+
+
+def _of_module(call: TorchOperation, o: dict) -> list[Node]:
+    """Nodes for each layer of nn.LSTM, nn.GRU or nn.RNN, and for the axes that its states have in torch."""
+    if o["projected"]:
+        raise Unsupported(f"proj_size={o['projected']}, which Keras has not", "leave it out", final=True)
+    cell, x, (y, *last) = o["kind"].partition("_")[0].lower(), call["x"], call.outputs
+    ways, layers, many, units, nodes = 1 + o["bidirectional"], o["layers"], _states(cell), o["units"], []
+    options = {"units": units, "bidirectional": ways == 2, "given": bool(call["states"])}
+    if cell == "rnn":
+        options["activation"] = o["kind"].partition("_")[2].lower()
+    if not o["batch_first"]:
+        x = _turned(x, f"{y.name}:x", nodes)
+    made: list[list[Value]] = [[] for _ in last]
+    shape, dtype = (*x.shape[:2], units * ways), y.dtype
+    for i in range(layers):
+        name = call.path if layers == 1 or not call.path else f"{call.path}_l{i}"
+        end = i == layers - 1
+        out = y if end and o["batch_first"] else Value(f"{y.name}:l{i}", shape, dtype)
+        given, states = [], []
+        for way in range(ways):
+            for j in range(many):
+                state = Value(f"{y.name}:l{i}.{way}.{j}", (shape[0], units), dtype)
+                states.append(state)
+                made[j].append(state)
+                if call["states"]:
+                    given.append(replace(state, name=f"{state.name}:given"))
+                    nodes += slice.index(call["states"][j], (i * ways + way,), given[-1], "")
+        first, biases = i * ways * (2 + 2 * o["bias"]), 2 * o["bias"]
+        parameters = _held(call, cell, "", first, biases)
+        if ways == 2:
+            parameters |= _held(call, cell, "backward_", first + 2 + biases, biases)
+        nodes.append(Node("recurrent", _options(cell, **options), parameters, name, [x, *given], [out, *states]))
+        x = out
+        if o["dropout"] and not end:
+            x = replace(out, name=f"{out.name}:dropped")
+            nodes.append(Node("dropout", {"rate": o["dropout"]}, {}, f"{name}_dropout", [out], [x]))
+    if not o["batch_first"]:
+        nodes.append(Node("permute", {"permutation": (1, 0, 2)}, inputs=[x], outputs=[y]))
+    for parts, value in zip(made, last, strict=True):
+        if len(parts) > 1:
+            nodes += stack._stack(parts, 0, value, "")
+        else:
+            blocks = reshape.plain([reshape.NEW, reshape.KEEP, reshape.KEEP], parts[0].shape)
+            nodes.append(Node("reshape", {"blocks": blocks}, inputs=parts, outputs=[value]))
+    return nodes
+
+
+def _turned(x: Value, name: str, nodes: list[Node]) -> Value:
+    """A tensor with the batch before the steps."""
+    made = Value(name, (x.shape[1], x.shape[0], *x.shape[2:]), x.dtype)
+    nodes.append(Node("permute", {"permutation": (1, 0, 2)}, inputs=[x], outputs=[made]))
+    return made
+
+
+def write_torch(node: Node) -> TorchCall:
+    a, cell, size = node.attributes, node["cell"], node.inputs[0].shape[-1]
+    kind, bias, both = MODULES[cell], "bias" in node.parameters, a["bidirectional"]
+    usual = _options(cell, activation=a["activation"] if (cell, a["activation"]) == ("rnn", "relu") else "tanh")
+    keys = ("activation", "recurrent_activation", "reset_after", "masked", *RANDOM)
+    own = all(a[k] == usual[k] for k in keys)
+    options = {"nonlinearity": "relu"} if own and cell == "rnn" and a["activation"] == "relu" else {}
+    options |= ({} if bias else {"bias": False}) | ({"bidirectional": True} if both else {})
+    whole = a["merge"] == "concat" and a["sequences"] if both else True
+    setup = ()
+    if own and whole and len(node.outputs) == 1 and not a["given"]:
+        helpers, constructor = (), call_source(f"nn.{kind}", size, a["units"], **options, batch_first=True)
+        last = "[0]" if a["sequences"] else "[1][0][-1]" if cell == "lstm" else "[1][-1]"
+        expression = f"{{self}}({{0}}){last}"
+    else:
+        options |= {} if a["sequences"] else {"sequences": False}
+        options |= {"merge": a["merge"]} if a["merge"] != "concat" else {}
+        helpers, arguments = ("merged", f"Keras{kind}" if own else "Recurrent"), (size, a["units"])
+        if not own:
+            arguments = (kind, *arguments)
+            acts = {k: _torch_name(a[k]) for k in ("activation", "recurrent_activation")}
+            options |= {k: v for k, v in acts.items() if v != usual[k] and a[k]}
+            options |= {k: a[k] for k in ("zero_masked", *RANDOM) if a[k]}
+            options |= {"reset_after": False} if a["reset_after"] != usual["reset_after"] else {}
+        constructor = call_source(helpers[1], *arguments, **options)
+        places = [f"{{{i}}}" for i in range(len(node.inputs))]
+        mask = f", mask={places.pop(1)}" if a["masked"] else ""
+        states = f", ({', '.join(places[1:])},)" if a["given"] else ""
+        expression = f"{{self}}({places[0]}{states}{mask}){'[0]' if len(node.outputs) == 1 else ''}"
+    weights, state = {}, {}
+    for prefix, way in (("", "l0"), ("backward_", "l0_reverse"))[: 1 + both]:
+        rows = cell == "gru" and a["reset_after"]
+        biases = [f"bias_ih_{way}", *([f"bias_hh_{way}"] if rows else [])] if bias else []
+        weights |= _named(cell, prefix, rows, [f"weight_ih_{way}", f"weight_hh_{way}"], biases)
+        if own and bias and not rows:
+            state[f"bias_hh_{way}"] = np.zeros(GATES[cell] * a["units"], node.outputs[0].dtype)
+            setup += (f"{{self}}.bias_hh_{way}.requires_grad_(False)",)
+    return TorchCall(expression, constructor, weights, state, setup, helpers)
+
+
+def _torch_name(function: str) -> str:
+    """What torch calls a function of ours."""
+    return activation.FUNCTIONS[function].call.split(".")[1] if function in activation.FUNCTIONS else function

@@ -1,0 +1,105 @@
+"""Recurrent modules as torch.export is shown them: each is one operator, over an open number of steps, too.
+
+torch.export would write a loop in Python out, as often as the example has steps, and of nn.LSTM it shows states that
+are made of open sizes. The operator has the module's weights and its options; `bridge.rules.recurrent` reads it.
+"""
+
+import contextlib
+import inspect
+import json
+from collections.abc import Iterator
+from unittest import mock
+
+import torch
+from torch import nn
+
+from bridge import rules
+from bridge.graph import BridgeError
+
+HEADER = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\n"
+
+
+@torch.library.custom_op("bridge::recurrent", mutates_args=())
+def _recurrent(
+    x: torch.Tensor, mask: torch.Tensor | None, states: list[torch.Tensor], weights: list[torch.Tensor], options: str
+) -> list[torch.Tensor]:
+    """What a module of these options and weights returns: the output and, one after the other, its states."""
+    o = json.loads(options)
+    if name := o.pop("helper", None):
+        made = _helper(name, o, weights).forward(x, states, *([] if mask is None else [mask]))
+    else:
+        size = o["layers"] * (1 + o["bidirectional"]), x.shape[1 - o["batch_first"]], o["units"]
+        given = states or [x.new_zeros(size)] * (1 + (o["kind"] == "LSTM"))
+        settings = weights, o["bias"], o["layers"], o["dropout"], False, o["bidirectional"], o["batch_first"]
+        made = getattr(torch, o["kind"].lower())(x, given if o["kind"] == "LSTM" else given[0], *settings)
+    return [t.clone() for t in made]
+
+
+@_recurrent.register_fake
+def _(x, mask, states, weights, options):
+    o = json.loads(options)
+    if "helper" in o:
+        ways, units, batch, steps = 1 + o["bidirectional"], o["hidden_size"], x.shape[0], x.shape[1]
+        width = units * ways if o["merge"] == "concat" else units
+        many = ways * (1 + (o.get("cell", o["helper"]).endswith("LSTM")))
+        y = (batch, steps, width) if o["sequences"] else (batch, width)
+        return [x.new_empty(y), *(x.new_empty(batch, units) for _ in range(many))]
+    batch, ways = x.shape[1 - o["batch_first"]], 1 + o["bidirectional"]
+    last = o["layers"] * ways, batch, o["projected"] or o["units"]
+    y = x.new_empty(*x.shape[:2], ways * last[2])
+    return [y, x.new_empty(last), *([x.new_empty(*last[:2], o["units"])] if o["kind"] == "LSTM" else [])]
+
+
+def _helper(name: str, options: dict, weights: list[torch.Tensor]) -> nn.Module:
+    """A helper of ours with these weights."""
+    from bridge.torch_writer import execute
+
+    made = execute(HEADER + "\n\n".join(map(rules.helper_source, ("merged", name))))
+    with torch.device("meta"):
+        module = getattr(made, name)(**options)
+    names = [n for n, _ in module.named_parameters()]
+    module.load_state_dict(dict(zip(names, weights, strict=True)), assign=True)
+    return module.eval()
+
+
+def _of_torch(self, input, hx=None):
+    """The forward of nn.LSTM, nn.GRU and nn.RNN."""
+    if not isinstance(input, torch.Tensor):
+        raise BridgeError(
+            f"{type(self).__name__} is given a packed sequence, which Keras has not: give it the padded batch, and "
+            "take the steps that count from its output, or let a Keras model have a mask"
+        )
+    if input.ndim != 3:
+        raise BridgeError(f"{type(self).__name__} is given a tensor of rank {input.ndim}: give it a batch of sequences")
+    o = {
+        "kind": self.mode,
+        "units": self.hidden_size,
+        "layers": self.num_layers,
+        "bias": bool(self.bias),
+        "batch_first": bool(self.batch_first),
+        "dropout": float(self.dropout),
+        "bidirectional": bool(self.bidirectional),
+        "projected": self.proj_size,
+    }
+    states = [] if hx is None else [hx] if isinstance(hx, torch.Tensor) else list(hx)
+    weights = [getattr(self, n) for n in self._flat_weights_names]
+    y, *states = _recurrent(input, None, states, weights, json.dumps(o))
+    return y, tuple(states) if self.mode == "LSTM" else states[0]
+
+
+def _of_helper(self, x, states=(), mask=None):
+    """The forward of our helpers."""
+    names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
+    o = {"helper": type(self).__name__} | {n: getattr(self, n) for n in names}
+    return tuple(_recurrent(x, mask, list(states), list(self.parameters()), json.dumps(o)))
+
+
+@contextlib.contextmanager
+def as_one(module: nn.Module) -> Iterator[None]:
+    """Let the recurrent modules of a network call one operator each."""
+    forwards = dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), _of_torch)
+    forwards |= {type(m): _of_helper for m in module.modules() if rules.shown(type(m))}
+    with contextlib.ExitStack() as stack:
+        for kind, forward in forwards.items():
+            stack.enter_context(mock.patch.object(kind, "forward", forward))
+        yield
