@@ -21,11 +21,15 @@ def made(name: str, options: dict, tensors: list, title: str | None = None):
 
 def roles(layer) -> dict[str, keras.Variable]:
     """The weights of a layer by its own names for them; of a small model by the names of its layers and theirs."""
-    from bridge.walk import is_functional
+    from bridge.walk import is_functional, unique
 
     if is_functional(layer):
         return {f"{part.name}/{w.name}": w for part in layer.layers for w in part.weights}
-    return {_own(layer, w): w for w in getattr(layer, "weights", ())}
+    found = {}
+    for w in getattr(layer, "weights", ()):
+        name = _own(layer, w)
+        found[name if name not in found else unique(name, found)] = w  # of two layers inside it
+    return found
 
 
 def _own(layer, variable) -> str:

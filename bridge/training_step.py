@@ -16,6 +16,7 @@ from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_re
 from bridge.comparison import STEPPED, Case, InDouble, distance, said
 from bridge.fixed_noise import InTorch
 from bridge.graph import Graph, Node, flatten
+from bridge.module_run import RECURRENT
 from bridge.progress import log
 from bridge.twin import Twin
 
@@ -262,6 +263,11 @@ class _NoDropout(torch.overrides.TorchFunctionMode):
             if rate and kwargs.get("training", True):
                 self.rates.append(float(rate))
             return function(*args[:place], *[0.0 for _ in args[place : place + 1]], *args[place + 1 :], **kwargs)
+        if name in RECURRENT:  # between its layers
+            place = max(i for i, x in enumerate(args) if isinstance(x, float))
+            if args[place + 1]:
+                self.rates += [args[place]] * (args[place - 1] - 1 if args[place] else 0)
+            return function(*args[:place], 0.0, *args[place + 1 :], **kwargs)
         if "dropout" not in name:
             return function(*args, **kwargs)
         rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)

@@ -246,7 +246,7 @@ def trimmed(node: Node, read: set[str]) -> Node:
     if y.name not in read:
         changes = {"sequences": False, "zero_masked": False}
         node = replace(node, attributes=node.attributes | changes)
-        y = replace(y, shape=(y.shape[0], y.shape[-1]), symbols=())
+        y = replace(y, name=f"{y.name}:last", shape=(y.shape[0], y.shape[-1]), symbols=())
         if not node["masked"] and not node["bidirectional"]:
             y, states[0] = states[0], y  # they are the same
     states = states if any(v.name in read for v in states) else []
@@ -267,8 +267,6 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         raise Unsupported(f"its mask is {masks[0].dtype}", "give booleans")
     if any(v.dtype != made[0].dtype for v in states):
         raise Unsupported(f"its initial state is {states[0].dtype}", f"give it as {made[0].dtype}")
-    if len(operation.weights) != len(layer.weights):
-        raise Unsupported("two of its layers have one name", "give each a name of its own")
     names = dict(zip(map(id, operation.weights), layer.weights.values(), strict=True))
     if layer.class_name == "Bidirectional":
         return _both(layer, names, x, masks, states)

@@ -1,20 +1,29 @@
-"""Recurrent layers, both ways."""
+"""Recurrent layers, both ways: cells, masks, states, directions, dropout, and torch's own modules."""
+
+import json
+import warnings
 
 import keras
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import bridge
+from bridge.rules import recurrent
 
 layers = keras.layers
 KINDS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.SimpleRNN}
+TORCH = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
-def model_of(layer, *shape, states=()):
-    x = keras.Input(shape or (None, 3), name="x")
+def model_of(layer, *states, steps=None, masked=False):
+    """A model of one layer, of inputs of three features, with states of these sizes and a mask of what is above 0."""
+    x = keras.Input((steps, 3), name="x")
     given = [keras.Input((n,), name=f"state{i}") for i, n in enumerate(states)]
-    y = layer(x, initial_state=given) if given else layer(x)
-    return keras.Model([x, *given] if given else x, y)
+    keywords = {"initial_state": given} if given else {}
+    keywords |= {"mask": keras.ops.max(x, -1) > 0.2} if masked else {}
+    return keras.Model([x, *given] if given else x, layer(x, **keywords))
 
 
 def proved(model, module):
@@ -23,13 +32,365 @@ def proved(model, module):
     return report
 
 
+def names(module):
+    """The classes of the parts of a module."""
+    return [type(m).__name__ for m in module.children()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"use_bias": False}, {"return_sequences": True}, {"unroll": True}], ids=str)
+def test_torch_has_it(check, kind, options):
+    model = model_of(KINDS[kind](4, name="r", **options), steps=5 if "unroll" in options else None)
+    module, again = check.both_ways(model)
+    assert type(module.r) is TORCH[kind]
+    assert type(again.get_layer("r")) is KINDS[kind]
+    proved(model, module)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sequences", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_plain(check, kind, sequences, bias):
-    """torch's own module holds it."""
-    model = model_of(KINDS[kind](4, return_sequences=sequences, use_bias=bias, name="r"))
+def test_states(check, kind, sequences):
+    """They go in and come out."""
+    count = 2 if kind == "lstm" else 1
+    layer = KINDS[kind](4, return_sequences=sequences, return_state=True, name="r")
+    model = model_of(layer, *[4] * count)
     module, again = check.both_ways(model)
-    assert type(module.r) is {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[kind]
-    assert type(again.get_layer("r")) is KINDS[kind] and again.get_layer("r").return_sequences == sequences
+    assert len(again.outputs) == 1 + count
     proved(model, module)
+
+
+def test_a_state_alone(check):
+    """What nothing reads is not asked for: the model that comes back is smaller."""
+    x = keras.Input((None, 3))
+    _, h, c = layers.LSTM(4, return_sequences=True, return_state=True, name="r")(x)
+    for outputs, sequences in ((c, False), (h, False), ([h, c], False)):
+        module, again = check.both_ways(keras.Model(x, outputs))
+        assert again.get_layer("r").return_sequences is sequences
+    assert type(check.both_ways(keras.Model(x, h))[0].r) is nn.LSTM
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("lstm", {"activation": "relu", "recurrent_activation": "hard_sigmoid"}),
+        ("lstm", {"activation": "softsign", "recurrent_activation": "tanh", "use_bias": False}),
+        ("gru", {"reset_after": False}),
+        ("gru", {"reset_after": False, "use_bias": False, "activation": "elu"}),
+        ("gru", {"activation": "linear", "recurrent_activation": "hard_sigmoid"}),
+        ("rnn", {"activation": "sigmoid"}),
+        ("rnn", {"activation": None}),
+        ("rnn", {"activation": "relu"}),
+    ],
+    ids=str,
+)
+def test_functions(check, kind, options):
+    model = model_of(KINDS[kind](3, return_sequences=True, name="r", **options))
+    module, _ = check.both_ways(model)
+    assert isinstance(module.r, nn.RNNBase) == (options == {"activation": "relu"})
+    proved(model, module)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{"return_sequences": True}, {"return_state": True}], ids=str)
+@pytest.mark.parametrize("zero", [True, False])
+def test_mask(check, kind, options, zero):
+    """A masked step keeps the state, and repeats the output or has 0 for it."""
+    model = model_of(KINDS[kind](4, zero_output_for_mask=zero, name="r", **options), masked=True)
+    module, _ = check.both_ways(model)
+    proved(model, module)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("sequences", [True, False])
+def test_backwards(check, kind, masked, sequences):
+    """Keras leaves time as it ran."""
+    layer = KINDS[kind](4, return_sequences=sequences, return_state=True, go_backwards=True, name="r")
+    model = model_of(layer, masked=masked)
+    module, _ = check.both_ways(model)
+    proved(model, module)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", None])
+@pytest.mark.parametrize("sequences", [True, False])
+def test_bidirectional(check, kind, merge, sequences):
+    layer = layers.Bidirectional(KINDS[kind](4, return_sequences=sequences), merge_mode=merge, name="b")
+    model = model_of(layer)
+    module, _ = check.both_ways(model, same_layers=merge is not None)
+    own = type(module.b) if hasattr(module, "b") else None
+    assert (own is TORCH[kind]) == (merge == "concat" and sequences)
+    proved(model, module)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("lstm", {"return_state": True, "return_sequences": True}),
+        ("gru", {"return_state": True}),
+        ("gru", {"reset_after": False, "return_sequences": True}),
+        ("lstm", {"activation": "relu"}),
+        ("rnn", {"activation": "relu", "return_sequences": True}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("masked", [True, False])
+def test_bidirectional_options(check, kind, options, masked):
+    model = model_of(layers.Bidirectional(KINDS[kind](4, **options), name="b"), masked=masked)
+    module, _ = check.both_ways(model)
+    proved(model, module)
+
+
+def test_bidirectional_states(check):
+    """Those of the forward layer come first."""
+    layer = layers.Bidirectional(layers.LSTM(4, return_state=True, return_sequences=True), name="b")
+    model = model_of(layer, 4, 4, 4, 4)
+    module, again = check.both_ways(model)
+    assert names(module) == ["KerasLSTM"]
+    proved(model, module)
+
+
+@pytest.mark.parametrize("merge", ["concat", None, "ave"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_two_kinds_of_layers(check, merge, first, masked):
+    """The backward layer is another one than the forward layer, which may itself be the one that goes backwards."""
+    ways = [layers.GRU(4, return_sequences=True, go_backwards=first)]
+    ways.append(layers.LSTM(4, activation="relu", return_sequences=True, go_backwards=not first))
+    model = model_of(layers.Bidirectional(ways[0], merge, backward_layer=ways[1], name="b"), masked=masked)
+    module, _ = check.both_ways(model, same_layers=False)
+    proved(model, module)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_cells(check, kind):
+    """RNN of one cell, and of several, one on the other."""
+    cell = getattr(layers, type(KINDS[kind](1).cell).__name__)
+    for cells in (cell(4), [cell(4), cell(3)]):
+        model = model_of(layers.RNN(cells, return_sequences=True, return_state=True, name="r"), masked=True)
+        module, _ = check.both_ways(model, same_layers=False)
+        proved(model, module)
+
+
+@pytest.mark.parametrize(
+    "options", [{"dropout": 0.3}, {"recurrent_dropout": 0.3}, {"dropout": 0.2, "recurrent_dropout": 0.3}], ids=str
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout(check, kind, options):
+    """One mask for a whole sequence; the numbers that it draws are others."""
+    model = model_of(KINDS[kind](4, name="r", **options))
+    module, again = check.both_ways(model)
+    proved(model, module)
+    x = torch.ones(2000, 3, 3)
+    want = np.asarray(model(x.numpy(), training=True))
+    for have in (module.train()(x).detach().numpy(), np.asarray(again(x.numpy().astype("float32"), training=True))):
+        assert np.abs(have.mean(0) - want.mean(0)).max() < 0.05
+        assert np.abs(have.std(0) - want.std(0)).max() < 0.05 and have.std(0).max() > 0.01
+
+
+def test_dropout_of_two_directions(check):
+    """Each has a mask of its own."""
+    model = model_of(layers.Bidirectional(layers.GRU(4, dropout=0.5), name="b"))
+    module, _ = check.both_ways(model)
+    assert names(module) == ["Recurrent"] and module.b.dropout == 0.5
+    proved(model, module)
+
+
+def test_masks_that_hang_on_tensors(check):
+    """Embedding and Masking make them, recurrent layers take them and hand them on."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    x = layers.Embedding(9, 4, mask_zero=True, name="e")(ids)
+    x = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="b")(x)
+    x = layers.GRU(4, return_sequences=True, name="g")(x)
+    x = layers.SimpleRNN(3, name="s")(x)
+    model = check.randomise(keras.Model(ids, layers.Dense(2, name="d")(x)))
+    module = bridge.to_torch(model)
+    given = np.array([[3, 0, 4, 1, 0], [0, 2, 0, 0, 0], [1, 2, 3, 4, 5]])
+    assert check.relative(module(torch.tensor(given)).detach(), model(given)) < 1e-6
+    proved(model, module)
+    again = bridge.to_keras(module, (torch.tensor(given),))
+    assert check.relative(again(given), model(given)) < 1e-6
+
+    x = keras.Input((6, 3), name="x")
+    y = layers.LSTM(4, return_sequences=True, name="r")(layers.Masking(0.0, name="m")(x))
+    model = check.randomise(keras.Model(x, layers.GlobalAveragePooling1D(name="p")(y)))
+    module = bridge.to_torch(model)
+    given = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    given[0, 2:4], given[1, :2] = 0, 0
+    assert check.relative(module(torch.tensor(given)).detach(), model(given)) < 1e-6
+
+
+def test_language_model(check):
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    x = layers.Embedding(11, 4, name="e")(ids)
+    x = layers.LSTM(5, return_sequences=True, name="l")(x)
+    x = layers.GRU(4, name="g")(layers.Dropout(0.2, name="o")(x))
+    model = check.randomise(keras.Model(ids, layers.Dense(11, activation="softmax", name="d")(x)))
+    module = bridge.to_torch(model)
+    assert names(module) == ["Embedding", "LSTM", "Dropout", "GRU", "Linear"]
+    given = torch.randint(11, (2, 7))
+    again = bridge.to_keras(module, (given,), [{0, 1}])
+    assert [x.name for x in again.layers] == [x.name for x in model.layers]
+    proved(model, module)
+    proved(again, module)
+    assert check.relative(again(given.numpy()[:, :4]), model(given.numpy()[:, :4])) < 1e-6
+
+
+def test_one_layer_called_twice(check):
+    layer = layers.LSTM(3, return_sequences=True, name="r")
+    x = keras.Input((None, 3), name="x")
+    model = keras.Model(x, layer(layer(x)))
+    module, again = check.both_ways(model)
+    assert names(module) == ["LSTM"] and len(again.layers) == 2
+    proved(model, module)
+
+
+class Net(nn.Module):
+    """A recurrent module and what is made of its outputs."""
+
+    def __init__(self, inner, result=lambda y, last: y, states=None):
+        super().__init__()
+        self.r, self.result, self.states = inner, result, states
+
+    def forward(self, x, *given):
+        if not given:
+            return self.result(*self.r(x))
+        return self.result(*self.r(x, given if len(given) > 1 else given[0]))
+
+
+@pytest.fixture(autouse=True)
+def said_of_biases():
+    """Two biases that torch trains are said; tests look for it where it matters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch trains two biases")
+        yield
+
+
+@pytest.mark.parametrize("kind", TORCH)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bias": False},
+        {"batch_first": False},
+        {"num_layers": 2, "dropout": 0.3},
+        {"bidirectional": True},
+        {"num_layers": 2, "bidirectional": True, "batch_first": False},
+    ],
+    ids=str,
+)
+def test_modules(check, kind, options):
+    module = Net(TORCH[kind](3, 4, **{"batch_first": True} | options))
+    model = check.from_torch(module, torch.randn(2, 5, 3))
+    proved(model, module)
+    again = bridge.to_torch(model)
+    assert {type(m) for m in again.modules() if isinstance(m, nn.RNNBase)} == {TORCH[kind]}
+
+
+@pytest.mark.parametrize("kind", TORCH)
+@pytest.mark.parametrize("many", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("given", [True, False])
+def test_states_of_modules(check, kind, many, given):
+    count = 4 if many else 1
+    module = Net(TORCH[kind](3, 4, batch_first=True, **many), lambda y, last: (y, last))
+    states = [torch.randn(count, 2, 4) for _ in range(given * (1 + (kind == "lstm")))]
+    model = check.to_keras(module, (torch.randn(2, 5, 3), *states), [{0, 1}, *[{1}] * len(states)])
+    proved(model, module)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda y, last: last[0][-1],
+        lambda y, last: last[1],
+        lambda y, last: y[:, -1],
+        lambda y, last: torch.cat([last[0][-2], last[0][-1]], 1),
+    ],
+)
+def test_subsets_of_outputs(check, result):
+    module = Net(nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True), result)
+    proved(check.from_torch(module, torch.randn(2, 5, 3)), module)
+
+
+def test_relu(check):
+    module = Net(nn.RNN(3, 4, nonlinearity="relu", batch_first=True))
+    model = check.from_torch(module, torch.randn(2, 5, 3))
+    assert model.get_layer("r").activation is keras.activations.relu
+    assert bridge.to_torch(model).r.nonlinearity == "relu"
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_two_biases(frozen):
+    """Their sum is Keras' one bias; it is said where both are trained, and one is then held still."""
+    module = Net(nn.LSTM(3, 4, batch_first=True))
+    if frozen:
+        module.r.bias_hh_l0.requires_grad_(False).zero_()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = bridge.to_keras(module, (torch.randn(2, 5, 3),))
+    said = [str(w.message) for w in said if "two biases" in str(w.message)]
+    assert bool(said) != frozen and all("r.bias_hh_l0" in text for text in said)
+    report = proved(model, module)
+    assert ("held still" in str(report) + json.dumps(report.to_json())) != frozen
+    assert module.r.bias_hh_l0.requires_grad != frozen
+
+
+def stateful():
+    x = keras.Input(batch_shape=(2, 4, 3))
+    return keras.Model(x, layers.LSTM(3, stateful=True)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (stateful, "stateful"),
+        (lambda: model_of(layers.LSTM(3, activation=lambda x: x * 2)), "activation"),
+        (lambda: model_of(layers.LSTM(3, activation="softmax")), "activation"),
+    ],
+)
+def test_refused(make, reason):
+    with pytest.raises(bridge.BridgeError, match=reason):
+        bridge.to_torch(make())
+
+
+def test_always_random():
+    x = keras.Input((None, 3))
+    y = layers.LSTM(3, dropout=0.2)(x, training=True)
+    with pytest.raises(bridge.BridgeError, match="training=True"):
+        bridge.to_torch(keras.Model(x, y))
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "reason"),
+    [
+        (Net(nn.LSTM(3, 4, proj_size=2, batch_first=True)), torch.randn(2, 5, 3), "proj_size"),
+        (Net(nn.GRU(3, 4, batch_first=True)), torch.randn(5, 3), "rank 2"),
+    ],
+)
+def test_refused_of_torch(module, given, reason):
+    with pytest.raises(bridge.BridgeError, match=reason):
+        bridge.to_keras(module, (given,))
+
+
+def test_packed_sequences():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x):
+            packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]), batch_first=True)
+            return self.r(packed)[1]
+
+    with pytest.raises(bridge.BridgeError, match="packed"):
+        bridge.to_keras(Packed(), (torch.randn(2, 5, 3),))
+
+
+def test_gates():
+    """The gates of a GRU change places, those of an LSTM do not."""
+    pattern = recurrent._pattern("gru", "i o -> o i")
+    from bridge.rules import to_keras_axes, to_torch_axes
+
+    array = np.arange(12.0).reshape(2, 6)
+    assert to_torch_axes(array, pattern)[:, 0].tolist() == [2, 3, 0, 1, 4, 5]
+    np.testing.assert_array_equal(to_keras_axes(to_torch_axes(array, pattern), pattern), array)
