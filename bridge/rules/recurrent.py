@@ -43,6 +43,12 @@ MODULES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 KERAS = ("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN")
 ARGUMENTS = ("mask", "initial_state")
+# class of torch.nn -> our name of its function, of those that are the same without options
+FUNCTIONS = {
+    f.module.removeprefix("nn."): name
+    for name, f in activation.FUNCTIONS.items()
+    if f.module.startswith("nn.") and all(a == b or (a, b) == (False, "none") for a, _, b in f.options.values())
+} | {"Identity": "linear"}
 LAYOUT = fixed
 RANDOM = ("dropout", "recurrent_dropout")
 TORCH = ("bridge::recurrent",)
@@ -73,8 +79,8 @@ HELPERS = {
                 bidirectional=False,
                 sequences=True,
                 merge="concat",
-                activation="tanh",
-                recurrent_activation="sigmoid",
+                activation="Tanh",
+                recurrent_activation="Sigmoid",
                 reset_after=True,
                 zero_masked=False,
                 dropout=0.0,
@@ -86,6 +92,7 @@ HELPERS = {
                 self.activation, self.recurrent_activation = activation, recurrent_activation
                 self.reset_after, self.zero_masked = reset_after, zero_masked
                 self.dropout, self.recurrent_dropout = dropout, recurrent_dropout
+                self.functions = [getattr(nn, name)() for name in (activation, recurrent_activation)]
                 self.gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
                 rows = self.gates * hidden_size
                 shapes = {"weight_ih": (rows, input_size), "weight_hh": (rows, hidden_size)}
@@ -144,7 +151,7 @@ HELPERS = {
 
             def step(self, x, states, weight, bias, memory):
                 """One step: x is (B, gates, H), what the gates have of the input."""
-                act, gate = map(self.function, (self.activation, self.recurrent_activation))
+                act, gate = self.functions
                 h = states[0][:, None].expand(-1, self.gates, -1)
                 h = h if memory is None else h * memory
                 before = self.cell == "GRU" and not self.reset_after  # its last gate reads what the first has left
@@ -160,12 +167,6 @@ HELPERS = {
                 r, z = gate(x[:, 0] + m[:, 0]), gate(x[:, 1] + m[:, 1])
                 n = act(x[:, 2] + (F.linear(r * h[:, 2], weight[2]) if before else r * m[:, 2]))
                 return [z * states[0] + (1 - z) * n]
-
-            def function(self, name):
-                """A function of torch by its name."""
-                if name == "linear":
-                    return lambda x: x
-                return getattr(torch, name, None) or getattr(F, name)
         ''',
 } | {
     f"Keras{kind}": f'''
@@ -318,22 +319,10 @@ def _function(said, function) -> str:
     """The name of an activation that both frameworks have as a function of one tensor."""
     import keras
 
-    nodes = activation.from_config(said, 1)
-    if not nodes:
-        return "linear"
-    if isinstance(said, str) and function is not keras.src.activations.ALL_OBJECTS_DICT.get(said):
-        raise Unsupported(f"its activation is not keras.activations.{said}, though its configuration says so")
-    name = nodes[0].attributes.get("function", "")
-    known = activation.FUNCTIONS.get(name) if nodes[0].operator == "activation" else None
-    other = nodes[0].attributes != activation.NAMED.get(name)
-    if known is None or not known.call or other or not _same_defaults(known):
+    own = keras.src.activations.ALL_OBJECTS_DICT
+    if not isinstance(said, str) or said not in FUNCTIONS.values() or function is not own.get(said):
         raise Unsupported(f"activation={said!r} of a recurrent layer", "use a function without options, such as tanh")
-    return name
-
-
-def _same_defaults(function) -> bool:
-    """Tell whether torch's function without options is Keras' function without options."""
-    return all(a == b or (a, b) == (False, "none") for a, _, b in function.options.values())
+    return said
 
 
 def _parameters(cell, names: dict[int, str], prefix: str = "") -> dict[str, str]:
@@ -467,9 +456,8 @@ def _of_helper(call: TorchOperation, o: dict) -> list[Node]:
     if own and cell == "rnn":
         options["activation"] = o["nonlinearity"]
     if not own:
-        options["activation"] = activation.ATEN.get(o["activation"], "linear")
-        if cell != "rnn":
-            options["recurrent_activation"] = activation.ATEN.get(o["recurrent_activation"], "linear")
+        keys = ("activation", "recurrent_activation")[: 2 - (cell == "rnn")]
+        options |= {k: FUNCTIONS[o[k]] for k in keys}
         options |= {k: o[k] for k in ("zero_masked", *RANDOM)}
         options["reset_after"] = cell == "gru" and o["reset_after"]
     inputs = [call["x"], *([call["mask"]] if call["mask"] is not None else []), *call["states"]]
@@ -537,9 +525,9 @@ def _turned(x: Value, name: str, nodes: list[Node]) -> Value:
 def write_torch(node: Node) -> TorchCall:
     a, cell, size = node.attributes, node["cell"], node.inputs[0].shape[-1]
     kind, bias, both = MODULES[cell], "bias" in node.parameters, a["bidirectional"]
-    usual = _options(cell, activation=a["activation"] if (cell, a["activation"]) == ("rnn", "relu") else "tanh")
-    keys = ("activation", "recurrent_activation", "reset_after", "masked", *RANDOM)
-    own = all(a[k] == usual[k] for k in keys)
+    usual = _options(cell)
+    keys = ("recurrent_activation", "reset_after", "masked", *RANDOM)
+    own = all(a[k] == usual[k] for k in keys) and a["activation"] in ("tanh", *["relu"] * (cell == "rnn"))
     options = {"nonlinearity": "relu"} if own and cell == "rnn" and a["activation"] == "relu" else {}
     options |= ({} if bias else {"bias": False}) | ({"bidirectional": True} if both else {})
     whole = a["merge"] == "concat" and a["sequences"] if both else True
@@ -554,8 +542,8 @@ def write_torch(node: Node) -> TorchCall:
         helpers, arguments = ("merged", f"Keras{kind}" if own else "Recurrent"), (size, a["units"])
         if not own:
             arguments = (kind, *arguments)
-            acts = {k: _torch_name(a[k]) for k in ("activation", "recurrent_activation")}
-            options |= {k: v for k, v in acts.items() if v != usual[k] and a[k]}
+            acts = [k for k in ("activation", "recurrent_activation") if a[k] != usual[k]]
+            options |= {k: next(name for name, f in FUNCTIONS.items() if f == a[k]) for k in acts}
             options |= {k: a[k] for k in ("zero_masked", *RANDOM) if a[k]}
             options |= {"reset_after": False} if a["reset_after"] != usual["reset_after"] else {}
         constructor = call_source(helpers[1], *arguments, **options)
@@ -572,8 +560,3 @@ def write_torch(node: Node) -> TorchCall:
             state[f"bias_hh_{way}"] = np.zeros(GATES[cell] * a["units"], node.outputs[0].dtype)
             setup += (f"{{self}}.bias_hh_{way}.requires_grad_(False)",)
     return TorchCall(expression, constructor, weights, state, setup, helpers)
-
-
-def _torch_name(function: str) -> str:
-    """What torch calls a function of ours."""
-    return activation.FUNCTIONS[function].call.split(".")[1] if function in activation.FUNCTIONS else function
