@@ -58,7 +58,10 @@ def _helper(name: str, options: dict, weights: list[torch.Tensor]) -> nn.Module:
     with torch.device("meta"):
         module = getattr(made, name)(**options)
     names = [n for n, _ in module.named_parameters()]
-    module.load_state_dict(dict(zip(names, weights, strict=True)), assign=True)
+    state = {
+        n: w.detach() for n, w in zip(names, weights, strict=True)
+    }  # else what is frozen would be trained after it
+    module.load_state_dict(state, assign=True)
     return module.eval()
 
 

@@ -34,10 +34,12 @@ def test_helpers(check, options):
     layer = keras.layers.Bidirectional(keras.layers.GRU(4, **options))
     model = check.randomise(keras.Model(x, layer(x, mask=x[:, :, 0] > 0)))
     module = build(convert.source(model, False))
+    next(module.parameters()).requires_grad_(False)
     program = exported(module, torch.randn(2, 5, 3))
     assert sum("recurrent" in str(n.target) for n in program.graph.nodes) == 1
     x = torch.randn(3, 7, 3)
     torch.testing.assert_close(program.module()(x), module(x))
+    assert [p.requires_grad for p in module.parameters()][:2] == [False, True]
 
 
 @pytest.mark.parametrize(

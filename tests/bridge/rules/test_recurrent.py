@@ -154,6 +154,17 @@ def test_bidirectional_with_a_mask(check, kind, options):
     both(check, model_of(layers.Bidirectional(KINDS[kind](4, **options), name="b"), masked=True))
 
 
+def test_one_direction_is_frozen(check):
+    layer = layers.Bidirectional(layers.GRU(4), name="b")
+    model = model_of(layer)
+    layer.backward_layer.trainable = False
+    module = bridge.to_torch(check.randomise(model))
+    proved(model, module)
+    assert [p.requires_grad for p in module.parameters()] == [True] * 4 + [False] * 4
+    with pytest.raises(bridge.BridgeError, match="trains a layer as a whole"):
+        bridge.to_keras(module, (torch.randn(2, 3, 3),))
+
+
 def test_bidirectional_states(check):
     """Those of the forward layer come first."""
     layer = layers.Bidirectional(layers.LSTM(4, return_state=True, return_sequences=True), name="b")
