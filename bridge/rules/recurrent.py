@@ -51,7 +51,8 @@ FUNCTIONS = {
 } | {"Identity": "linear"}
 LAYOUT = fixed
 RANDOM = ("dropout", "recurrent_dropout")
-TORCH = ("bridge::recurrent",)
+STEPS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")  # of nn.LSTMCell, nn.GRUCell and nn.RNNCell
+TORCH = ("bridge::recurrent", *STEPS)
 
 HELPERS = {
     "merged": '''
@@ -420,22 +421,49 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    o = json.loads(call["options"])
-    if not isinstance(call["x"], Value):
+    step = call.target in STEPS
+    x, states = (call["input"], call["hx"]) if step else (call["x"], call["states"])
+    weights = [call[k] for k in ("w_ih", "w_hh")] if step else call["weights"]
+    if not isinstance(x, Value):
         raise Unsupported("its input is a constant or a weight", "let it flow")
-    if not all(isinstance(name, str) for name in call["weights"]):
+    if not all(isinstance(name, str) for name in weights):
         raise Unsupported("its weights are computed", "store them as parameters")
-    if not all(isinstance(v, Value) for v in call["states"]):
+    if not all(isinstance(v, Value) for v in flatten(states)):
         raise Unsupported("its initial state is a constant or a weight", "expand it over the batch of the input")
+    if step:
+        return _of_step(call, x, list(flatten(states)))
+    o = json.loads(call["options"])
     return _of_helper(call, o) if "helper" in o else _of_module(call, o)
 
 
-def _held(call: TorchOperation, cell: str, prefix: str, first: int, biases: int) -> dict[str, str]:
-    """The parameters of one direction, whose weights begin at this place of the list."""
-    kernels, keys = ([f"weights.{i}" for i in range(first + a, first + b)] for a, b in ((0, 2), (2, 2 + biases)))
-    rows = cell == "gru" and biases == 2
-    if biases == 2:
-        (one, two), key = (call.state.pop(k) for k in keys), f"weights.{first}.biases"
+def _of_step(call: TorchOperation, x: Value, states: list[Value]) -> list[Node]:
+    """A sequence of one step."""
+    cell, h = call.target.partition("_")[0], call.outputs[0]
+    options = {"units": h.shape[-1], "sequences": False, "given": True}
+    if cell == "rnn":
+        options["activation"] = call.target.split("_")[1]
+    biases = [k for k in ("b_ih", "b_hh") if k in call.state]
+    parameters = _held(call, cell, "", ["w_ih", "w_hh", *biases])
+    one = replace(x, name=f"{h.name}:step", shape=(x.shape[0], 1, x.shape[1]), symbols=())
+    blocks = reshape.plain([reshape.KEEP, reshape.NEW, reshape.KEEP], x.shape)
+    made = [h, replace(h, name=f"{h.name}:h"), *call.outputs[1:]]
+    return [
+        Node("reshape", {"blocks": blocks}, inputs=[x], outputs=[one]),
+        Node("recurrent", _options(cell, **options), parameters, call.path, [one, *states], made),
+    ]
+
+
+def _of_list(first: int, biases: int) -> list[str]:
+    """Where a list of weights has those of one direction."""
+    return [f"weights.{i}" for i in range(first, first + 2 + biases)]
+
+
+def _held(call: TorchOperation, cell: str, prefix: str, keys: list[str]) -> dict[str, str]:
+    """The parameters of one direction: the kernels, then the biases."""
+    kernels, keys = keys[:2], keys[2:]
+    rows = cell == "gru" and len(keys) == 2
+    if len(keys) == 2:
+        (one, two), key = (call.state.pop(k) for k in keys), f"{kernels[0]}.biases"
         if rows and one[2] != two[2]:
             raise Unsupported(f"of {one[0]} and {two[0]} one is trained", "freeze both, or none")
         arrays = one[1], two[1]
@@ -463,9 +491,9 @@ def _of_helper(call: TorchOperation, o: dict) -> list[Node]:
     inputs = [call["x"], *([call["mask"]] if call["mask"] is not None else []), *call["states"]]
     options |= {"masked": call["mask"] is not None, "given": bool(call["states"])}
     biases = o["bias"] * (2 if own or (cell == "gru" and o["reset_after"]) else 1)
-    parameters = _held(call, cell, "", 0, biases)
+    parameters = _held(call, cell, "", _of_list(0, biases))
     if o["bidirectional"]:
-        parameters |= _held(call, cell, "backward_", 2 + biases, biases)
+        parameters |= _held(call, cell, "backward_", _of_list(2 + biases, biases))
     return [Node("recurrent", _options(cell, **options), parameters, call.path, inputs, call.outputs)]
 
 
@@ -496,9 +524,9 @@ def _of_module(call: TorchOperation, o: dict) -> list[Node]:
                     given.append(replace(state, name=f"{state.name}:given"))
                     nodes += slice.index(call["states"][j], (i * ways + way,), given[-1], "")
         first, biases = i * ways * (2 + 2 * o["bias"]), 2 * o["bias"]
-        parameters = _held(call, cell, "", first, biases)
+        parameters = _held(call, cell, "", _of_list(first, biases))
         if ways == 2:
-            parameters |= _held(call, cell, "backward_", first + 2 + biases, biases)
+            parameters |= _held(call, cell, "backward_", _of_list(first + 2 + biases, biases))
         nodes.append(Node("recurrent", _options(cell, **options), parameters, name, [x, *given], [out, *states]))
         x = out
         if o["dropout"] and not end:
@@ -508,7 +536,7 @@ def _of_module(call: TorchOperation, o: dict) -> list[Node]:
         nodes.append(Node("permute", {"permutation": (1, 0, 2)}, inputs=[x], outputs=[y]))
     for parts, value in zip(made, last, strict=True):
         if len(parts) > 1:
-            nodes += stack._stack(parts, 0, value, "")
+            nodes += stack.stack(parts, 0, value, "")
         else:
             blocks = reshape.plain([reshape.NEW, reshape.KEEP, reshape.KEEP], parts[0].shape)
             nodes.append(Node("reshape", {"blocks": blocks}, inputs=parts, outputs=[value]))

@@ -13,7 +13,8 @@ TORCH = ("stack",)
 LAYOUT = anything
 
 
-def _stack(inputs: list, axis: int, made: Value, name: str) -> list[Node]:
+def stack(inputs: list, axis: int, made: Value, name: str) -> list[Node]:
+    """Nodes for tensors along a new axis."""
     if not all(isinstance(v, Value) for v in inputs):
         raise Unsupported("it stacks a constant or a weight", "stack tensors that flow")
     axis %= made.rank
@@ -28,8 +29,8 @@ def _stack(inputs: list, axis: int, made: Value, name: str) -> list[Node]:
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    return _stack(layer.inputs, layer.config["axis"], layer.outputs[0], layer.path)
+    return stack(layer.inputs, layer.config["axis"], layer.outputs[0], layer.path)
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    return _stack(call["tensors"], call["dim"], call.outputs[0], call.path)
+    return stack(call["tensors"], call["dim"], call.outputs[0], call.path)

@@ -335,6 +335,31 @@ def test_subsets_of_outputs(check, result):
     proved(check.from_torch(module, torch.randn(2, 3, 3)), module)
 
 
+class Cell(nn.Module):
+    """Two steps of a cell."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.c = cell
+
+    def forward(self, x, *states):
+        for t in range(2):
+            made = self.c(x[:, t], states if len(states) > 1 else states[0])
+            states = made if isinstance(made, tuple) else (made,)
+        return states
+
+
+@pytest.mark.parametrize(
+    "cell", [nn.LSTMCell(3, 4), nn.GRUCell(3, 4, bias=False), nn.RNNCell(3, 4, nonlinearity="relu")], ids=repr
+)
+def test_cells_of_torch(check, cell):
+    states = [torch.randn(2, 4) for _ in range(1 + isinstance(cell, nn.LSTMCell))]
+    module, given = Cell(cell), (torch.randn(2, 2, 3), *states)
+    model = check.from_torch(module, *given)
+    proved(model, module, *[t.numpy() for t in given])
+    assert sum(type(x) in KINDS.values() for x in model.layers) == 1
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_two_biases(frozen):
     """Their sum is Keras' one bias; it is said where both are trained, and one is then held still."""
