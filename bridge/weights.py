@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from bridge import convert
+from bridge import convert, rules
 from bridge.align import align
 from bridge.graph import BridgeError, Graph
 from bridge.layout import convert as laid_out
@@ -92,11 +92,26 @@ def _torch(module, inputs, dynamic) -> tuple[Graph, dict]:
 
     graph = torch_reader.read(module, inputs, dynamic)
     tensors = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
-    return graph, {name: _part(tensors, name) for name in graph.parameters if name.partition("[")[0] in tensors}
+    held = [name for name in graph.parameters if all(n in tensors for n in rules.tensors(name))]
+    return graph, {name: _part(tensors, name) for name in held}
+
+
+class _Several:
+    """Tensors of torch that are one weight in Keras: its rows, or what it is the sum of."""
+
+    def __init__(self, tensors: list):
+        self.tensors, self.shape = tensors, (len(tensors), *tensors[0].shape)
+
+    def copy_(self, other: "_Several") -> None:
+        """Take the values of others."""
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
+            mine.copy_(theirs)
 
 
 def _part(tensors: dict, name: str):
-    """A tensor, or the rows of it that `name[start:stop]` says."""
+    """A tensor, or the rows of it that `name[start:stop]` says, or several."""
+    if len(several := rules.tensors(name)) > 1:
+        return _Several([tensors[n].data for n in several])
     whole, _, part = name.partition("[")
     bounds = [int(n) for n in part.rstrip("]").split(":") if n.isdigit()]
     return tensors[whole].data[slice(*bounds)] if len(bounds) == 2 else tensors[whole].data

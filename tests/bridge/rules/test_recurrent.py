@@ -266,6 +266,18 @@ def test_language_model(check):
     assert check.relative(again(given.numpy()[:, :4]), model(given.numpy()[:, :4])) < 1e-6
 
 
+@pytest.mark.parametrize("kind", TORCH)
+def test_weights_into_your_own_module(check, kind):
+    """Both biases are given values, though Keras has one weight of them."""
+    model = check.randomise(model_of(KINDS[kind](4, return_sequences=True)))
+    module, x = Net(TORCH[kind](3, 4, batch_first=True)), torch.randn(2, 3, 3)
+    bridge.load_weights(module, model)
+    assert check.relative(module(x).detach(), model(x.numpy())) < 1e-6
+    other = model_of(KINDS[kind](4, return_sequences=True))
+    bridge.load_weights(other, module)
+    assert check.relative(other(x.numpy()), model(x.numpy())) < 1e-6
+
+
 def test_one_layer_called_twice(check):
     layer = layers.LSTM(3, return_sequences=True, name="r")
     x = keras.Input((None, 3), name="x")
