@@ -298,11 +298,12 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
 def _late(nodes: list[Node]) -> list[Node]:
     """Put what is made of weights and sizes alone before its first reader: it takes the order of what that reads, too.
 
-    A class token is made before the patches in one framework and after them in the other.
+    A class token is made before the patches in one framework and after them in the other. So are masks, of the scores.
     """
     makers, light = {v.name: n for n in nodes for v in n.outputs}, set()
     for node in nodes:
-        if node.operator in LIGHT or (node.inputs and all(v.name in light for v in node.inputs)):
+        masks = all(v.dtype == "bool" for v in node.outputs)
+        if masks or node.operator in LIGHT or (node.inputs and all(v.name in light for v in node.inputs)):
             light.update(v.name for v in node.outputs)
     found: dict[int, Node] = {}
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.ops.function import Function
 
-from bridge import open_sizes, rules
+from bridge import keras_attention, open_sizes, rules
 from bridge.graph import Unsupported
 
 OPS = "compute with keras.ops and the layer's own weights"
@@ -116,7 +116,9 @@ def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, key
     given = {id(v): cast(x) if getattr(v, "_autocast", True) else x for v, x in zip(own, places, strict=True)}
     try:
         sizes = open_sizes.Sizes([*tensors, *hung[0], *places])
-        with keras.StatelessScope() as scope, _swapped(layer, given), open_sizes.followed(sizes):
+        with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
+            for look in (_swapped(layer, given), open_sizes.followed(sizes), keras_attention.followed()):
+                looks.enter_context(look)
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:
             raise Unsupported("its call assigns to a variable", "keep what it counts out of the network")
@@ -142,8 +144,9 @@ def _said(error: Exception) -> str:
 
 
 def _own_variables(layer) -> list[keras.Variable]:
-    """The variables that a layer holds itself; those of the layers inside it are theirs."""
+    """The variables that a layer holds itself; those of the layers inside it are theirs, seeds no one computes with."""
     theirs = {id(v) for x in layer._flatten_layers(include_self=False) for v in x.variables}
+    theirs |= {id(x.state) for x in layer._seed_generators}
     return [v for v in layer.variables if id(v) not in theirs]
 
 

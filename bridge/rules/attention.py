@@ -12,7 +12,8 @@ Keras rounds a scale that is not an array to float32, even in float64, its own 1
 meant, or None for 1 / sqrt(H) where H is open.
 
 torch drops some of the attention itself. Keras has a Dropout for that, and the attention is then written out, as it is
-for tensors of another rank than 3 or 4 and for values of another size than the query.
+for tensors of another rank than 3 or 4 and for values of another size than the query: of the latter Keras' function
+says a wrong shape, that of the query.
 """
 
 import math
@@ -20,9 +21,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.graph import Node, Parameter, Unsupported, Value
+from bridge.graph import Node, Parameter, Steps, Unsupported, Value
 from bridge.layout import Context, Placement, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, einsum, literal, merging, reshape, softmax
+from bridge.rules import (
+    KerasCall,
+    KerasLayer,
+    TorchCall,
+    TorchOperation,
+    einsum,
+    literal,
+    merging,
+    reshape,
+    selection,
+    softmax,
+)
 from bridge.rules.reduction import reduction
 
 OPERATORS = ("attention",)
@@ -135,10 +147,10 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         raise Unsupported(f"attn_logits_soft_cap={layer.operation.attn_logits_soft_cap}", "leave it out")
     if not all(isinstance(x, Value) for x in tensors):
         raise Unsupported("its query, key or value is a constant", "let all of them flow")
-    if tensors[0].shape[-1] != tensors[2].shape[-1]:
-        raise Unsupported(f"values of another size than the query: Keras says {made.shape} of the result", "pad them")
     if bias is not None and mask is not None:
         raise Unsupported("it has a bias and a mask", "make the mask a bias, a large negative number where it is False")
+    if tensors[0].shape[-1] != tensors[2].shape[-1]:
+        return _written_out_of_keras(layer, tensors, bias, mask)
     node = _attention(tensors, 2, _scale(a.get("scale"), tensors[0]), layer.operation.is_causal)
     node.name, fourth = layer.path, mask if bias is None else bias
     if fourth is None:
@@ -153,6 +165,45 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     _hold(node, array)
     node.parameters = {_kind(array.dtype.name): layer.constant(_kind(array.dtype.name), array)}
     return [node]
+
+
+def _written_out_of_keras(layer: KerasLayer, tensors: list[Value], bias, mask) -> list[Node]:
+    """Nodes for values of another size than the query."""
+    (query, key, value), made, causal = tensors, layer.outputs[0], layer.operation.is_causal
+    if made.shape[-1] != value.shape[-1]:
+        raise Unsupported(f"values of another size than the query: Keras says {made.shape} of the result", "pad them")
+    node = _attention(tensors, 2, _scale(layer.arguments.get("scale"), query), causal)
+    if query.shape[2] != key.shape[2] or node["scale"] is None or made.dtype == "float16":
+        raise Unsupported(
+            "values of another size than the query, and shared heads, an open size or float16", "pad them"
+        )
+    shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
+    steps = Steps(made)
+
+    def einsum_of(equation: str, inputs: list[Value], shape) -> Value:
+        return steps("einsum", inputs, shape, **einsum.node(equation, inputs, [], "").attributes)
+
+    scores = einsum_of("btnh,bsnh->bnts", [query, key], shape)
+    scores = steps("multiply", [scores], shape, number=node["scale"])
+    if causal:
+        _refuse_causal(mask is not None or bias is not None)
+        if None in shape[2:]:
+            raise Unsupported("it is causal along an open axis, with values of another size", "fix that size")
+        mask = np.tri(*shape[2:], dtype=bool)
+    if mask is not None or bias is not None:
+        masked = replace(scores, name=f"{made.name}:masked")
+        if bias is None:
+            nodes = selection.where(replace(layer, outputs=[masked]), mask, scores, CLOSED)
+            nodes[-1].name = ""
+        elif isinstance(bias, Value):
+            nodes = merging.join("add", [scores, bias], "", [masked])
+        else:
+            raise Unsupported("a constant bias, and values of another size than the query", "pad the values")
+        steps.nodes += nodes
+        scores = masked
+    shares = steps("softmax", [scores], shape, axis=3)
+    einsum_of("bnts,bsnh->btnh", [shares, value], made.shape)
+    return steps.finish(layer.path)
 
 
 def _with_flowing(node: Node, fourth: Value, made: Value) -> list[Node]:

@@ -3,17 +3,25 @@
 Several axes at once, which Keras' Softmax layer takes, need a helper in torch. torch has no sparsemax; the helper
 computes what Keras does, whose threshold is not that of Martins et al. (2016): it adds up the cumulative sums of the
 support, where the paper takes the last one, so that the values do not add up to 1.
+
+Keras' Softmax layer takes a mask: what is not let through is a large negative number before, and 0 after, so that a row
+that lets nothing through is 0 throughout. Both are nodes of their own.
 """
 
-from bridge.graph import Node, Unsupported
+from dataclasses import replace
+
+import numpy as np
+
+from bridge.graph import Node, Unsupported, Value
 from bridge.layout import axes
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, comparison, literal, selection
 
 OPERATORS = ("softmax", "log_softmax", "sparsemax", "glu")
 NAMED = ("softmax", "log_softmax", "sparsemax")  # functions of keras.activations
 OPERATIONS = {"ops.Softmax": "softmax", "ops.LogSoftmax": "log_softmax", "ops.Sparsemax": "sparsemax", "ops.Glu": "glu"}
 MODULES = {"softmax": "nn.Softmax", "log_softmax": "nn.LogSoftmax", "glu": "nn.GLU", "sparsemax": "Sparsemax"}
 KERAS = ("Softmax", *OPERATIONS)
+ARGUMENTS = ("mask",)
 LAYOUT = axes
 
 HELPERS = {
@@ -64,7 +72,32 @@ def softmax(function: str, axis, rank: int, name: str = "") -> Node:
 def read_keras(layer: KerasLayer) -> list[Node]:
     if "axis" not in layer.config:
         raise Unsupported("its axis cannot be read back from Keras", "give a plain number")
-    return [softmax(OPERATIONS.get(layer.class_name, "softmax"), layer.config["axis"], layer.rank, layer.path)]
+    node = softmax(OPERATIONS.get(layer.class_name, "softmax"), layer.config["axis"], layer.rank, layer.path)
+    mask = layer.arguments.get("mask") if layer.class_name == "Softmax" else None
+    return [node] if mask is None else _masked(layer, node, mask)
+
+
+def _masked(layer: KerasLayer, node: Node, mask) -> list[Node]:
+    """The layer with a mask, True where to let through; of numbers, what is above 0.5."""
+    x, made, nodes = layer.inputs[0], layer.outputs[0], []
+    if not isinstance(mask, Value):
+        array = np.asarray(mask)
+        mask = array if array.dtype == bool else array > 0.5
+    elif mask.dtype != "bool":
+        true = replace(mask, name=f"{made.name}:mask", dtype="bool")
+        nodes = comparison.comparison("greater", _making(layer, true), mask, 0.5 if "float" in mask.dtype else 0)
+        mask = true
+    closed, shares = replace(x, name=f"{made.name}:closed"), replace(made, name=f"{made.name}:shares")
+    nodes += selection.where(_making(layer, closed), mask, x, -3e4 if x.dtype == "float16" else -1e9)
+    nodes.append(replace(node, inputs=[closed], outputs=[shares]))
+    nodes += selection.where(_making(layer, made), mask, shares, 0.0)
+    for other in nodes:  # the softmax alone has the layer's name
+        other.name = other.name if other.operator in ("constant", node.operator) else ""
+    return nodes
+
+
+def _making(layer: KerasLayer, made: Value) -> KerasLayer:
+    return replace(layer, outputs=[made])
 
 
 def write_keras(node: Node) -> list[KerasCall]:
