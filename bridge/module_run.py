@@ -269,10 +269,6 @@ class Run(torch.overrides.TorchFunctionMode):
             rate, flag = args.pop(10), kwargs.pop("training")
             self._attends(rate if flag else 0.0)
             self._follows(flag, rate)
-            apart = args[7] is not None or args[9]  # what bridge.torch_attention leaves to torch
-            if rate and flag and apart and kwargs["need_weights"]:
-                reason = f"in training its dropout of {rate} acts on the weights that it returns"
-                self._refuse(reason, "call it with need_weights=False")
         return self._plain((args, kwargs))
 
     def _follows(self, flag: bool, rate: float) -> None:

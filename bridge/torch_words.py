@@ -15,7 +15,7 @@ from torch.nn.modules import transformer
 from torch.nn.utils import parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from bridge.torch_attention import multi_head_attention
+from bridge.torch_attention import canonical_mask, multi_head_attention
 
 ITSELF = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous")  # may return their input
 
@@ -152,7 +152,8 @@ class AsRead(torch.overrides.TorchFunctionMode):
 def replaced() -> Iterator[None]:
     """Replace methods of torch.nn that are no functions of tensors alone.
 
-    nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal. The
+    nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal; nor
+    does anything there make numbers of a mask of booleans. The
     two kinds of spectral_norm call one operator, whatever training mode does to the vectors. torch.einsum does not ask
     for the sizes of three or more tensors, by which it would choose the order of their products.
     """
@@ -171,6 +172,7 @@ def replaced() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for owner, name, function in (
             (transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)),
+            (F, "_canonical_mask", canonical_mask),
             (parametrizations._SpectralNorm, "forward", parametrisation),
             (SpectralNorm, "compute_weight", hook),
         ):

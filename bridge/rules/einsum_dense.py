@@ -20,7 +20,7 @@ from bridge.rules import (
     parameter,
     rescaling,
 )
-from bridge.rules.reshape import KEEP, NEW, plain
+from bridge.rules.reshape import KEEP, NEW, find_blocks, plain
 
 OPERATORS = ()
 KERAS = ("EinsumDense",)
@@ -71,7 +71,7 @@ def _dense(layer: KerasLayer, x: str, kernel: str, made: str) -> list[Node]:
     nodes, flat = [], value
     if summed[1:]:
         flat = replace(value, name=f"{out.name}:flat", shape=(*value.shape[:rest], channels), symbols=())
-        blocks = (*plain([KEEP] * rest, value.shape[:rest]), (len(summed), (channels,)))
+        blocks = (*plain([KEEP] * rest, value.shape[:rest]), *find_blocks(tuple(sizes[c] for c in summed), (channels,)))
         reshape = Node("reshape", {"blocks": blocks}) if rest > 1 else Node("flatten")
         nodes.append(replace(reshape, inputs=[value], outputs=[flat]))
     linear = (
@@ -80,7 +80,8 @@ def _dense(layer: KerasLayer, x: str, kernel: str, made: str) -> list[Node]:
     attributes = {"channels": channels, "units": units, "axis": rest}
     nodes.append(Node("dense", attributes, layer.weights, layer.path, [flat], [linear]))
     if new[1:]:
-        blocks = (*plain([KEEP] * rest, value.shape[:rest]), (1, tuple(sizes[c] for c in new)))
+        made = find_blocks((linear.shape[-1],), tuple(sizes[c] for c in new))
+        blocks = (*plain([KEEP] * rest, value.shape[:rest]), *made)
         nodes.append(Node("reshape", {"blocks": blocks}, inputs=[linear], outputs=[out]))
     return nodes
 
