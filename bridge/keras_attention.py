@@ -1,6 +1,6 @@
 """The attention of Keras in words that a trace can follow (`bridge.tracing`).
 
-What Keras says of shapes while a layer is traced is made whole here, as else no one knows which sizes a causal mask has:
+What Keras says of shapes while a layer is traced is made whole here, as else no one knows the sizes of a causal mask:
 EinsumDense, of which MultiHeadAttention and GroupQueryAttention are made, keeps sizes of its input and says None of
 them; keras.ops.dot_product_attention says the query's shape of its result, whose last size is that of the values.
 

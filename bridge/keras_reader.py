@@ -10,6 +10,7 @@ import numpy as np
 
 from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
+from bridge.keras_attention import kept_sizes
 from bridge.rules import KerasLayer, rescaling
 from bridge.simplify import simplify
 from bridge.tensors import held
@@ -144,11 +145,9 @@ def _specifications(call: Call) -> list:
 
 def _of_equation(call: Call, made: list) -> list:
     """The outputs with the sizes that EinsumDense keeps of its input, and says nothing of."""
-    if not isinstance(call.operation, keras.layers.EinsumDense) or "..." in call.operation.equation:
+    if not isinstance(call.operation, keras.layers.EinsumDense):
         return made
-    x, _, out = call.operation.equation.replace(" ", "").replace("->", ",").split(",")
-    sizes = dict(zip(x, call.arguments[0].shape, strict=True))
-    shape = tuple(sizes.get(c) if n is None else n for c, n in zip(out, made[0].shape, strict=True))
+    shape = kept_sizes(call.operation.equation, call.arguments[0].shape, made[0].shape)
     return [keras.KerasTensor(shape, made[0].dtype)]
 
 

@@ -92,7 +92,8 @@ def _masked(layer: KerasLayer, node: Node, mask) -> list[Node]:
     nodes.append(replace(node, inputs=[closed], outputs=[shares]))
     nodes += selection.where(_making(layer, made), mask, shares, 0.0)
     for other in nodes:  # the softmax alone has the layer's name
-        other.name = other.name if other.operator in ("constant", node.operator) else ""
+        if other.operator != node.operator:
+            other.name = f"{layer.path}_mask" if other.operator == "constant" else ""
     return nodes
 
 

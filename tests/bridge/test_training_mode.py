@@ -329,12 +329,6 @@ def test_the_rates_of_attention():
     assert found == training_mode.Training(rates={("self_attn", SDPA, 0): 0.4})
     assert training_mode.look(Module(attention, p=0.2), (ROWS,)).rates == {("", SDPA, 0): 0.2, ("", SDPA, 1): 0.1}
     assert not training_mode.look(Module(lambda m, x: m.a(x, x, x)[0], a=mha), (ROWS,)).obstacles
-    mha = nn.MultiheadAttention(4, 2, 0.3, batch_first=True, add_zero_attn=True)
-    found = training_mode.look(Module(lambda m, x: m.a(x, x, x)[0], a=mha), (ROWS,))
-    assert [str(o) for o in found.obstacles] == [
-        "a (MultiheadAttention): in training its dropout of 0.3 acts on the weights that it returns; call it with "
-        "need_weights=False"
-    ]
 
 
 @pytest.mark.parametrize("given", [True, False])

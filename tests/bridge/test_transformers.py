@@ -1,8 +1,9 @@
-"""Transformers and diffusion networks as people write them in torch: carried, verified, back under the same names."""
+"""Transformers and diffusion networks as people write them in torch and Keras: carried, verified, back under the same names."""
 
 import math
 
 import keras
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 import bridge
 from bridge.onnx import import_torchvision
 
-nn = torch.nn
+nn, layers, ops = torch.nn, keras.layers, keras.ops
 
 
 class Vit(nn.Module):
@@ -163,3 +164,102 @@ def test_of_torchvision():
     other = kind(16, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3, dropout=0.2).eval()
     bridge.load_weights(other, model)
     torch.testing.assert_close(other(x), module(x), rtol=0, atol=0)
+
+
+class ClassToken(layers.Layer):
+    """A token that is learned, in front of the patches."""
+
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token", initializer="normal")
+
+    def call(self, x):
+        return ops.concatenate([ops.zeros_like(x[:, :1]) + self.token, x], axis=1)
+
+
+class Positions(layers.Layer):
+    """A vector for each place, learned."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=shape[1:], name="table", initializer="normal")
+
+    def call(self, x):
+        return x + self.table
+
+
+def vit_of_keras():
+    x = image = keras.Input((8, 12, 3), name="image")
+    x = layers.Reshape((6, 8), name="tokens")(layers.Conv2D(8, 4, 4, name="patches")(x))
+    x = Positions(name="positions")(ClassToken(name="token")(x))
+    for i in range(2):
+        y = layers.LayerNormalization(epsilon=1e-6, name=f"norm{i}a")(x)
+        y = layers.MultiHeadAttention(2, 4, dropout=0.1 * i, name=f"attention{i}")(y, y)
+        x = layers.Add(name=f"sum{i}a")([x, layers.Dropout(0.1, name=f"drop{i}")(y)])
+        y = layers.LayerNormalization(epsilon=1e-6, name=f"norm{i}b")(x)
+        y = layers.Dense(8, name=f"narrow{i}")(layers.Dense(16, activation="gelu", name=f"wide{i}")(y))
+        x = layers.Add(name=f"sum{i}b")([x, y])
+    x = layers.LayerNormalization(name="norm")(x)
+    return keras.Model(image, layers.Dense(5, name="head")(x[:, 0])), [PICTURE.permute(0, 2, 3, 1).numpy()]
+
+
+def decoder_of_keras():
+    """Words that see those before them, padding aside, and all of another text."""
+    words, others = keras.Input((6,), dtype="int32", name="words"), keras.Input((4,), dtype="int32", name="others")
+    table = layers.Embedding(11, 8, mask_zero=True, name="table")
+    x, memory = table(words), table(others)
+    y = layers.MultiHeadAttention(2, 4, name="itself")(x, x, use_causal_mask=True)
+    x = layers.LayerNormalization(name="norm0")(layers.Add(name="sum0")([x, y]))
+    y = layers.MultiHeadAttention(2, 3, value_dim=5, name="across")(x, memory)
+    x = layers.LayerNormalization(name="norm1")(layers.Add(name="sum1")([x, y]))
+    x = layers.Dense(8, name="narrow")(layers.Dropout(0.2, name="drop")(layers.Dense(16, "relu", name="wide")(x)))
+    given = [np.array(a, "int32") for a in ([[1, 2, 3, 4, 0, 0], [5, 6, 7, 8, 9, 10]], [[3, 4, 0, 0], [1, 2, 3, 0]])]
+    return keras.Model([words, others], layers.Dense(11, name="head")(x)), given
+
+
+@pytest.mark.parametrize("make", [vit_of_keras, decoder_of_keras])
+def test_of_keras(check, make):
+    model, arrays = make()
+    check.randomise(model)
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module, arrays)
+    assert report.passed, str(report)
+    trained = {n.rsplit(".", 1)[0] for n, p in module.named_parameters() if p.requires_grad}
+    wanted = {x.name for x in model.layers if x.trainable_weights}
+    assert {n.split(".")[0] for n in trained} == wanted
+    rates = sorted(m.p for m in module.modules() if isinstance(m, nn.Dropout))
+    assert rates == ([0.1, 0.1, 0.1] if make is vit_of_keras else [0.2])
+    again = bridge.to_keras(module, tuple(torch.from_numpy(check.to_first(a)) for a in arrays))
+    assert bridge.verify(again, module, arrays).passed
+    have, want = (m(arrays if arrays[1:] else arrays[0]) for m in (again, model))
+    np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
+    back = bridge.to_torch(again)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, back.state_dict()[key])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_a_decoder_of_torch(norm_first):
+    """With a mask of its own, and padding of what it looks back at; its names are torch's but for in_proj."""
+    layer = nn.TransformerDecoderLayer(8, 2, 16, 0.1, F.gelu, batch_first=True, norm_first=norm_first)
+    module = Decoder(nn.TransformerDecoder(layer, 1)).eval()
+    padded = torch.tensor([[False, False, True], [False, True, True]])
+    inputs = torch.randn(2, 5, 8), torch.randn(2, 3, 8), padded
+    model = bridge.to_keras(module, inputs)
+    arrays = [x.numpy() for x in inputs]
+    report = bridge.verify(model, module, arrays)
+    assert report.passed, str(report)
+    back = bridge.to_torch(model)
+    torch.testing.assert_close(back(*inputs), module(*inputs), rtol=1e-4, atol=1e-5)
+    mine, theirs = dict(module.named_parameters()), dict(back.named_parameters())
+    for key, value in mine.items():
+        other = theirs[key if key in theirs else key.replace("in_proj_", "in_proj.")]
+        assert torch.equal(value, other)
+
+
+class Decoder(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("mask", torch.ones(5, 5, dtype=torch.bool).triu(1))
+
+    def forward(self, x, memory, padded):
+        return self.inner(x, memory, tgt_mask=self.mask, tgt_is_causal=True, memory_key_padding_mask=padded)

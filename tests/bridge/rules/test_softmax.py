@@ -169,6 +169,45 @@ def test_helpers_survive(function):
     )
 
 
+def masked(axis, shape, dtype):
+    x, mask = keras.Input((3, 5, 4), name="x"), keras.Input(shape, name="mask", dtype=dtype)
+    return keras.Model([x, mask], layers.Softmax(axis, name="act")(x, mask=mask))
+
+
+def given_mask(shape, dtype):
+    """A row that lets nothing through among others; of numbers, those up to 0.5 let nothing through."""
+    array = np.random.default_rng(2).uniform(0, 1, (2, *shape))
+    array[0, ..., 0, :] = 0
+    return array.astype(dtype) if "float" in dtype else (array > 0.4).astype(dtype)
+
+
+@pytest.mark.parametrize("axis", [-1, 2, (2, 3)])
+@pytest.mark.parametrize("dtype", ["bool", "float32", "int32"])
+@pytest.mark.parametrize("shape", [(3, 5, 4), (1, 5, 4)])
+def test_a_mask(check, axis, dtype, shape):
+    model, mask = masked(axis, shape, dtype), given_mask(shape, dtype)
+    x = np.random.default_rng(1).normal(size=(2, 3, 5, 4)).astype("float32")
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module, [x, mask])
+    assert report.passed, str(report)
+    tensors = tuple(torch.from_numpy(check.to_first(a)) for a in (x, mask))
+    have, want = check.to_last(module(*tensors).numpy()), np.asarray(model([x, mask]))
+    np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-7)
+    assert not have[0, :, 0].any() and have[1, :, 0].any()
+    assert not np.allclose(have, np.asarray(model([x, given_mask(shape, "bool") < 1 if dtype == "bool" else 1 - mask])))
+    again = bridge.to_keras(module, tensors)
+    report = bridge.verify(again, module, [x, mask])
+    assert report.passed, str(report)
+
+
+def test_a_mask_that_is_held(check):
+    x = keras.Input((5, 4), name="x")
+    mask = np.random.default_rng(2).uniform(size=(1, 5, 4)) > 0.4
+    model = keras.Model(x, layers.Softmax(name="act")(x, mask=mask))
+    module, _ = check.both_ways(model)
+    assert isinstance(module.act, nn.Softmax)
+
+
 @pytest.mark.parametrize(
     "function, text",
     [
@@ -180,10 +219,6 @@ def test_helpers_survive(function):
         (
             lambda x: ops.log_softmax(x, axis=(1, 2)),
             r"log_softmax\w* \(LogSoftmax\): log_softmax over the axes \(1, 2\); give one",
-        ),
-        (
-            lambda x: layers.Softmax(name="act")(x, mask=keras.ops.greater(x, 0)),
-            r"act \(Softmax\): its call cannot be followed",
         ),
     ],
 )
