@@ -204,7 +204,8 @@ def _text(made: Trace) -> str:
             return [plain(v) for v in x]
         if isinstance(x, keras.KerasTensor):
             return f"%{numbers.setdefault(id(x), len(numbers))}"
-        return [str(x.dtype), np.asarray(x).tolist()] if hasattr(x, "dtype") else str(x)
+        array = x.numpy() if hasattr(x, "numpy") else x  # a bfloat16 without axes has no __array__
+        return [str(x.dtype), np.asarray(array).tolist()] if hasattr(x, "dtype") else str(x)
 
     lines = [plain(made.function.inputs)]
     for node in nodes(made.function):

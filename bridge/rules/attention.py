@@ -173,10 +173,8 @@ def _written_out_of_keras(layer: KerasLayer, tensors: list[Value], bias, mask) -
     if made.shape[-1] != value.shape[-1]:
         raise Unsupported(f"values of another size than the query: Keras says {made.shape} of the result", "pad them")
     node = _attention(tensors, 2, _scale(layer.arguments.get("scale"), query), causal)
-    if query.shape[2] != key.shape[2] or node["scale"] is None or made.dtype == "float16":
-        raise Unsupported(
-            "values of another size than the query, and shared heads, an open size or float16", "pad them"
-        )
+    if query.shape[2] != key.shape[2] or node["scale"] is None:
+        raise Unsupported("values of another size than the query, and shared heads or an open size", "pad them")
     shape = (query.shape[0], query.shape[2], query.shape[1], key.shape[1])
     steps = Steps(made)
 
@@ -184,6 +182,8 @@ def _written_out_of_keras(layer: KerasLayer, tensors: list[Value], bias, mask) -
         return steps("einsum", inputs, shape, **einsum.node(equation, inputs, [], "").attributes)
 
     scores = einsum_of("btnh,bsnh->bnts", [query, key], shape)
+    lower = made.dtype in ("float16", "bfloat16")  # the scores are float32 then
+    scores = steps("cast", [scores], shape, "float32", dtype="float32") if lower else scores
     scores = steps("multiply", [scores], shape, number=node["scale"])
     if causal:
         _refuse_causal(mask is not None or bias is not None)
@@ -195,13 +195,14 @@ def _written_out_of_keras(layer: KerasLayer, tensors: list[Value], bias, mask) -
         if bias is None:
             nodes = selection.where(replace(layer, outputs=[masked]), mask, scores, CLOSED)
             nodes[-1].name = ""
-        elif isinstance(bias, Value):
+        elif isinstance(bias, Value) and bias.dtype == scores.dtype:
             nodes = merging.join("add", [scores, bias], "", [masked])
         else:
-            raise Unsupported("a constant bias, and values of another size than the query", "pad the values")
+            raise Unsupported("values of another size than the query, and a bias that is constant or lower", "pad them")
         steps.nodes += nodes
         scores = masked
     shares = steps("softmax", [scores], shape, axis=3)
+    shares = steps("cast", [shares], shape, made.dtype, dtype=made.dtype) if lower else shares
     einsum_of("bnts,bsnh->btnh", [shares, value], made.shape)
     return steps.finish(layer.path)
 

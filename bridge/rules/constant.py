@@ -58,6 +58,7 @@ def _held(x, source: KerasLayer | TorchOperation):
         return _number(array), name
     if hasattr(x, "assign"):
         raise Unsupported("one of its operands is a variable", "make it a layer that holds the weight")
+    x = x.numpy() if hasattr(x, "numpy") else x  # a bfloat16 without axes has no __array__
     return _number(np.asarray(x) if hasattr(x, "shape") else x), ""
 
 

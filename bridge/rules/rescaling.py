@@ -140,7 +140,8 @@ def operand(x, source: KerasLayer | TorchOperation):
         array = Array(_converted(source, held), held, source.state[held][2]) if held else None
     else:
         constant = hasattr(x, "shape") and not isinstance(x, Value) and not hasattr(x, "assign")
-        array = Array(np.asarray(x)) if constant else None
+        held = x.numpy() if hasattr(x, "numpy") else x  # a bfloat16 without axes has no __array__
+        array = Array(np.asarray(held)) if constant else None
     if array is None:
         return x
     return array.value.item() if array.value.size == 1 and not array.trained else array

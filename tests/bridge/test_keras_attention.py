@@ -105,6 +105,22 @@ def test_both_ways(check, name):
         np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["the same, masked", "masked scores"])
+def test_lower_precision(check, name, policy):
+    """The scores of values of another size are float32, as inside Keras' function."""
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        options = {"value_dim": 5} if name == "the same, masked" else {}
+        call = {} if options else {"return_attention_scores": True}
+        model, arrays = across(multi_head(**options), (7, 5), **call)
+    finally:
+        keras.config.set_dtype_policy(before)
+    report = bridge.verify(check.randomise(model), bridge.to_torch(model), arrays)
+    assert report.passed, str(report)
+
+
 def test_fused_where_it_can_be(check):
     """torch's own function, also with a mask; scores that are returned or dropped are written out."""
     for make, fused in ((multi_head(), True), (multi_head(dropout=0.1), False), (grouped(), True)):

@@ -1,4 +1,4 @@
-"""Transformers and diffusion networks as people write them in torch and Keras: carried, verified, back by their names."""
+"""Transformers and diffusion networks as people write them: carried, verified, and back under the same names."""
 
 import math
 
