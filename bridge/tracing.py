@@ -4,7 +4,7 @@ A layer's `call` is run once on tensors that are not there. Its weights are such
 computes of them alone (`kernel * mask`, `softplus(rho)`) would else be done at once, and be a constant ever after. What
 was called is then a graph like any functional model's, in which the layers inside keep their names.
 
-What a layer does in training alone is no part of such a graph: it is refused.
+What a layer does in training alone is in such a graph, too (`bridge.modes`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.ops.function import Function
 
-from bridge import keras_attention, open_sizes, rules
+from bridge import keras_attention, modes, open_sizes, rules
 from bridge.graph import Unsupported
 
 OPS = "compute with keras.ops and the layer's own weights"
@@ -26,11 +26,13 @@ OPS = "compute with keras.ops and the layer's own weights"
 class Trace:
     """What a layer's `call` computes: a graph of its tensors and, behind them, of what stands for its `variables`.
 
-    Of a variable that it does not read there is None.
+    Of a variable that it does not read there is None. `trained` has the calls that are made in training mode, where
+    that does something else.
     """
 
     function: Function
     variables: list[keras.Variable | None]
+    trained: frozenset[int] = frozenset()
 
 
 def needed(layer, keywords: dict[str, Any]) -> bool:
@@ -90,20 +92,36 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     """
     like = recorded.args, {k: recorded.kwargs.get(k, x) for k, x in keywords.items()}
     tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
-    hung = symbolic(looked_at)
-    if layer._call_has_training_arg and keywords.get("training") is None:
-        modes = [_called(layer, tensors, hung, arguments, keywords | {"training": mode}) for mode in (None, True)]
-        if len({_text(made) for made in modes}) > 1:
-            raise Unsupported("its call does something else in training mode", "let layers of keras.layers do so")
-        return modes[0]
-    return _called(layer, tensors, hung, arguments, keywords)
-
-
-def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, keywords: dict[str, Any]) -> Trace:
-    own = _own_variables(layer)
+    hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
+    given, trained = (layer, tensors, hung, places, arguments), None
+    with _uncalled(layer):
+        if layer._call_has_training_arg and not keywords.get("training"):
+            function, trained = (_called(*given, keywords | {"training": mode}) for mode in (None, True))
+            if _text(function) == _text(trained):
+                trained = None
+            else:
+                function = modes.joined(function, trained)
+        else:
+            function = _called(*given, keywords)
+    calls = frozenset(map(id, nodes(trained))) if trained else frozenset()
+    return Trace(function, _read(layer, function, own, places), calls)
+
+
+@contextlib.contextmanager
+def _uncalled(layer) -> Iterator[None]:
+    """Nothing has been called in the end, as far as the user's model is concerned."""
     inside = {id(x): x for x in layer._flatten_layers()}.values()
     before = [(x, len(x._inbound_nodes)) for x in inside]
+    try:
+        yield
+    finally:
+        for x, n in before:
+            del x._inbound_nodes[n:]
+
+
+def _called(layer, tensors: list, hung: tuple[list, list], places: list, arguments, keywords) -> Function:
+    own = _own_variables(layer)
     compute = layer.compute_dtype if layer.autocast else None
 
     def cast(x):
@@ -124,16 +142,11 @@ def _called(layer, tensors: list, hung: tuple[list, list], arguments: tuple, key
             raise Unsupported("its call assigns to a variable", "keep what it counts out of the network")
         if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
             raise Unsupported("it returns something that is no tensor computed from its inputs", OPS)
-        function = Function([*tensors, *hung[0], *places], outputs)
+        return Function([*tensors, *hung[0], *places], outputs)
     except Unsupported:
         raise
     except Exception as e:  # as the user's own code fails
         raise Unsupported(f"its call cannot be followed: {_said(e)}", OPS) from e
-    finally:
-        for x, n in before:  # nothing has been called, as far as the user's model is concerned
-            del x._inbound_nodes[n:]
-    read = _check(layer, function, own, places)
-    return Trace(function, [v if id(x) in read else None for v, x in zip(own, places, strict=True)])
 
 
 def _said(error: Exception) -> str:
@@ -175,11 +188,11 @@ def _swapped(layer, given: dict[int, Any]) -> Iterator[None]:
         vars(layer).update(held)
 
 
-def _check(layer, function: Function, own: list, places: list) -> set[int]:
-    """Refuse a layer with weights of which its graph knows nothing: they may have been computed with unseen.
+def _read(layer, function: Function, own: list, places: list) -> list[keras.Variable | None]:
+    """Those of a layer's own variables that its graph reads.
 
-    Returns:
-        The ids of what is read.
+    Raises:
+        Unsupported: Its graph knows nothing of some weights: they may have been computed with unseen.
     """
     read, called = {id(x) for x in function.outputs}, set()
     for node in nodes(function):
@@ -190,10 +203,10 @@ def _check(layer, function: Function, own: list, places: list) -> set[int]:
     lost = [v.path for v in layer.trainable_variables if id(v) not in seen | called | read]
     if lost:
         raise Unsupported(f"its call does not compute with its weights {', '.join(lost)} by keras.ops", OPS)
-    return read
+    return [v if id(x) in read else None for v, x in zip(own, places, strict=True)]
 
 
-def _text(made: Trace) -> str:
+def _text(function: Function) -> str:
     """What a trace computes, but for the mode that layers inside it are called in."""
     numbers: dict[int, int] = {}
 
@@ -207,12 +220,12 @@ def _text(made: Trace) -> str:
         array = x.numpy() if hasattr(x, "numpy") else x  # a bfloat16 without axes has no __array__
         return [str(x.dtype), np.asarray(array).tolist()] if hasattr(x, "dtype") else str(x)
 
-    lines = [plain(made.function.inputs)]
-    for node in nodes(made.function):
+    lines = [plain(function.inputs)]
+    for node in nodes(function):
         layer = isinstance(node.operation, keras.Layer)
         own = id(node.operation) if layer else [type(node.operation).__name__, _options(node.operation)]
         lines.append([own, plain(node.arguments.args), plain(node.arguments.kwargs), plain(node.outputs)])
-    return repr([*lines, plain(keras.tree.flatten(made.function._outputs_struct))])
+    return repr([*lines, plain(keras.tree.flatten(function._outputs_struct))])
 
 
 def _options(operation) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bridge import composed, rules, tracing
+from bridge import composed, modes, rules, tracing
 from bridge.graph import Unsupported
 from bridge.masks import Given, Masks, forget, given_mask
 
@@ -93,7 +93,16 @@ class Walk:
         self.used.update(input_names(model))
         return self.graph(functional(model), inputs)
 
-    def graph(self, function, inputs: list, prefix="", training=None, scope=(), traced=False):
+    def graph(
+        self,
+        function,
+        inputs: list,
+        prefix="",
+        training=None,
+        scope=(),
+        traced=False,
+        trained: frozenset[int] = frozenset(),
+    ):
         """Run through a graph of layers.
 
         Args:
@@ -103,7 +112,9 @@ class Walk:
             training: The `training` argument that an enclosing model was called with.
             scope: The labels of the enclosing models.
             traced: Its functions have been named by Keras just now, by a count that goes on and on.
+            trained: The calls in it that are made in training mode, where these are others.
         """
+        done: dict[tuple, list] = {}
         known = dict(zip(map(id, keras.tree.flatten(function.inputs)), inputs, strict=True))
 
         def lookup(x):
@@ -113,7 +124,17 @@ class Walk:
 
         for node in tracing.nodes(function):
             if id(node.outputs[0]) not in known:
-                outputs = self._call(node, lookup, prefix, training, scope, traced)
+                if trained:  # what is done in both modes is done once
+                    given = keras.tree.map_structure(lookup, (node.arguments.args, node.arguments.kwargs))
+                    does = modes.signature(node, *given)
+                    if isinstance(node.operation, modes.ByMode) and given[0][0] is given[0][1]:
+                        done[does] = [given[0][0]]
+                    outputs = done.get(does) or self._call(
+                        node, lookup, prefix, training, scope, traced, id(node) in trained
+                    )
+                    done[does] = outputs
+                else:
+                    outputs = self._call(node, lookup, prefix, training, scope, traced)
                 known.update(zip(map(id, node.outputs), outputs, strict=True))
         return keras.tree.map_structure(lookup, function._outputs_struct)
 
@@ -126,13 +147,17 @@ class Walk:
             self.variables[key] = self.variable(variable, name, label, scope)
         return self.variables[key]
 
-    def _call(self, node, lookup, prefix: str, training, scope: tuple[str, ...], traced: bool) -> list:
+    def _call(
+        self, node, lookup, prefix: str, training, scope: tuple[str, ...], traced: bool, trained: bool = False
+    ) -> list:
         """What stands for the outputs of one call in a graph."""
         operation = node.operation
         is_layer = isinstance(operation, keras.Layer)
         name = type(operation).__name__ if traced and not is_layer else operation.name
         name = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() if traced and not is_layer else name
         arguments, keywords = keras.tree.map_structure(lookup, (node.arguments.args, node.arguments.kwargs))
+        if trained and "training" in keywords:  # it is in that mode because all is
+            keywords["training"] = None
         if is_layer and operation._call_has_training_arg and keywords.get("training") is None and training is not None:
             keywords["training"] = training
         given = Given(operation, node, lookup) if is_layer and self.masks is not None else None
@@ -169,7 +194,8 @@ class Walk:
                 tensors = [x for x in keras.tree.flatten((call.arguments, call.keywords)) if tracing.is_tensor(x)]
                 hung = [m.tensor for m in looked_at if m]
                 weights = [v if v is None else self._variable(v, call.path + ".", inner) for v in made.variables]
-                return self.graph(made.function, [*tensors, *hung, *weights], call.path + ".", training, inner, True)
+                given = [*tensors, *hung, *weights]
+                return self.graph(made.function, given, call.path + ".", training, inner, True, made.trained)
         return self.visit(call)
 
 
@@ -211,6 +237,10 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
         if isinstance(call.operation, keras.Layer) and call.operation._call_has_training_arg:
             passed = type(call.operation).__name__ in rules.passed()  # whose default is True
             keywords["training"] = training or (bool(keywords.get("training")) and not passed)
+        if training and isinstance(call.operation, modes.ByMode):
+            outputs = [call.arguments[1]]
+            seen[call.label] = np.asarray(outputs[0].numpy())
+            return outputs
         operation = twin.layer(call.operation, call.arguments, keywords) if twin else call.operation
         outputs = keras.tree.flatten(operation(*call.arguments, **keywords))
         forget(outputs)
