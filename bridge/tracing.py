@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras.src.ops.function import Function
 
-from bridge import keras_attention, modes, open_sizes, rules
+from bridge import keras_attention, modes, open_sizes, rules, time_distributed
 from bridge.graph import Unsupported
 
 OPS = "compute with keras.ops and the layer's own weights"
@@ -135,7 +135,8 @@ def _called(layer, tensors: list, hung: tuple[list, list], places: list, argumen
     try:
         sizes = open_sizes.Sizes([*tensors, *hung[0], *places])
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
-            for look in (_swapped(layer, given), open_sizes.followed(sizes), keras_attention.followed()):
+            following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
+            for look in (_swapped(layer, given), *following):
                 looks.enter_context(look)
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:

@@ -175,10 +175,11 @@ def _gradients(case: Case, keras_side: Graph, torch_side: Graph) -> None:
     for pair in case.pairs:
         for role in pair.keras.parameters.keys() & pair.torch.parameters.keys():
             name = pair.keras.parameters[role]
-            mine, theirs = keras_side.parameters[name], torch_side.parameters[pair.torch.parameters[role]]
-            if (
-                mine.trainable and theirs.trainable and mine.value.shape == theirs.value.shape
-            ):  # else the settings have said it
+            mine = keras_side.parameters[name]
+            if not mine.trainable:  # a constant may have another name among values of another dtype
+                continue
+            theirs = torch_side.parameters[pair.torch.parameters[role]]
+            if theirs.trainable and mine.value.shape == theirs.value.shape:  # else the settings have said it
                 rows.setdefault(name, (f"{pair.label}.{role}", mine.value, theirs.value))
     largest = max((np.abs(g).max() for _, g, _ in rows.values() if g.size), default=0.0)
     declared = min(CAP, DECLARED * case.declared)

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, fixed, identity
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal, merging
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, literal, merging, resizing
 from bridge.rules.reshape import KEEP, NEW
 
 OPERATORS = ("einsum",)
-KERAS = ("Dot", "ops.Matmul")  # and "ops.Einsum", which bridge.rules.resizing hands on
+KERAS = ("Dot", "ops.Matmul", "ops.Einsum")
 # ATen's name -> its factors
 PRODUCTS = {
     "matmul": ("self", "other"),
@@ -87,7 +87,9 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name == "ops.Matmul":
         return [_matmul(layer.arguments["x1"], layer.arguments["x2"], layer.outputs, layer.path)]
     if layer.class_name == "ops.Einsum":
-        return [node(layer.operation.subscripts, layer.inputs, layer.outputs, layer.path)]
+        operands = list(layer.arguments["operands"])
+        found = None if all(isinstance(x, Value) for x in operands) else resizing.of_einsum(layer)
+        return [found or node(layer.operation.subscripts, operands, layer.outputs, layer.path)]
     (x, y), made = layer.inputs, layer.outputs[0]
     given = layer.config["axes"]
     given = (given, given) if isinstance(given, int) else tuple(given)

@@ -33,7 +33,6 @@ from bridge.rules import (
     TorchCall,
     TorchOperation,
     call_source,
-    einsum,
     padding,
     pooling,
     resizing_like,
@@ -44,7 +43,7 @@ from bridge.rules import slice as slices
 OPERATORS = ("resize",)
 KERAS = (
     *("UpSampling1D", "UpSampling2D", "UpSampling3D", "Resizing"),
-    *("ops.Resize", "ops.ScaleAndTranslate", "ops.Einsum"),
+    *("ops.Resize", "ops.ScaleAndTranslate"),
 )
 LAYOUT = channels
 
@@ -225,9 +224,6 @@ DOUBLE = dict.fromkeys(("UpSampling2D", "Resizing", "ops.Resize", "ops.ScaleAndT
 def read_keras(layer: KerasLayer) -> list[Node]:
     if "float" not in layer.inputs[0].dtype:
         raise Unsupported(f"it resizes {layer.inputs[0].dtype}", "convert the image to a float dtype before")
-    if layer.class_name == "ops.Einsum":
-        flows = len(layer.inputs) == len(layer.arguments["operands"])
-        return einsum.read_keras(layer) if flows else [_from_einsum(layer)]
     if layer.class_name == "ops.ScaleAndTranslate":
         return [_from_scale_and_translate(layer)]
     if layer.class_name in ("Resizing", "ops.Resize"):
@@ -316,7 +312,8 @@ def _as_torch(given: int, size: int, scale: float) -> bool:
     return size == math.floor(given * scale + 1e-9) and (size != given or scale == 1)
 
 
-def _from_einsum(layer: KerasLayer) -> Node:
+def of_einsum(layer: KerasLayer) -> Node | None:
+    """The node for keras.ops.einsum with the matrices of a resizing, as the bridge writes it."""
     x, *matrices = layer.arguments["operands"]
     rank = layer.rank
     if x is layer.inputs[0] and len(layer.inputs) == 1 and layer.config["subscripts"] == EINSUMS.get(rank):
@@ -325,10 +322,7 @@ def _from_einsum(layer: KerasLayer) -> Node:
             given, sizes = zip(*(m.shape for m in arrays), strict=True)
             function, rule, factors = named
             return resize(function, given, sizes, rank - 1, layer.path, factors, rule, a=interpolation.TORCHS)
-    raise Unsupported(
-        f"einsum {layer.config['subscripts']!r}",
-        "the only einsum that is carried is the resizing that the bridge writes",
-    )
+    return None
 
 
 def write_keras(node: Node) -> list[KerasCall]:

@@ -155,3 +155,19 @@ def test_what_is_refused():
     x = keras.Input((5, 5), name="x")
     with pytest.raises(bridge.BridgeError, match="takes a diagonal; take the diagonal before"):
         bridge.to_torch(keras.Model(x, ops.einsum("bii,bii->b", x, x)))
+
+
+@pytest.mark.parametrize("equation, sizes", [("bhwc,hy,wx->byxc", [(5, 6), (4, 7)]), ("bhwc,hc->bwc", [(5, 3)])])
+def test_arrays_are_held(check, equation, sizes):
+    x = keras.Input((5, 4, 3), name="x")
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype("float32") for shape in sizes]
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(keras.ops.einsum(equation, x, *arrays)))
+    module = bridge.to_torch(check.randomise(model))
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    held = [p for p in module.parameters() if not p.requires_grad]
+    assert len(held) == len(arrays)
+    with torch.no_grad():
+        held[0].mul_(1.01)
+    assert not bridge.verify(model, module).passed

@@ -366,11 +366,6 @@ def refused(model):
             lambda x: ops.image.resize(ops.cast(x, "int32"), (4, 5)),
             "it resizes int32; convert the image to a float dtype",
         ),
-        (lambda x: ops.einsum("bhwc,hc->bwc", x, np.ones((7, 3), "float32")), "the resizing that the bridge writes"),
-        (
-            lambda x: ops.einsum("bhwc,hy,wx->byxc", x, np.ones((7, 4), "float32"), np.eye(9, dtype="float32")),
-            "einsum 'bhwc,hy,wx->byxc'; the only einsum that is carried",
-        ),
         (
             lambda x: ops.image.scale_and_translate(x, (None, 8, 9, 3), (2.0, 1.0), (0.3, 0.0), (1, 2), "linear"),
             "torch can scale the whole image, or keep its corners where they are",
