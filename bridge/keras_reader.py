@@ -44,7 +44,7 @@ def read(
         raise BridgeError(
             f"{getattr(model, 'name', kind)} cannot be read: it must be a functional keras.Model or a Sequential model "
             f"that is built. Received: {kind}. Build a Sequential model with `model.build(input_shape)`; "
-            "write a subclassed model with `keras.Model(inputs, outputs)`"
+            "put a subclassed model into one: `x = keras.Input(shape); keras.Model(x, model(x))`"
         )
     graph = Graph(model.name, [], None, [], {}, channels="last")
     names = {} if names is None else names

@@ -154,7 +154,9 @@ def _said(error: Exception) -> str:
     words = " ".join(str(error).split())
     if "has no attribute 'assign" in words:
         return "it assigns to a variable"
-    return f"{type(error).__name__}: {words[:200]}"
+    if "cannot be used as input to a TensorFlow function" in words:
+        return "it calls a function of TensorFlow itself"
+    return f"{type(error).__name__}: {words if len(words) < 200 else words[:200].rpartition(' ')[0] + ' ...'}"
 
 
 def _own_variables(layer) -> list[keras.Variable]:

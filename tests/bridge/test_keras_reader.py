@@ -146,7 +146,7 @@ def test_arguments_that_a_rule_could_overlook_are_refused():
     "make, text",
     [
         (lambda: keras.Sequential([layers.Dense(3)]), "Build a Sequential model with"),
-        (lambda: type("Sub", (keras.Model,), {"call": lambda self, x: x})(), "write a subclassed model with"),
+        (lambda: type("Sub", (keras.Model,), {"call": lambda self, x: x})(), "put a subclassed model into one"),
         (lambda: 3, "3|int"),
         (lambda: layers.Dense(3), "Received: Dense"),
     ],
