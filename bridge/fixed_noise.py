@@ -43,6 +43,11 @@ def in_keras() -> Iterator[None]:
         backend.normal, backend.uniform = drawn
 
 
+def in_torch(nodes) -> contextlib.AbstractContextManager:
+    """Let torch draw these, if any node of a graph does: to look at each call takes time."""
+    return InTorch() if any(n.operator == "random" for n in nodes) else contextlib.nullcontext()
+
+
 class InTorch(TorchDispatchMode):
     """Let torch draw these."""
 

@@ -16,7 +16,6 @@ import tensorflow as tf
 import torch
 
 from bridge import walk
-from bridge.fixed_noise import InTorch
 from bridge.graph import flatten
 from bridge.progress import log
 from bridge.report import STEPS
@@ -96,8 +95,7 @@ def train_torch(network: torch.nn.Module, given: Callable[[], tuple], wanted: li
     for i in range(STEPS):
         log.info("%s: step %d of %d in torch", type(network).__name__, i + 1, STEPS)
         optimizer.zero_grad()
-        with InTorch():
-            outputs = flatten(network(*given()))
+        outputs = flatten(network(*given()))
         pairs = [(o, w) for o, w in zip(outputs, wanted, strict=True) if o.is_floating_point()]
         loss = sum((o - torch.as_tensor(w, dtype=o.dtype)).square().mean() for o, w in pairs)
         loss.backward()

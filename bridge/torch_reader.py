@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from bridge import decomposition, expressions, in_place, rules
-from bridge.fixed_noise import InTorch
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
@@ -553,7 +552,7 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     state = program.state_dict | program.constants
     flowing = iter(inputs)
     places = [n for n in program.graph.nodes if n.op == "placeholder"]
-    with torch.no_grad(), InTorch():
+    with torch.no_grad():
         Recorder(program.graph_module).run(*[state[held[n.name]] if n.name in held else next(flowing) for n in places])
     return seen
 

@@ -14,7 +14,7 @@ import torch
 
 from bridge import keras_reader, layout, lockstep, rules, torch_export, torch_reader, walk
 from bridge.comparison import STEPPED, Case, InDouble, distance, said
-from bridge.fixed_noise import InTorch
+from bridge.fixed_noise import in_torch
 from bridge.graph import Graph, Node, flatten
 from bridge.module_run import RECURRENT
 from bridge.progress import log
@@ -62,7 +62,7 @@ def train(case: Case) -> None:
         network, tensors = case.network()
         network.train()
         dropout = _NoDropout(network)
-        with dropout, InTorch(), InDouble() if case.dtype == "float64" else nullcontext():
+        with dropout, in_torch(case.first.nodes), InDouble() if case.dtype == "float64" else nullcontext():
             results = list(flatten(network(*tensors)))
         pairs = [(r, w) for r, w in zip(results, weights, strict=True) if r.is_floating_point()]
         loss = sum((r * torch.from_numpy(w).to(r.dtype)).sum() for r, w in pairs)
@@ -129,7 +129,7 @@ def _steps(case: Case, outputs: list[np.ndarray]) -> None:
     try:
         network, tensors = case.network()
         network.train()
-        with _NoDropout(network), InDouble() if case.dtype == "float64" else nullcontext():
+        with in_torch(case.first.nodes), _NoDropout(network), InDouble() if case.dtype == "float64" else nullcontext():
             report.losses["torch"] = lockstep.train_torch(
                 network, lambda: tuple(t.clone() for t in tensors), wanted, rate
             )

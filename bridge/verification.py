@@ -29,7 +29,7 @@ from bridge.comparison import (
     said,
 )
 from bridge.explain import explain
-from bridge.fixed_noise import InTorch, in_keras
+from bridge.fixed_noise import in_keras, in_torch
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.progress import log
 from bridge.report import Layer, Report
@@ -148,7 +148,7 @@ def _alone(case: Case, graph: Graph) -> None:
     outputs = flatten(walk.run(case.model, [a[:1] for a in case.arrays])[0])
     wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
     try:
-        with torch.no_grad(), InTorch():
+        with torch.no_grad(), in_torch(case.first.nodes):
             found = flatten(copied(case.module).eval()(*(t[:1] for t in case.given())))
             have = [torch_reader.array(x) for x in found]
     except Exception as e:  # as the user's own code fails
@@ -253,7 +253,8 @@ def _forward(case: Case, graph: Graph) -> None:
         raise BridgeError(f"{case.model.name} does not take these inputs: {said(e)}") from e
     _called(case, graph)
     try:
-        torch32 = torch_reader.run(case.program, case.given())
+        with in_torch(case.first.nodes):
+            torch32 = torch_reader.run(case.program, case.given())
     except Exception as e:
         report.fail("forward", f"the torch module cannot be run: {said(e)}")
         return
@@ -273,7 +274,8 @@ def _forward(case: Case, graph: Graph) -> None:
             with InDouble():
                 program = torch_export.export(network, tensors, case.dynamic)
                 graph64 = torch_reader.read(network, tensors, case.dynamic, program=program, tied=case.tied)
-                torch64 = torch_reader.run(program, tensors)
+                with in_torch(case.first.nodes):
+                    torch64 = torch_reader.run(program, tensors)
             case.rounded = _rounded(case.second, graph64)
         except Exception as e:  # a dtype that the module asks for, say
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {said(e)}")
