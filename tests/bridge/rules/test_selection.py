@@ -149,10 +149,17 @@ def test_nan_to_num(check, options):
     "function, text",
     [
         (lambda m, x: x.masked_fill(x > 0, float("nan")), "nan is not a plain number"),
-        (lambda m, x: torch.where(x > 0, x, x.double()).float(), "it makes float64 of float32; cast it to float64"),
         (lambda m, x: m.mask.logical_not_() * x[:, :, :1, :1], "changes a weight or buffer in place"),
     ],
 )
 def test_refused(function, text):
     with pytest.raises(bridge.BridgeError, match=text):
         bridge.to_keras(Function(function), (torch.randn(2, 3, 4, 5),))
+
+
+def test_floats_of_two_sizes():
+    module, x = Function(lambda m, x: torch.where(x > 0, x, x.double() / 3)), torch.randn(2, 3, 4)
+    model = bridge.to_keras(module, (x,))
+    np.testing.assert_array_equal(model(x.numpy()), module(x))
+    assert model.outputs[0].dtype == "float64"
+    assert bridge.verify(model, module).passed
