@@ -24,6 +24,23 @@ class Function(nn.Module):
         return self.function(*x)
 
 
+TEN_STEPS = ("test_verification", "test_lockstep", "test_training_step", "test_explain", "test_traps", "test_main")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def three_steps(request):
+    """Let `bridge.verify` train for three steps: the second shows the momentum, and the other seven nothing of a rule.
+
+    All ten are trained in the tests of `verify` itself.
+    """
+    from bridge import lockstep
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.module.__name__.endswith(TEN_STEPS):
+            patch.setattr(lockstep, "STEPS", 3)
+        yield
+
+
 def module_of(function, **children):
     """A module that is a function of itself and its inputs; its children, weights and buffers go by their names."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bridge
-from bridge import keras_reader, lockstep
+from bridge import keras_reader
 from bridge.keras_attention import followed, kept_sizes
 
 layers = keras.layers
@@ -17,12 +17,6 @@ RANDOM = np.random.default_rng(0)
 X, MEMORY = (RANDOM.normal(size=s).astype("float32") for s in [(3, 7, 6), (3, 5, 6)])
 WORDS, OTHERS = (RANDOM.integers(1, 11, (3, n)).astype("int32") for n in (7, 5))
 WORDS[:, 5:], OTHERS[:, 3:], OTHERS[0] = 0, 0, 0  # the last lets nothing through for any word of the first text
-
-
-@pytest.fixture(autouse=True)
-def three_steps(monkeypatch):
-    """As in the tests of rules."""
-    monkeypatch.setattr(lockstep, "STEPS", 3)
 
 
 def multi_head(**options):

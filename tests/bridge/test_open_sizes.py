@@ -107,7 +107,7 @@ def test_both_ways(check, function, shape):
     last = np.moveaxis(given.numpy(), 1, -1) if len(size) == 3 else given.numpy()
     np.testing.assert_allclose(module(given).detach(), model(last), rtol=1e-4, atol=1e-5)
     again = bridge.to_keras(module, (given,))
-    assert bridge.verify(again, module).passed
+    np.testing.assert_allclose(again(last), model(last), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["MultiHeadAttention", "Attention"])

@@ -6,19 +6,12 @@ import torch
 from torch import nn
 
 import bridge
-from bridge import lockstep
 from bridge.torch_attention import multi_head_attention
 
 RANDOM = torch.Generator().manual_seed(0)
 X, Y, MEMORY = (torch.randn(s, generator=RANDOM) for s in [(2, 5, 12), (2, 4, 6), (2, 4, 12)])
 LEFT_OUT = torch.ones(5, 5, dtype=torch.bool).triu(1)
 PADDED = torch.tensor([[False] * 5, [False, False, True, False, True]])
-
-
-@pytest.fixture(autouse=True)
-def three_steps(monkeypatch):
-    """As in the tests of rules."""
-    monkeypatch.setattr(lockstep, "STEPS", 3)
 
 
 class Attention(nn.Module):

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 import bridge
-from bridge import lockstep
 from bridge.onnx import import_torchvision
 
 nn, layers, ops = torch.nn, keras.layers, keras.ops
@@ -217,8 +216,7 @@ def decoder_of_keras():
 
 
 @pytest.mark.parametrize("make", [vit_of_keras, decoder_of_keras])
-def test_of_keras(check, make, monkeypatch):
-    monkeypatch.setattr(lockstep, "STEPS", 3)
+def test_of_keras(check, make):
     model, arrays = make()
     check.randomise(model)
     module = bridge.to_torch(model)
