@@ -2,7 +2,7 @@
 
 The node is that of a convolution under another name, with the kernel for its second input; `convolution` does the
 work. A bias is added by a node of its own, as keras.ops.conv has none. Transposed convolutions have a file of their
-own, `transposed_kernel`.
+own, `transposed_kernel`. A kernel that is an array is that of a frozen convolution.
 """
 
 import ast
@@ -13,7 +13,7 @@ import numpy as np
 from bridge import rules
 from bridge.graph import Node, Parameter, Unsupported, Value
 from bridge.layout import Context, Placement, channels, kernel_order
-from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, convolution
+from bridge.rules import KerasCall, KerasLayer, Size, TorchCall, TorchOperation, convolution, depthwise_kernel
 from bridge.rules import slice as slices
 from bridge.rules.parameter import with_bias
 
@@ -57,8 +57,12 @@ def merge(node: Node, reader: Node) -> Node | None:
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    if len(layer.inputs) < 2:
-        raise Unsupported("its kernel is a constant", "use a Conv layer")
+    if len(layer.inputs) < 2:  # the kernel is an array: that of a frozen layer
+        kernel = np.asarray(layer.arguments["kernel"])
+        options = depthwise_kernel.config(layer.operation, kernel.shape[:-2], kernel.ndim - 2)
+        options |= {"filters": kernel.shape[-1], "groups": 1}
+        weights = depthwise_kernel.held(layer, kernel=kernel)
+        return convolution.read_keras(replace(layer, config=options, weights=weights))
     operation, (x, kernel) = layer.operation, layer.inputs
     n = kernel.rank - 2
 

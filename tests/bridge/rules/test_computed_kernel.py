@@ -157,11 +157,15 @@ def test_of_keras(check, options, size):
     assert "permute" not in inspect.getsource(type(module)) and "F.conv2d(" in inspect.getsource(type(module))
 
 
-def test_a_constant_kernel_is_refused():
-    x = keras.Input((7, 6, 3), name="x")
-    model = keras.Model(x, ops.conv(x, np.ones((3, 3, 3, 4), "float32")))
-    with pytest.raises(bridge.BridgeError, match="its kernel is a constant; use a Conv layer"):
-        bridge.to_torch(model)
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])
+def test_a_constant_kernel_is_a_frozen_one(options):
+    x = keras.Input((7, 6, 3), name="x", dtype="float64")
+    model = keras.Model(x, ops.conv(x, np.random.default_rng(0).normal(size=(3, 2, 3, 4)), **options))
+    module = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed
+    (kernel,) = module.parameters()
+    assert kernel.shape == (4, 3, 3, 2) and not kernel.requires_grad
+    assert bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 7, 6).double(),)), module).passed
 
 
 @pytest.mark.parametrize(
