@@ -82,13 +82,15 @@ class Parameter:
 
     `value` may be a look at the model's own memory, and is not written to; it is not if `own`, and what is made of the
     graph may then have that memory. `pattern` is how a rule has rearranged what a Keras layer holds, if it has
-    (`rules.KerasLayer.rearrange`).
+    (`rules.KerasLayer.rearrange`). `rounding` is by how much its dtype rounds a constant that Keras makes more
+    exactly in float64.
     """
 
     value: np.ndarray
     trainable: bool = True
     pattern: str = ""
     own: bool = False
+    rounding: float = 0.0
 
 
 @dataclass

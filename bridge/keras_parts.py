@@ -68,6 +68,8 @@ def _nodes(layer: KerasLayer, graph, given: list[Value]) -> list[Node]:
             nodes.append(Node("permute", same, inputs=[known[have.name]], outputs=[want]))
         known.setdefault(have.name, want)
     held = {name: layer.constant(f"constant{i}", p.value) for i, (name, p) in enumerate(graph.parameters.items())}
+    for name, mine in held.items():
+        layer.parameters[mine].rounding = graph.parameters[name].rounding
 
     def own(value: Value) -> Value:
         done = value if value in layer.outputs or value in given else None
@@ -77,7 +79,8 @@ def _nodes(layer: KerasLayer, graph, given: list[Value]) -> list[Node]:
     for node in nodes:
         ends = any(v in layer.outputs for v in map(own, node.outputs))
         parameters = {role: held[name] for role, name in node.parameters.items()}
-        name = layer.path if ends else f"{layer.path}.{node.name}" if node.operator in ("constant", "take") else ""
+        named = bool(parameters) or node.operator in ("constant", "take")
+        name = layer.path if ends else f"{layer.path}.{node.name}" if named else ""
         made.append(
             replace(
                 node,

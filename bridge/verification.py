@@ -200,7 +200,8 @@ def _limits(case: Case) -> dict[str, float]:
     """What float64 must reach at each of Keras' values: the declared limits add up along a path, not over the list."""
     declared, limits = defaultdict(float), {}
     for node, other in ((p.keras, p.torch) for p in case.pairs):
-        rounded = max((case.rounded.get(name, 0.0) for name in other.parameters.values()), default=0.0)
+        constants = [case.rounded.get(name, 0.0) for name in other.parameters.values()]
+        rounded = max((*constants, *(case.first.parameters[n].rounding for n in node.parameters.values())), default=0.0)
         before, own = max((declared[v.name] for v in node.inputs), default=0.0), declared_limit(node) + 2 * rounded
         declared.update((v.name, before + own) for v in node.outputs)
         limits.update((v.name, FORWARD + own + CANCELLED * before) for v in node.outputs)

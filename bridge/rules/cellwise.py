@@ -131,7 +131,25 @@ def _filled(ops, o, x, value=0):
     return ops.cast(ones, dtype) * (float(value) if "float" in dtype else int(value))
 
 
+def _vander(ops, o, x):
+    n = x.shape[0] if o.N is None else o.N
+    if n is None or len(x.shape) != 1 or "float" not in x.dtype:
+        raise Unsupported(f"powers of a {x.dtype} tensor of shape {tuple(x.shape)}", "give a row of floats, and N")
+    powers = [ops.ones_like(x), *(ops.power(x, float(i)) for i in range(1, n))]
+    return ops.stack(powers if o.increasing else powers[::-1], axis=-1)
+
+
+def _unravel(ops, o, x):
+    """Positions along each axis; of what is no row Keras on TensorFlow counts the first axis as the fastest."""
+    made = []
+    for size in reversed(o.shape) if len(x.shape) == 1 else o.shape:
+        made.append(ops.mod(x, size))
+        x = ops.floor_divide(x, size)
+    return made[::-1]
+
+
 PARTS = {
+    "ops.AllClose": lambda ops, o, x, y: ops.all(_isclose(ops, o, x, y)),
     "ops.Angle": lambda ops, o, x: _real(x) or ops.cast(ops.less(x, 0.0), x.dtype) * math.pi,
     "ops.Cbrt": _cbrt,
     "ops.Conj": lambda ops, o, x: _real(x) or x,
@@ -150,6 +168,8 @@ PARTS = {
     "ops.Real": lambda ops, o, x: _real(x) or x,
     "ops.SaturateCast": _saturate,
     "ops.Select": _select,
+    "ops.UnravelIndex": _unravel,
+    "ops.Vander": _vander,
     "ops.ZerosLike": _filled,
 }
 KERAS = tuple(PARTS)

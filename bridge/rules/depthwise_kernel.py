@@ -75,8 +75,15 @@ KERAS = tuple(PARTS)
 
 def held(layer: KerasLayer, **roles) -> dict[str, str]:
     """The names of kernels that are arrays, put among the parameters as their input's dtype."""
-    dtype = "float32" if layer.inputs[0].dtype == "bfloat16" else layer.inputs[0].dtype
-    return {role: layer.constant(role, np.asarray(kernel).astype(dtype)) for role, kernel in roles.items()}
+    dtype, names = "float32" if layer.inputs[0].dtype == "bfloat16" else layer.inputs[0].dtype, {}
+    for role, array in roles.items():
+        exact = np.asarray(array, "float64")
+        names[role] = layer.constant(role, exact.astype(dtype))
+        error = np.abs(layer.parameters[names[role]].value - exact).max(initial=0.0)
+        layer.parameters[names[role]].rounding = float(
+            error / max(np.abs(exact).max(initial=0.0), np.finfo(dtype).tiny)
+        )
+    return names
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:

@@ -1,4 +1,4 @@
-"""Patches of an image: keras.ops.image.extract_patches <-> F.unfold, nn.Unfold; F.fold, nn.Fold.
+"""Patches of an image: keras.ops.{image.extract_patches, unfold, fold} <-> F.unfold, nn.Unfold; F.fold, nn.Fold.
 
 Keras has the channel behind the place in the patch, torch before it, and the patches in one axis: what torch makes are
 Keras' patches with their axes in another order. A fold is a selection, of the cells that a pixel is the sum of, and
@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge import keras_parts
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import channels
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, gather, padding
@@ -17,7 +18,6 @@ from bridge.rules import slice as slices
 from bridge.rules.reshape import KEEP
 
 OPERATORS = ("patches",)
-KERAS = ("ops.ExtractPatches",)
 LAYOUT = channels
 
 HELPERS = {
@@ -38,6 +38,43 @@ HELPERS = {
         ''',
 }
 TORCH = ("im2col", "col2im", *HELPERS)
+
+
+def _pairs(o) -> list[tuple[int, int]]:
+    return [(n, n) if isinstance(n, int) else tuple(n) for n in (o.kernel_size, o.dilation, o.padding, o.stride)]
+
+
+def _unfolded(ops, o, x):
+    """keras.ops.unfold, of images with the channel first."""
+    size, dilation, (high, wide), strides = _pairs(o)
+    channel = x.shape[1]
+    if None in x.shape[1:]:
+        raise Unsupported(f"patches of images of shape {tuple(x.shape)}", "fix all sizes but the batch")
+    x = ops.pad(ops.moveaxis(x, 1, -1), ((0, 0), (high, high), (wide, wide), (0, 0)))
+    options = {"strides": strides, "dilation_rate": dilation, "padding": "valid", "data_format": "channels_last"}
+    made = ops.image.extract_patches(x, size, **options)
+    made = ops.reshape(made, (-1, made.shape[1] * made.shape[2], size[0] * size[1], channel))
+    return ops.reshape(ops.transpose(made, (0, 3, 2, 1)), (-1, channel * size[0] * size[1], made.shape[1]))
+
+
+def _folded(ops, o, x):
+    """keras.ops.fold: each pixel as the sum of the cells that fall upon it, made up by a cell of zero."""
+    size, dilation, pads, strides = _pairs(o)
+    output = (o.output_size,) * 2 if isinstance(o.output_size, int) else tuple(o.output_size)
+    if None in x.shape[1:]:
+        raise Unsupported(f"a fold of shape {tuple(x.shape)}", "fix all sizes but the batch")
+    counts = _counts(output, size, dilation, pads, strides)
+    places = size[0] * size[1]
+    if x.shape[2] != counts[0] * counts[1]:
+        raise Unsupported(f"a fold of {x.shape[2]} patches where {counts[0]} x {counts[1]} fall", "give as many")
+    channel, cells = x.shape[1] // places, places * x.shape[2]
+    longer = ops.pad(ops.reshape(x, (-1, channel, cells)), ((0, 0), (0, 0), (0, 1)))
+    index = _cells(output, counts, size, dilation, pads, strides)
+    return ops.reshape(ops.sum(ops.take(longer, index, axis=2), axis=3), (-1, channel, *output))
+
+
+PARTS = {"ops.Fold": _folded, "ops.Unfold": _unfolded}
+KERAS = ("ops.ExtractPatches", *PARTS)
 
 
 def _reach(size: int, dilation: int) -> int:
@@ -71,6 +108,8 @@ def _patches(x: Value, axis: int, size, strides, dilation, pads, made: Value, na
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
+    if layer.class_name in PARTS:
+        return keras_parts.read(layer, PARTS)
     x, o = layer.inputs[0], layer.operation
     size, strides, dilation = (
         ((n, n) if isinstance(n, int) else tuple(n)) for n in (o.size, o.strides, o.dilation_rate)
@@ -124,29 +163,39 @@ def read_torch(call: TorchOperation) -> list[Node]:
     return [*nodes, replace(merged, inputs=[turned], outputs=[made])]
 
 
-def _fold(call: TorchOperation, x: Value, made: Value, size, dilation, pads, strides) -> list[Node]:
-    """Each pixel as the sum of the cells that fall upon it; fewer than the most are made up by a cell of zero."""
-    output = call["output_size"]
-    if x.rank != 3 or None in x.shape[1:] or not all(isinstance(n, int) for n in output):
-        raise Unsupported(f"a fold of shape {x.shape} to {tuple(output)}", "export with those sizes fixed")
-    counts = [
+def _counts(output, size, dilation, pads, strides) -> list[int]:
+    """How many patches fall upon an image along each of its axes."""
+    return [
         (n + 2 * p - _reach(k, d)) // s + 1 for n, p, k, d, s in zip(output, pads, size, dilation, strides, strict=True)
     ]
-    places, patches, channel = size[0] * size[1], counts[0] * counts[1], made.shape[1]
+
+
+def _cells(output, counts, size, dilation, pads, strides) -> np.ndarray:
+    """The numbers of the cells that fall upon each pixel; fewer than the most are made up by that behind the last."""
     upon: list[list[int]] = [[] for _ in range(output[0] * output[1])]
     for cell, (i, j, row, column) in enumerate(np.ndindex(*size, *counts)):
         y, z = i * dilation[0] + row * strides[0] - pads[0], j * dilation[1] + column * strides[1] - pads[1]
         if 0 <= y < output[0] and 0 <= z < output[1]:
             upon[y * output[1] + z].append(cell)
-    most = max(map(len, upon))
-    index = np.array([[*cells, *[places * patches] * (most - len(cells))] for cells in upon])
+    behind, most = size[0] * size[1] * counts[0] * counts[1], max(map(len, upon))
+    return np.array([[*cells, *[behind] * (most - len(cells))] for cells in upon])
+
+
+def _fold(call: TorchOperation, x: Value, made: Value, size, dilation, pads, strides) -> list[Node]:
+    """Each pixel as the sum of the cells that fall upon it; fewer than the most are made up by a cell of zero."""
+    output = call["output_size"]
+    if x.rank != 3 or None in x.shape[1:] or not all(isinstance(n, int) for n in output):
+        raise Unsupported(f"a fold of shape {x.shape} to {tuple(output)}", "export with those sizes fixed")
+    counts = _counts(output, size, dilation, pads, strides)
+    places, patches, channel = size[0] * size[1], counts[0] * counts[1], made.shape[1]
+    index = _cells(output, counts, size, dilation, pads, strides)
 
     def value(name, *shape):
         return replace(made, name=f"{made.name}:{name}", shape=(made.shape[0], channel, *shape), symbols=())
 
     apart, flat = value("apart", places, patches), value("flat", places * patches)
-    longer, taken = value("longer", places * patches + 1), value("taken", len(upon), most)
-    total = value("total", len(upon))
+    longer, taken = value("longer", places * patches + 1), value("taken", *index.shape)
+    total = value("total", len(index))
     first = reshaping.of_blocks([KEEP, (1, (channel, places)), KEEP], x.shape, "")
     return [
         replace(first, inputs=[x], outputs=[apart]),
