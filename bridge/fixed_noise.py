@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+import tensorflow as tf
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,9 +32,13 @@ def in_keras() -> Iterator[None]:
         return keras.ops.cast(x, dtype or keras.config.floatx())
 
     def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        if not tf.executing_eagerly():  # Keras asks for a shape alone
+            return drawn[0](shape, mean, stddev, dtype, seed)
         return cast(numbers("normal", tuple(map(int, shape))), dtype) * stddev + mean
 
     def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        if not tf.executing_eagerly():
+            return drawn[1](shape, minval, maxval, dtype, seed)
         return cast(numbers("uniform", tuple(map(int, shape))), dtype) * (maxval - minval) + minval
 
     backend.normal, backend.uniform = normal, uniform

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src import backend
 
 from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, flatten, map_structure
@@ -96,7 +97,13 @@ def _called(layer, call: KerasCall, given):
             named.setdefault(name[:-2], []).append(x)
         else:
             named[name] = x
-    return layer(*([given[0] if by_place == 1 else given[:by_place]] if by_place else []), **named)
+    made = layer(*([given[0] if by_place == 1 else given[:by_place]] if by_place else []), **named)
+    return keras.tree.map_structure(_unmasked, made)
+
+
+def _unmasked(x):
+    """A tensor without the mask that a layer hangs on what it makes: what takes a mask here is given it."""
+    return x if backend.get_keras_mask(x) is None else keras.ops.get_item(x, (slice(None),))
 
 
 def _one(inputs: list, dtype: str, ones: dict[str, Any], taken: set[str]):

@@ -17,6 +17,7 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras.src.ops.function import Function
 
 from bridge import expressions
@@ -57,6 +58,7 @@ FUNCTIONS: dict[str, Callable[..., tuple[str, dict[str, Any]]]] = {
 
 DRAWN = ("normal", "uniform")  # of keras.random: they are recorded whatever the shape
 
+REPEATING = ("broadcast_to", "tile", "repeat")
 MAKING = ("zeros", "ones", "full", *DRAWN)  # floats, unless they are told otherwise
 
 
@@ -325,7 +327,15 @@ def followed(sizes: Sizes) -> Iterator[None]:
 
     def looking(name, function):
         def call(*arguments, **keywords):
-            opened = name in DRAWN or any(isinstance(x, Size) for x in keras.tree.flatten((arguments, keywords)))
+            opened = any(isinstance(x, Size) for x in keras.tree.flatten((arguments, keywords)))
+            opened = opened or (
+                name in DRAWN and tf.executing_eagerly()
+            )  # else Keras asks a layer inside for its shapes
+            if opened and name in REPEATING and not isinstance([*arguments, *keywords.values()][0], keras.KerasTensor):
+                raise Unsupported(
+                    "it repeats a constant as often as an open size says",
+                    "hold it in a weight: self.add_weight(..., trainable=False)",
+                )
             return sizes.record(name, function, arguments, keywords) if opened else function(*arguments, **keywords)
 
         return call

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -92,6 +93,11 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     """
     like = recorded.args, {k: recorded.kwargs.get(k, x) for k, x in keywords.items()}
     tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        raise Unsupported(
+            "a mask reaches it, and in training its statistics leave out what is masked",
+            "normalise by LayerNormalization, or let no mask reach it (mask_zero=False)",
+        )
     hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
     given, trained = (layer, tensors, hung, places, arguments), None
@@ -136,7 +142,8 @@ def _called(layer, tensors: list, hung: tuple[list, list], places: list, argumen
         sizes = open_sizes.Sizes([*tensors, *hung[0], *places])
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
             following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
-            for look in (_swapped(layer, given), *following):
+            losses = mock.patch.object(keras.Layer, "add_loss", lambda *_: None)  # they are no part of any output
+            for look in (_swapped(layer, given), losses, *following):
                 looks.enter_context(look)
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:

@@ -33,6 +33,7 @@ from bridge.fixed_noise import in_keras, in_torch
 from bridge.graph import BridgeError, Graph, Node, Value, flatten
 from bridge.progress import log
 from bridge.report import Layer, Report
+from bridge.rules import SUM
 from bridge.samples import check_layouts, inputs_of
 from bridge.tensors import tensor
 from bridge.twin import Twin
@@ -210,9 +211,9 @@ def _limits(case: Case) -> dict[str, float]:
 
 
 def _rounded(single: Graph, double: Graph) -> dict[str, float]:
-    """By how much constants that a module makes itself are rounded, which in float64 it makes more exactly."""
+    """By how much constants and sums that a module makes itself are rounded; in float64 it makes them more exactly."""
     found = {}
-    names, others = ([n for n, p in g.parameters.items() if not p.trainable] for g in (single, double))
+    names, others = ([n for n, p in g.parameters.items() if not p.trainable or SUM in n] for g in (single, double))
     for name, other in zip(names, others, strict=False):  # a program in float64 has other names
         one, two = single.parameters[name].value, double.parameters[other].value
         if one.dtype == "float32" and one.shape == two.shape:

@@ -41,6 +41,9 @@ def read_keras(layer: KerasLayer) -> list[Node]:
 
 
 def write_keras(node: Node) -> list[KerasCall]:
+    shape = node.inputs[0].shape
+    if len(shape) == 3 and shape[1] == 1 and shape[2]:  # of x[:, 0] Keras knows no size, where that axis is open
+        return [KerasCall("Reshape", {"target_shape": shape[2:]})]
     return [KerasCall("Flatten")]
 
 

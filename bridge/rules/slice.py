@@ -79,6 +79,8 @@ def _slice(x: Value, axis: int, part: slice) -> Node | None:
 def _size(size: int | None, part: Node) -> int | None:
     if size is not None:
         return len(range(*_part(part).indices(size)))
+    if (part["start"], part["stop"], part["step"]) == (-1, None, 1):
+        return 1
     whole = part["step"] == 1 and part["stop"] is not None and part["start"] >= 0 and part["stop"] >= 0
     return part["stop"] - part["start"] if whole else None
 

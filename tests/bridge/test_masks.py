@@ -8,7 +8,7 @@ import torch
 import bridge
 from bridge import keras_reader, walk
 
-layers = keras.layers
+layers, ops = keras.layers, keras.ops
 
 
 def words():
@@ -79,3 +79,31 @@ def test_a_mask_that_is_given(check):
     model = check.randomise(keras.Model([x, mask], layers.GlobalAveragePooling1D()(layers.Dense(4)(x), mask=mask)))
     report = bridge.verify(model, bridge.to_torch(model))
     assert report.passed, str(report)
+
+
+HEADS = {
+    "mean": lambda x: ops.mean(x, axis=1),
+    "another layer": lambda x: layers.LSTM(3, name="second")(ops.tanh(x)),
+    "softmax": lambda x: ops.sum(ops.softmax(layers.Dense(1, name="score")(x), axis=1) * x, axis=1),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_mask_ends_where_a_function_reads_on(check, name):
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = layers.Embedding(20, 6, mask_zero=True, name="table")(words)
+    x = layers.LSTM(5, return_sequences=True, name="first")(x)
+    model = check.randomise(keras.Model(words, HEADS[name](x)))
+    module = bridge.to_torch(model)
+    given = torch.tensor([[3, 4, 5, 0, 0], [6, 0, 0, 0, 0], [1, 2, 3, 4, 5]], dtype=torch.int32)
+    again = bridge.to_keras(module, (given,), [{0, 1}])
+    np.testing.assert_allclose(again(given.numpy()), model(given.numpy()), rtol=1e-4, atol=1e-5)
+    report = bridge.verify(again, module)
+    assert report.passed, str(report)
+
+
+def test_a_batch_norm_behind_a_mask_is_refused():
+    words = keras.Input((4,), dtype="int32", name="words")
+    x = layers.BatchNormalization(name="norm")(layers.Embedding(20, 5, mask_zero=True)(words))
+    with pytest.raises(bridge.BridgeError, match=r"norm \(BatchNormalization\): a mask reaches it.*LayerNormalization"):
+        bridge.to_torch(keras.Model(words, layers.LSTM(3)(x)))

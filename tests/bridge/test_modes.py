@@ -97,3 +97,37 @@ def test_refused(check):
     module = bridge.to_torch(network(check, Straight()))
     with pytest.raises(bridge.BridgeError, match="it does something else in training mode"):
         bridge.to_keras(module, (torch.randn(2, 6),))
+
+
+class DropPath(layers.Layer):
+    """Stochastic depth of one's own."""
+
+    def call(self, x, training=None):
+        if training:
+            keep = ops.floor(0.8 + keras.random.uniform((ops.shape(x)[0], 1)))
+            return x * keep / 0.8
+        return x
+
+
+class Residual(layers.Layer):
+    """A layer that hands its mode on by name, and adds to the loss."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense, self.drop = layers.Dense(4, name="dense"), DropPath(name="drop")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x, training=None):
+        y = self.dense(x)
+        self.add_loss(ops.mean(ops.square(y)))
+        return x + self.drop(y, training=training)
+
+
+def test_a_mode_that_is_handed_on(check):
+    model = network(check, Residual(name="own"))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert not torch.equal(module.eval()(x := torch.randn(64, 6)), module.train()(x))

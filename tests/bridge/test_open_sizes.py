@@ -134,3 +134,28 @@ def test_keras_is_as_it_was(check):
     x = keras.Input((None, 6), name="x")
     bridge.to_torch(keras.Model(x, Mine(table)(x)))
     assert before == (keras.ops.shape, keras.ops.reshape, keras.KerasTensor.__getitem__)
+
+
+def test_a_constant_for_each_example_is_refused():
+    def call(self, x):
+        return ops.concatenate([x, ops.tile(ops.ones((1, 5, 2)), (ops.shape(x)[0], 1, 1))], axis=-1)
+
+    x = keras.Input((5, 6), name="x")
+    with pytest.raises(bridge.BridgeError, match="it repeats a constant as often as an open size says; hold it in"):
+        bridge.to_torch(keras.Model(x, Mine(call)(x)))
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_one_step_of_an_open_length(at):
+    class Head(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(x[:, at])
+
+    module = Head().eval()
+    model = bridge.to_keras(module, (torch.randn(2, 5, 8),), [{0, 1}])
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)

@@ -456,3 +456,23 @@ def test_gates():
     array = np.arange(12.0).reshape(2, 6)
     assert to_torch_axes(array, pattern)[:, 0].tolist() == [2, 3, 0, 1, 4, 5]
     np.testing.assert_array_equal(to_keras_axes(to_torch_axes(array, pattern), pattern), array)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "RNN", "GRU"])
+def test_biases_that_are_live_on_both_sides(kind):
+    """Their sum is rounded in float32, and not in float64."""
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = getattr(torch.nn, kind)(8, 5, batch_first=True)
+
+        def forward(self, x):
+            return self.inner(x)[0]
+
+    torch.manual_seed(0)
+    module = Wrapped().eval()
+    with warnings.catch_warnings(action="ignore"):
+        model = bridge.to_keras(module, (torch.randn(2, 4, 8),))
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
