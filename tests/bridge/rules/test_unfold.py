@@ -21,6 +21,26 @@ def test_patches(check, size, strides, dilation, padding):
     check.both_ways(keras.Model(x, layers.ReLU()(y)))
 
 
+UNFOLDED = [
+    {"kernel_size": 3},
+    {"kernel_size": (2, 3), "stride": (2, 1), "padding": (1, 0)},
+    {"kernel_size": (3, 2), "dilation": (1, 2), "stride": 2, "padding": 1},
+]
+
+
+@pytest.mark.parametrize("options", UNFOLDED, ids=str)
+def test_functions(carried, options):
+    cells = nn.Unfold(**options)(torch.zeros(1, 2, 5, 6)).shape
+    carried(lambda x: ops.unfold(x, **options), (2, 5, 6), verified=options["kernel_size"] == 3)  # each takes its time
+    carried(lambda x: ops.fold(x, (5, 6), **options), tuple(cells[1:]), verified=False)
+
+
+def test_of_open_sizes_is_refused():
+    y = keras.Input((12, None))
+    with pytest.raises(bridge.BridgeError, match=r"a fold of shape \(None, 12, None\); fix all sizes but the batch"):
+        bridge.to_torch(keras.Model(y, ops.fold(y, (4, 4), 2)))
+
+
 class Layer(nn.Module):
     def __init__(self, layer):
         super().__init__()
