@@ -51,21 +51,24 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         read = [image.get(v.name) for v in node.inputs]
         if None in read:
             continue
-        rivals = ours.pop(_key(node, [v.name for v in node.inputs]), [])
-        options = list(product(rivals, theirs.get(_key(node, read), [])))
+        rivals = ours.pop(_place(node, [v.name for v in node.inputs]), [])
+        options = list(product(rivals, theirs.get(_place(node, read), [])))
         if options[1:]:
             options.sort(key=lambda two: _likeness(*two, first, second, fates), reverse=True)
         for a, b in options:
             if id(a) not in counterparts and id(b) not in taken:
                 counterparts[id(a)] = b
                 taken.add(id(b))
+        others = [b for a, b in options if a is node] if _measures(node) else []
+        if others:  # of a size that one side takes from two tensors, and the other from one
+            counterparts.setdefault(id(node), others[0])
         if id(node) not in counterparts:
             sentences.append((f"{label} ({node.operator}) has no counterpart in the torch module", read))
             continue
         best = counterparts[id(node)]
         image.update(zip((v.name for v in node.outputs), (v.name for v in best.outputs), strict=False))
         pairs.append(Pair(node, best, label))
-    rest = [n for n in second.nodes if id(n) not in taken]
+    rest = [n for n in second.nodes if id(n) not in taken and not _measures(n)]
     if sentences:
         return pairs, [sentence + _instead(rest, read) for sentence, read in sentences]
     parted = [f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras" for n in rest]
@@ -104,8 +107,18 @@ def _by_key(graph: Graph) -> dict[tuple, list[Node]]:
     """The nodes that do the same kind of thing to the same tensors."""
     found = defaultdict(list)
     for node in graph.nodes:
-        found[_key(node, [v.name for v in node.inputs])].append(node)
+        found[_place(node, [v.name for v in node.inputs])].append(node)
     return found
+
+
+def _measures(node: Node) -> bool:
+    """Tell whether a node reads no more of its inputs than sizes, which other tensors may have, too."""
+    return getattr(rules.for_operator(node.operator), "MEASURES", lambda _: False)(node)
+
+
+def _place(node: Node, read: list[str]) -> tuple:
+    """What a node does to which tensors; where it is sizes that it reads, the numbers will tell whether they are right."""
+    return (node.operator, node.outputs[0].rank) if _measures(node) else _key(node, read)
 
 
 def _fates(graph: Graph) -> dict[str, int]:
@@ -184,7 +197,7 @@ def differences(pairs: list[Pair], first: Graph, second: Graph) -> list[str]:
     found = []
     for pair in pairs:
         a, b = pair.keras, pair.torch
-        for key in a.attributes.keys() | b.attributes.keys():
+        for key in a.attributes.keys() | b.attributes.keys() if not _measures(a) else ("kind",):
             mine, theirs = a.attributes.get(key), b.attributes.get(key)
             if not _equal(mine, theirs):
                 found.append(f"{pair.label}: {key} is {mine} in Keras and {theirs} in torch")

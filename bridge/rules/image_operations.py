@@ -1,7 +1,8 @@
 """Images by functions: keras.ops.image.{rgb_to_grayscale, pad_images, gaussian_blur, sobel_edges, ssim, ...}.
 
 A blur, Sobel's edges and the windows of SSIM are depthwise convolutions with frozen kernels; the rest is slices, pads
-and arithmetic. Where a hue is none, its gradient is 0.
+and arithmetic. Where a hue is none, its gradient is 0. An affine or perspective transform by numbers takes the cells
+that each pixel is made of, whose places TensorFlow computes in float32, as it does what it makes of them.
 """
 
 import numpy as np
@@ -14,6 +15,11 @@ from bridge.rules import KerasLayer
 OPERATORS = ()  # convolutions, slices, pads, arithmetic
 TORCH = ()
 LAYOUT = anything
+GRADIENT = (
+    "TensorFlow's gradient of it is the gradient moved back, torch's is that of what it does; weights before it are "
+    "trained otherwise"
+)
+SINGLE = 5e-7  # what TensorFlow's transforms reach, whatever the dtype
 GRAY = (0.2989, 0.5870, 0.1140)
 EDGES = ([[-1, -2, -1], [0, 0, 0], [1, 2, 1]], [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])  # of rows, of columns
 
@@ -157,11 +163,85 @@ def _ssim(ops, o, x, y):
     return ops.mean(made, axis=(1, 2, 3))
 
 
+def _beyond(place: np.ndarray, size: int, mode: str) -> np.ndarray:
+    """Where TensorFlow looks for what is at a place along an axis, in its words and in float32."""
+    n = np.float32(size)
+    match mode:
+        case "nearest":
+            return np.clip(place, 0, n - 1)
+        case "wrap":
+            turned = np.where(place < 0, place + n * (np.trunc(-place / (n - 1)) + 1), place)
+            turned = np.where(place > n - 1, place - n * np.trunc(place / (n - 1)), turned)
+            return np.clip(turned, 0, n - 1) if size > 1 else np.zeros_like(place)
+        case "reflect":
+            near = np.where(place < 0, place + 2 * n * np.trunc(-place / (2 * n)), place)
+            below = np.where(near < -n, near + 2 * n, -near - 1)
+            above = place - 2 * n * np.trunc(place / (2 * n))
+            above = np.where(above >= n, 2 * n - above - 1, above)
+            turned = np.where(place < 0, below, np.where(place > n - 1, above, place))
+            return np.clip(turned, 0, n - 1) if size > 1 else np.zeros_like(place)
+    return place
+
+
+def _moved(ops, o, x, transform: np.ndarray, mode: str):
+    """The image whose pixels are those of another at the places that eight numbers say."""
+    (y,) = _last(ops, o, x)
+    if None in y.shape[1:]:
+        raise Unsupported(f"it moves the pixels of an image of shape {tuple(x.shape)}", "fix all sizes but the batch")
+    if transform.size != 8:
+        raise Unsupported("it has a transform for each image", "give one transform")
+    t, (high, wide, channel) = transform.astype("float32").ravel(), y.shape[1:]
+    row, column = np.meshgrid(*(np.arange(n, dtype="float32") for n in (high, wide)), indexing="ij")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth = t[6] * column + t[7] * row + np.float32(1)
+        places = [(t[i] * column + t[i + 1] * row + t[i + 2]) / depth for i in (3, 0)]
+    if not np.isfinite(places).all():
+        raise Unsupported("its transform takes pixels from infinity", "give another transform")
+    rows, columns = (_beyond(p, n, mode) for p, n in zip(places, (high, wide), strict=True))
+    if o.interpolation == "nearest":
+        taken = [tuple(np.copysign(np.floor(np.abs(p) + np.float32(0.5)), p) for p in (rows, columns))]
+        weights = [np.ones_like(rows)]
+    else:
+        top, left = np.floor(rows), np.floor(columns)
+        taken = [(top + i, left + j) for i in (0, 1) for j in (0, 1)]
+        weights = [(1 - np.abs(rows - a)) * (1 - np.abs(columns - b)) for a, b in taken]
+    cells = [
+        np.where((a >= 0) & (a < high) & (b >= 0) & (b < wide), a * wide + b, high * wide).astype("int32").ravel()
+        for a, b in taken
+    ]
+    flat = ops.pad(ops.reshape(y, (-1, high * wide, channel)), ((0, 0), (0, 1), (0, 0)), constant_values=o.fill_value)
+    made = [ops.take(flat, index, axis=1) for index in cells]
+    if len(made) > 1:
+        made = [part * w.astype(x.dtype).reshape(-1, 1) for part, w in zip(made, weights, strict=True)]
+    made = ops.reshape(sum(made[1:], made[0]), (-1, high, wide, channel))
+    return ops.moveaxis(made, -1, 1) if o.data_format == "channels_first" else made
+
+
+def _numbers(*tensors) -> None:
+    if any(hasattr(t, "_keras_history") for t in tensors):
+        raise Unsupported("what it moves the pixels by is a tensor", "give it as numbers")
+
+
+def _affine(ops, o, x, transform):
+    _numbers(transform)
+    return _moved(ops, o, x, np.asarray(transform), o.fill_mode)
+
+
+def _perspective(ops, o, x, start, end):
+    from keras.src.backend.tensorflow.image import compute_homography_matrix
+
+    _numbers(start, end)
+    start, end = (np.asarray(points, "float32").reshape(-1, 4, 2) for points in (start, end))
+    return _moved(ops, o, x, np.asarray(compute_homography_matrix(start, end)), "constant")
+
+
 PARTS = {
+    "ops.AffineTransform": _affine,
     "ops.CropImages": _crop,
     "ops.GaussianBlur": _blur,
     "ops.HSVToRGB": _to_rgb,
     "ops.PadImages": _pad,
+    "ops.PerspectiveTransform": _perspective,
     "ops.RGBToGrayscale": _gray,
     "ops.RGBToHSV": _to_hsv,
     "ops.SSIM": _ssim,
@@ -171,4 +251,10 @@ KERAS = tuple(PARTS)
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    return keras_parts.read(layer, PARTS)
+    nodes = keras_parts.read(layer, PARTS)
+    if layer.class_name in ("ops.AffineTransform", "ops.PerspectiveTransform"):
+        for name in {n for node in nodes for n in node.parameters.values()}:
+            if "float" in layer.parameters[name].value.dtype.name:
+                layer.parameters[name].rounding = SINGLE
+        layer.notes.append(f"{layer.path}: {GRADIENT}")
+    return nodes

@@ -35,6 +35,10 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     return Placement(list(context.orders), [out], {"shape": tuple(renumbered(node["shape"][a]) for a in out)})
 
 
+def MEASURES(node: Node) -> bool:
+    return not _like(node)
+
+
 def _like(node: Node) -> bool:
     """Tell whether it makes as many numbers as its first input has."""
     x = node.inputs[0]

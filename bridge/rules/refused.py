@@ -24,8 +24,8 @@ REASONS = {
     CALLS: ("AssociativeScan", "Cond", "ForiLoop", "JVP", "Map", "Scan", "Switch", "VectorizedMap", "WhileLoop"),
     OPEN: ("Bincount", "Nonzero", "Unique"),
     CONSTANT: ("Arange", "Array", "Full", "Geomspace", "Linspace", "Logspace"),
-    IMAGES: ("AffineTransform", "ElasticTransform", "MapCoordinates", "PerspectiveTransform"),
-    WRITTEN: ("ExtractSequences", "Rearrange", "MatrixRank"),
+    IMAGES: ("ElasticTransform", "MapCoordinates"),
+    WRITTEN: ("ExtractSequences", "MatrixRank", "Rearrange"),
     MISSING: ("Nanmedian", "Nanpercentile", "Nanquantile"),
     ("CTC is a loss, not a layer", "compute it where the network is trained"): ("CTCDecode", "CTCLoss"),
     ("Keras 3.15 hands its padding and output_padding over in each other's place", "use a Conv2DTranspose layer"): (

@@ -29,6 +29,10 @@ TORCH = (*FILLED, "arange", "bridge::linspace")
 CONSTANTS = ("ones",)
 
 
+def MEASURES(node: Node) -> bool:
+    return node.operator in ("row", "size")
+
+
 def LAYOUT(node: Node, context: Context) -> Placement:
     if node.operator == "ones":
         return anything(node, context)

@@ -58,6 +58,51 @@ def test_filters(name, first):
     np.testing.assert_allclose(again(array), model(array), rtol=1e-9, atol=1e-12)
 
 
+TRANSFORM = np.array([0.8, 0.3, -1.2, -0.25, 1.1, 0.7, 0.01, 0.02], "float32")
+START = np.array([[0, 0], [0, 5], [6, 0], [6, 5]], "float32")
+END = np.array([[1, 0.5], [0, 4], [5, 1], [6, 5]], "float32")
+MODES = ("constant", "nearest", "reflect", "wrap")
+MOVED = {
+    **{
+        f"affine {mode} {how}": lambda x, f, mode=mode, how=how: image.affine_transform(
+            x, TRANSFORM, how, mode, 0.5, **f
+        )
+        for mode in MODES
+        for how in ("nearest", "bilinear")
+    },
+    "perspective": lambda x, f: image.perspective_transform(x, START, END, fill_value=0.5, **f),
+    "perspective nearest": lambda x, f: image.perspective_transform(x, START, END, "nearest", **f),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", MOVED)
+def test_moved_pixels(name, dtype):
+    """TensorFlow computes in float32: in float64 only what is taken as it is can be the same."""
+    first = FIRST if "reflect" in name else {}
+    x = keras.Input((3, 7, 6) if first else (7, 6, 3), dtype=dtype)
+    model = keras.Model(x, keras.layers.Dense(6 if first else 3, dtype=dtype)(MOVED[name](x, first)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    array = np.random.default_rng(0).normal(size=(2, *x.shape[1:])).astype(dtype)
+    tensor = torch.from_numpy(np.moveaxis(array, -1, 1).copy())
+    want = np.asarray(model(array))
+    have = module(tensor).detach().numpy()
+    limit = 1e-12 if "nearest" in name.split()[-1] and dtype == "float64" else 1e-6
+    np.testing.assert_allclose(np.moveaxis(have, 1, -1), want, rtol=limit, atol=limit)
+    np.testing.assert_allclose(bridge.to_keras(module, (tensor,))(array), want, rtol=limit, atol=limit)
+
+
+def test_weights_before_moved_pixels():
+    """TensorFlow's own gradient is another, which the report shows."""
+    x = keras.Input((7, 6, 3))
+    model = keras.Model(x, image.affine_transform(keras.layers.Dense(3)(x), TRANSFORM))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert {kind for kind, _ in report.failures} == {"gradients"}
+    assert "weights before it are trained otherwise" in str(report.notes)
+
+
 def test_single_precision():
     x = keras.Input((13, 12, 3))
     model = keras.Model(x, image.gaussian_blur(x, (5, 5), (1.3, 0.8)) * image.ssim(x, x * 0.5)[:, None, None, None])
@@ -95,6 +140,12 @@ def test_open_sizes():
 @pytest.mark.parametrize(
     "function, text",
     [
+        (lambda x: image.affine_transform(x, TRANSFORM), "moves the pixels of an image of shape .*; fix all sizes but"),
+        (lambda x: image.affine_transform(x, np.stack([TRANSFORM] * 2)), "moves the pixels of an image of shape"),
+        (
+            lambda x: image.affine_transform(x, ops.mean(x, (1, 2, 3))[:, None] * TRANSFORM[None]),
+            "what it moves the pixels by is a tensor; give it as numbers",
+        ),
         (lambda x: image.gaussian_blur(x[0]), r"images of shape \(None, None, 3\); give a batch of images"),
         (lambda x: image.sobel_edges(ops.cast(x, "float16")), "images of float16; cast them to float32 before"),
         (
