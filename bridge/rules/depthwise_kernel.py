@@ -75,7 +75,9 @@ KERAS = tuple(PARTS)
 
 def held(layer: KerasLayer, **roles) -> dict[str, str]:
     """The names of kernels that are arrays, put among the parameters as their input's dtype."""
-    dtype, names = "float32" if layer.inputs[0].dtype == "bfloat16" else layer.inputs[0].dtype, {}
+    dtype, names = layer.inputs[0].dtype, {}
+    if dtype not in ("float32", "float64"):
+        raise Unsupported(f"arrays with a tensor of {dtype}", "cast it to float32 before, or use a layer")
     for role, array in roles.items():
         exact = np.asarray(array, "float64")
         names[role] = layer.constant(role, exact.astype(dtype))

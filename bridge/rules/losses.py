@@ -19,6 +19,7 @@ from bridge.rules import KerasLayer, batch_norm, depthwise_kernel
 OPERATORS = ()  # reductions, logarithms, products
 TORCH = ()
 LAYOUT = anything
+ROUNDING = 2e-7  # of what TensorFlow makes of arrays of float32, whatever it is to be multiplied by
 ROLES = {"mean": "moving_mean", "variance": "moving_variance", "offset": "beta", "scale": "gamma"}
 
 
@@ -106,5 +107,7 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         arrays = {ROLES[name]: t for name, t in layer.arguments.items() if name in ROLES and t is not None}
         config = {"axis": layer.operation.axis, "epsilon": layer.operation.epsilon, "momentum": 0.99}
         weights = depthwise_kernel.held(layer, **arrays)
+        for name in weights.values() if layer.inputs[0].dtype == "float32" else ():
+            layer.parameters[name].rounding = ROUNDING
         return batch_norm.read_keras(replace(layer, config=config, weights=weights, trainable=False, arguments={}))
     return keras_parts.read(layer, PARTS)

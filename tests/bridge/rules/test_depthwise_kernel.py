@@ -76,6 +76,12 @@ def test_separable_tensors(carried):
     )
 
 
+def test_lower_precision_is_refused():
+    x = keras.Input((7, 6, 4), dtype="float16")
+    with pytest.raises(bridge.BridgeError, match="arrays with a tensor of float16; cast it to float32 before, or use"):
+        bridge.to_torch(keras.Model(x, ops.depthwise_conv(x, KERNEL.astype("float16"))))
+
+
 def test_refused():
     x = keras.Input((None, None, 4))
     made = ops.depthwise_conv(x, ops.mean(x) * KERNEL, strides=2, padding="same")

@@ -56,6 +56,14 @@ def test_statistics_that_are_arrays(axis, arrays, names):
     np.testing.assert_allclose(bridge.to_keras(module, (tensor,))(array), model(array), rtol=1e-9)
 
 
+def test_statistics_of_single_precision():
+    x = keras.Input((5, 6))
+    made = ops.batch_normalization(keras.layers.Dense(6)(x), *SIX[:2].astype("float32"), -1)
+    model = keras.Model(x, made)
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)
+
+
 def test_clipped():
     """Certain probabilities: Keras leaves 1e-7 to the others."""
     x, y = keras.Input((3,), dtype="float64"), keras.Input((3,), dtype="float64")
