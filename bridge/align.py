@@ -117,7 +117,7 @@ def _measures(node: Node) -> bool:
 
 
 def _place(node: Node, read: list[str]) -> tuple:
-    """What a node does to which tensors; where it is sizes that it reads, the numbers will tell whether they are right."""
+    """What a node does to which tensors; where it reads sizes alone, the numbers tell whether these are right."""
     return (node.operator, node.outputs[0].rank) if _measures(node) else _key(node, read)
 
 

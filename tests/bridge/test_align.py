@@ -1,7 +1,9 @@
 """Aligning two graphs by their structure."""
 
+import keras
 import numpy as np
 
+import bridge
 from bridge.align import align, differences
 from bridge.graph import Graph, Node, Parameter, Value
 
@@ -77,3 +79,14 @@ def test_other_sharing():
     first.nodes[1].parameters = {"kernel": "a"}
     pairs, _ = align(first, second)
     assert differences(pairs, first, second) == ["the sharing differs: a is one weight in Keras, 2 in torch: a, b"]
+
+
+def test_sizes_may_be_taken_from_other_tensors(check):
+    """A causal mask of an open length has it twice in Keras, from the words' mask too, and once in torch."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = keras.layers.Embedding(20, 6, mask_zero=True, name="table")(words)
+    y = keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x, use_causal_mask=True)
+    model = check.randomise(keras.Model(words, y))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
