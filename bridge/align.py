@@ -49,7 +49,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         label = node.name or f"{previous} + {node.attributes.get('function', node.operator)}"
         previous = node.name or previous
         read = [image.get(v.name) for v in node.inputs]
-        if None in read:
+        if None in read[: _read(node)]:
             continue
         rivals = ours.pop(_place(node, [v.name for v in node.inputs]), [])
         options = list(product(rivals, theirs.get(_place(node, read), [])))
@@ -59,7 +59,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
             if id(a) not in counterparts and id(b) not in taken:
                 counterparts[id(a)] = b
                 taken.add(id(b))
-        others = [b for a, b in options if a is node] if _measures(node) else []
+        others = [b for a, b in options if a is node] if not _read(node) else []
         if others:  # of a size that one side takes from two tensors, and the other from one
             counterparts.setdefault(id(node), others[0])
         if id(node) not in counterparts:
@@ -68,7 +68,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         best = counterparts[id(node)]
         image.update(zip((v.name for v in node.outputs), (v.name for v in best.outputs), strict=False))
         pairs.append(Pair(node, best, label))
-    rest = [n for n in second.nodes if id(n) not in taken and not _measures(n)]
+    rest = [n for n in second.nodes if id(n) not in taken and (_read(n) or not n.inputs)]
     if sentences:
         return pairs, [sentence + _instead(rest, read) for sentence, read in sentences]
     parted = [f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras" for n in rest]
@@ -94,9 +94,14 @@ def _without_repeats(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         node = replace(node, inputs=[same.get(v.name, v) for v in node.inputs])
-        key = (*_key(node, [v.name for v in node.inputs]), repr(sorted(node.attributes.items())))
+        held = sorted(node.parameters.items()) if node.operator == "parameter" else []  # which flows as it is held
+        key = (*_key(node, [v.name for v in node.inputs]), repr([*sorted(node.attributes.items()), *held]))
         earlier = kept.setdefault(key, node)
-        if earlier is node or node.parameters or getattr(rules.for_operator(node.operator), "RANDOM", False):
+        if (
+            earlier is node
+            or (node.parameters and not held)
+            or getattr(rules.for_operator(node.operator), "RANDOM", False)
+        ):
             nodes.append(node)
         else:
             same.update(zip((v.name for v in node.outputs), earlier.outputs, strict=True))
@@ -112,13 +117,18 @@ def _by_key(graph: Graph) -> dict[tuple, list[Node]]:
 
 
 def _measures(node: Node) -> bool:
-    """Tell whether a node reads no more of its inputs than sizes, which other tensors may have, too."""
-    return getattr(rules.for_operator(node.operator), "MEASURES", lambda _: False)(node)
+    """Tell whether a node reads no more of some inputs than sizes, which other tensors may have, too."""
+    return _read(node) < len(node.inputs)
+
+
+def _read(node: Node) -> int:
+    """How many of a node's inputs are read, and not only measured."""
+    return getattr(rules.for_operator(node.operator), "READS", lambda n: len(n.inputs))(node)
 
 
 def _place(node: Node, read: list[str]) -> tuple:
     """What a node does to which tensors; where it reads sizes alone, the numbers tell whether these are right."""
-    return (node.operator, node.outputs[0].rank) if _measures(node) else _key(node, read)
+    return (*_key(node, read[: _read(node)]), node.outputs[0].rank)
 
 
 def _fates(graph: Graph) -> dict[str, int]:
@@ -197,7 +207,7 @@ def differences(pairs: list[Pair], first: Graph, second: Graph) -> list[str]:
     found = []
     for pair in pairs:
         a, b = pair.keras, pair.torch
-        for key in a.attributes.keys() | b.attributes.keys() if not _measures(a) else ("kind",):
+        for key in a.attributes.keys() | b.attributes.keys() if not (_measures(a) or _measures(b)) else ("kind",):
             mine, theirs = a.attributes.get(key), b.attributes.get(key)
             if not _equal(mine, theirs):
                 found.append(f"{pair.label}: {key} is {mine} in Keras and {theirs} in torch")

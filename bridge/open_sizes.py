@@ -196,13 +196,17 @@ class Sizes:
 
     Args:
         tensors: The tensors that are not there, of which all others are made.
+        alike: Pairs of them: the second has the first axes of the first, as a mask has.
     """
 
-    def __init__(self, tensors: list):
+    def __init__(self, tensors: list, alike: list[tuple]):
         self.tensors, self.names, self.alive = tensors, {}, []
         self.known: dict[int, tuple] = {}  # id of a tensor -> its shape with names for the open sizes
+        model = {id(other): x for x, other in alike}
         for x in tensors:
-            self._learn(x, [("s0" if axis == 0 else None) for axis in range(len(x.shape))])
+            same = [n if isinstance(n, str) else None for n in self.known.get(id(model.get(id(x))), ())]
+            same += [None] * (len(x.shape) - len(same))
+            self._learn(x, ["s0" if axis == 0 else n for axis, n in enumerate(same[: len(x.shape)])])
 
     def _learn(self, x, symbols) -> tuple:
         """Name the open sizes of a tensor, those without a name yet by a new one."""

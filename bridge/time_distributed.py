@@ -23,7 +23,8 @@ def _call(layer, inputs, training=None, mask=None):
     batch, steps = keras.ops.shape(inputs)[:2]
 
     def among_examples(x):
-        return keras.ops.reshape(x, (batch * steps, *keras.ops.shape(x)[2:]))
+        first, second, *others = keras.ops.shape(x)
+        return keras.ops.reshape(x, (first * second, *others))
 
     if inner._call_has_mask_arg and mask is not None:
         options["mask"] = among_examples(mask)

@@ -8,6 +8,7 @@ What a layer does in training alone is in such a graph, too (`bridge.modes`).
 """
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,7 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
         )
     hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
-    given, trained = (layer, tensors, hung, places, arguments), None
+    given, trained = (layer, tensors, hung, places, _alike(layer, tensors, like, arguments, keywords), arguments), None
     with _uncalled(layer):
         if layer._call_has_training_arg and not keywords.get("training"):
             function, trained = (_called(*given, keywords | {"training": mode}) for mode in (None, True))
@@ -126,7 +127,23 @@ def _uncalled(layer) -> Iterator[None]:
             del x._inbound_nodes[n:]
 
 
-def _called(layer, tensors: list, hung: tuple[list, list], places: list, arguments, keywords) -> Function:
+def _alike(layer, tensors: list, recorded, arguments, keywords) -> list[tuple]:
+    """Pairs of tensors of one size: those that are one in the user's model, and masks after what they mask."""
+    first: dict[int, Any] = {}
+    same = [x for x in keras.tree.flatten(recorded) if is_tensor(x)]
+    found = [(first.setdefault(id(x), mine), mine) for x, mine in zip(same, tensors, strict=False)]
+    named = dict(zip(inspect.signature(layer.call).parameters, arguments, strict=False)) | keywords
+    for name, mask in named.items():
+        masked = named.get(name.removesuffix("_mask")) if name != "mask" else next(iter(named.values()))
+        pair = [x[0] if isinstance(x, list | tuple) and x else x for x in (masked, mask)]
+        if name.endswith("mask") and all(isinstance(x, keras.KerasTensor) for x in pair) and pair[0] is not pair[1]:
+            found.append(tuple(pair))
+    return [(x, other) for x, other in found if x is not other]
+
+
+def _called(
+    layer, tensors: list, hung: tuple[list, list], places: list, alike: list[tuple], arguments, keywords
+) -> Function:
     own = _own_variables(layer)
     compute = layer.compute_dtype if layer.autocast else None
 
@@ -139,7 +156,8 @@ def _called(layer, tensors: list, hung: tuple[list, list], places: list, argumen
             keras.src.backend.set_keras_mask(x, mask)
     given = {id(v): cast(x) if getattr(v, "_autocast", True) else x for v, x in zip(own, places, strict=True)}
     try:
-        sizes = open_sizes.Sizes([*tensors, *hung[0], *places])
+        masks = [(x, m) for x, m in zip(tensors, hung[1], strict=False) if m is not None]
+        sizes = open_sizes.Sizes([*tensors, *hung[0], *places], [*alike, *masks])
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
             following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
             losses = mock.patch.object(keras.Layer, "add_loss", lambda *_: None)  # they are no part of any output

@@ -43,7 +43,7 @@ and, where they apply,
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
     AMONG         function of a node and the graph's parameters: numbers that show what it does, to be compared with
-    MEASURES      function of a node: whether it reads no more of its inputs than their sizes
+    READS         function of a node: how many of its inputs it reads; of the others it takes sizes alone
     BELOW         function of a node whose input must be whole numbers below what it returns
     arranged(node) -> Node                          the node with the inputs that its Keras side reads
     ordered(node) -> list[str]                      the roles of its parameters as its Keras layer's weights are ordered

@@ -35,8 +35,8 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     return Placement(list(context.orders), [out], {"shape": tuple(renumbered(node["shape"][a]) for a in out)})
 
 
-def MEASURES(node: Node) -> bool:
-    return not _like(node)
+def READS(node: Node) -> int:
+    return int(_like(node))
 
 
 def _like(node: Node) -> bool:

@@ -57,6 +57,10 @@ def _reshape_like(x, *others, shape: tuple):
 MODELS = {"reshape_like": _reshape_like}
 
 
+def READS(node: Node) -> int:
+    return 1
+
+
 def options(name: str, model) -> Iterator[dict]:
     """The options with which a model of `MODELS` may have been made."""
     made = model.outputs[0]

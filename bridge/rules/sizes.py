@@ -29,8 +29,8 @@ TORCH = (*FILLED, "arange", "bridge::linspace")
 CONSTANTS = ("ones",)
 
 
-def MEASURES(node: Node) -> bool:
-    return node.operator in ("row", "size")
+def READS(node: Node) -> int:
+    return 0 if node.operator in ("row", "size") else len(node.inputs)
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:

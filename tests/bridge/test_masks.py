@@ -107,3 +107,27 @@ def test_a_batch_norm_behind_a_mask_is_refused():
     x = layers.BatchNormalization(name="norm")(layers.Embedding(20, 5, mask_zero=True)(words))
     with pytest.raises(bridge.BridgeError, match=r"norm \(BatchNormalization\): a mask reaches it.*LayerNormalization"):
         bridge.to_torch(keras.Model(words, layers.LSTM(3)(x)))
+
+
+class Pooled(layers.Layer):
+    """The mean of what is not masked, of any length."""
+
+    supports_masking = True
+
+    def call(self, x, mask=None):
+        given = ops.expand_dims(ops.cast(mask, x.dtype), -1)
+        rows = ops.reshape(x * given, (ops.shape(x)[0], -1, 6))
+        return ops.sum(rows, axis=1) / ops.maximum(ops.sum(given, axis=1), 1.0)
+
+    def compute_mask(self, x, mask=None):
+        return None
+
+
+def test_a_mask_has_the_open_sizes_of_what_it_masks(check):
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = layers.Embedding(20, 6, mask_zero=True, name="table")(words)
+    x = layers.TimeDistributed(keras.Sequential([layers.Input((6,)), layers.Dense(6, name="d")], name="n"), name="t")(x)
+    model = check.randomise(keras.Model(words, Pooled(name="pool")(x)))
+    given = np.array([[3, 4, 5, 0, 0], [6, 0, 0, 0, 0], [1, 2, 3, 4, 5]], "int32")
+    report = bridge.verify(model, bridge.to_torch(model), inputs=[given])
+    assert report.passed, str(report)

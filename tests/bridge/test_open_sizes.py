@@ -159,3 +159,20 @@ def test_one_step_of_an_open_length(at):
     model = bridge.to_keras(module, (torch.randn(2, 5, 8),), [{0, 1}])
     report = bridge.verify(model, module)
     assert report.passed, str(report)
+
+
+class Patches(layers.Layer):
+    """Patches of a picture as one row each."""
+
+    def call(self, x):
+        batch, height, width, channels = ops.shape(x)
+        x = ops.reshape(x, (batch, height // 2, 2, width // 2, 2, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, height * width // 4, 4 * channels))
+
+
+def test_sizes_are_the_same_wherever_they_are_read(check):
+    x = keras.Input((8, 6, 3), name="x")
+    y = layers.Dense(6, name="embedded")(Patches(name="patches")(x))
+    model = check.randomise(keras.Model(x, Mine(token, name="token")(y)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)

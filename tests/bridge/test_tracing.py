@@ -154,3 +154,27 @@ def test_what_is_refused(make, text):
     model = keras.Model(x, layers.Dense(2)(make()(x)))
     with pytest.raises(bridge.BridgeError, match=rf"mine \(Mine\): .*{text}"):
         bridge.to_torch(model)
+
+
+class Unrolled(layers.Layer):
+    """A cell that is called at each step: its weights are one."""
+
+    def build(self, shape):
+        self.cell = layers.GRUCell(4, name="cell")
+        self.cell.build((shape[0], shape[-1]))
+
+    def call(self, x):
+        states = [ops.zeros((ops.shape(x)[0], 4))]
+        for step in range(x.shape[1]):
+            y, states = self.cell(x[:, step], states)
+        return y
+
+
+def test_one_layer_called_several_times(check):
+    x = keras.Input((3, 5), name="x")
+    model = check.randomise(keras.Model(x, layers.Dense(2, name="head")(Unrolled(name="own")(x))))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    have = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    assert have == sum(int(np.prod(w.shape)) for w in model.trainable_weights)
