@@ -14,7 +14,7 @@ from bridge.keras_attention import kept_sizes
 from bridge.rules import KerasLayer, rescaling
 from bridge.simplify import simplify
 from bridge.tensors import held
-from bridge.walk import Call, Walk, functional, input_names, is_functional, unique
+from bridge.walk import TRACES, Call, Walk, functional, input_names, is_functional, unique
 
 FLOATS = {"bfloat16", "float16", "float32", "float64"}
 
@@ -93,7 +93,9 @@ def read(
     if isinstance(model, keras.Sequential):  # built on data, it has recorded the batch of that data
         inputs = [(n, (None, *shape[1:]), dtype) for n, shape, dtype in inputs]
     graph.inputs = [Value(*x) for x in inputs]
-    graph.outputs = Walk(visit, variable).model(model, graph.inputs)
+    way = Walk(visit, variable)
+    graph.outputs = way.model(model, graph.inputs)
+    TRACES[model] = way.traces
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
     return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen

@@ -6,6 +6,7 @@ plain data and asks the rules; `run` visits with tensors.
 """
 
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,10 @@ class Call:
         return [self.label if i == 0 else f"{self.label}:{i}" for i in range(len(self.node.outputs))]
 
 
+# model -> what its reader has traced, by Keras' record of a call and the scope: with open sizes, which no run has
+TRACES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
 @dataclass
 class Walk:
     """A visit.
@@ -76,6 +81,7 @@ class Walk:
         variable: Takes a variable that is computed with, its name, its label and the scope; returns what stands for it.
         masks: None where nothing is to be known of masks.
         used: The labels given so far.
+        traces: What has been traced before: a run is through what has been read.
     """
 
     visit: Callable[[Call], list]
@@ -83,6 +89,7 @@ class Walk:
     masks: Masks | None = field(default_factory=Masks)
     used: set[str] = field(default_factory=set)
     variables: dict[tuple, Any] = field(default_factory=dict)
+    traces: dict[tuple, tracing.Trace] = field(default_factory=dict)
 
     def model(self, model, inputs: list):
         """Run through a model's graph; `inputs` are what stands for each of `model.inputs`, in their order.
@@ -186,8 +193,12 @@ class Walk:
                         self.masks.hang(x, given_mask(mask))
                 return self.graph(functional(operation), inputs, call.path + ".", training, inner)
         elif tracing.needed(operation, call.keywords) or any(looked_at):
+            key = id(call.node), call.scope
             try:
-                made = tracing.trace(operation, call.arguments, call.keywords, call.node.arguments, looked_at)
+                if key not in self.traces:
+                    given = call.arguments, call.keywords, call.node.arguments
+                    self.traces[key] = tracing.trace(operation, *given, looked_at)
+                made = self.traces[key]
             except Unsupported as e:
                 call.refused = e
             else:
@@ -256,5 +267,5 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
     wanted = keras.tree.flatten(functional(model).inputs)
     dtypes = [twin.dtype if twin and twin.dtype and "float" in t.dtype else t.dtype for t in wanted]
     tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
-    outputs = Walk(visit, variable).model(model, tensors)
+    outputs = Walk(visit, variable, traces=TRACES.get(model, {})).model(model, tensors)
     return outputs, seen | dict(zip(input_names(model), inputs, strict=True))

@@ -176,3 +176,23 @@ def test_sizes_are_the_same_wherever_they_are_read(check):
     model = check.randomise(keras.Model(x, Mine(token, name="token")(y)))
     report = bridge.verify(model, bridge.to_torch(model))
     assert report.passed, str(report)
+
+
+class Places(layers.Layer):
+    """Words and their places, each of a table."""
+
+    def build(self, shape):
+        self.words, self.places = layers.Embedding(20, 6, name="words"), layers.Embedding(50, 6, name="places")
+        for part in (self.words, self.places):
+            part.build(shape)
+
+    def call(self, x):
+        return self.words(x) + self.places(ops.arange(0, ops.shape(x)[-1], 1))
+
+
+def test_what_is_run_is_what_was_read(check):
+    x = keras.Input((None,), dtype="int32", name="x")
+    model = check.randomise(keras.Model(x, Places(name="own")(x)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)
+    assert len(report.layers) > 2 and len(report.gradients) == 2
