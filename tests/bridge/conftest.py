@@ -24,7 +24,15 @@ class Function(nn.Module):
         return self.function(*x)
 
 
-TEN_STEPS = ("test_verification", "test_lockstep", "test_training_step", "test_explain", "test_traps", "test_main")
+TEN_STEPS = (
+    "test_verification",
+    "test_lockstep",
+    "test_training_step",
+    "test_explain",
+    "test_traps",
+    "test_main",
+    "test_progress",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
