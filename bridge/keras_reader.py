@@ -96,6 +96,7 @@ def read(
     way = Walk(visit, variable)
     graph.outputs = way.model(model, graph.inputs)
     TRACES[model] = way.traces
+    graph.notes += way.notes
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
     return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen

@@ -35,6 +35,7 @@ class Trace:
     function: Function
     variables: list[keras.Variable | None]
     trained: frozenset[int] = frozenset()
+    adds_loss: bool = False
 
 
 def needed(layer, keywords: dict[str, Any]) -> bool:
@@ -102,7 +103,9 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
     given, trained = (layer, tensors, hung, places, _alike(layer, tensors, like, arguments, keywords), arguments), None
-    with _uncalled(layer):
+    losses: list = []  # they are no part of any output
+    adding = mock.patch.object(keras.Layer, "add_loss", lambda _, loss: losses.append(loss))
+    with _uncalled(layer), adding:
         if layer._call_has_training_arg and not keywords.get("training"):
             function, trained = (_called(*given, keywords | {"training": mode}) for mode in (None, True))
             if _text(function) == _text(trained):
@@ -112,7 +115,7 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
         else:
             function = _called(*given, keywords)
     calls = frozenset(map(id, nodes(trained))) if trained else frozenset()
-    return Trace(function, _read(layer, function, own, places), calls)
+    return Trace(function, _read(layer, function, own, places), calls, bool(losses))
 
 
 @contextlib.contextmanager
@@ -160,8 +163,7 @@ def _called(
         sizes = open_sizes.Sizes([*tensors, *hung[0], *places], [*alike, *masks])
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
             following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
-            losses = mock.patch.object(keras.Layer, "add_loss", lambda *_: None)  # they are no part of any output
-            for look in (_swapped(layer, given), losses, *following):
+            for look in (_swapped(layer, given), *following):
                 looks.enter_context(look)
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:

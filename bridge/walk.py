@@ -82,6 +82,7 @@ class Walk:
         masks: None where nothing is to be known of masks.
         used: The labels given so far.
         traces: What has been traced before: a run is through what has been read.
+        notes: Sentences on what is left out.
     """
 
     visit: Callable[[Call], list]
@@ -90,6 +91,7 @@ class Walk:
     used: set[str] = field(default_factory=set)
     variables: dict[tuple, Any] = field(default_factory=dict)
     traces: dict[tuple, tracing.Trace] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def model(self, model, inputs: list):
         """Run through a model's graph; `inputs` are what stands for each of `model.inputs`, in their order.
@@ -199,6 +201,10 @@ class Walk:
                     given = call.arguments, call.keywords, call.node.arguments
                     self.traces[key] = tracing.trace(operation, *given, looked_at)
                 made = self.traces[key]
+                if made.adds_loss:
+                    self.notes.append(
+                        f"{call.path}: add_loss belongs to Keras' training; the torch module is without it"
+                    )
             except Unsupported as e:
                 call.refused = e
             else:

@@ -130,4 +130,5 @@ def test_a_mode_that_is_handed_on(check):
     module = bridge.to_torch(model)
     report = bridge.verify(model, module)
     assert report.passed, str(report)
+    assert any("own: add_loss belongs to Keras' training" in note for note in report.notes)
     assert not torch.equal(module.eval()(x := torch.randn(64, 6)), module.train()(x))
