@@ -31,6 +31,7 @@ OWN = {  # what torch decomposes into primitives, in its own words
     "index_copy": lambda x, dim, index, source: _put(x, dim, index, source, False),
     "logit": lambda x, eps=None: _odds(x if eps is None else x.clamp(eps, 1 - eps)),
     "meshgrid": lambda xs, indexing="ij": _grids(xs, indexing),
+    "outer": lambda x, y: x[:, None] * y,
     "scatter": lambda x, dim, index, src=None, value=None: _scatter(x, dim, index, value if src is None else src),
     "softplus": lambda x, beta=1, threshold=20: torch.where(
         x * beta > threshold, x, torch.log1p(torch.exp((x * beta).clamp(max=threshold))) / beta

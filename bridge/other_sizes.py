@@ -31,9 +31,14 @@ def refuse(module: torch.nn.Module, model, graph: Graph, examples: tuple, fixed:
         sizes = ", ".join(f"axis {a} of input {i} at {examples[i].shape[a]}" for i, a in fixed)
         raise BridgeError(
             f"{type(module).__name__} fixes sizes that are to stay open: {sizes}. One more was tried, and there is "
-            f"{reason}. Compute with x.shape where it has numbers, or let them be fixed: dynamic=[set()] for one "
-            "input, its batch included"
+            f"{reason}. Compute with x.shape where it has numbers, or name the open axes of each input: "
+            f"dynamic={_others(examples, fixed)} lets these be fixed"
         )
+
+
+def _others(examples: tuple, fixed: Axes) -> list[set[int]]:
+    """The batch of each input, but what is fixed."""
+    return [{0} - {a for n, a in fixed if n == i} for i in range(len(examples))]
 
 
 def notes(module, model, graph: Graph, examples: tuple, dynamic: list[set[int]], program) -> list[str]:

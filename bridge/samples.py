@@ -1,6 +1,8 @@
 """What goes into a comparison: arrays for the inputs of a model, of a size that it takes."""
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -10,15 +12,26 @@ from bridge.graph import BridgeError, Graph, Node, Value
 
 BATCH = 3
 LARGEST = 2**30  # values of a tensor, 4 GiB; a configuration can ask for any size
-SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299)  # tried for open axes, the first that the model takes
+FEW = 6  # open axes, of which any may be the batch
+SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299, 12, 9, 8, 6, 4)  # tried for open axes, the first that it takes
 
 
-def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0) -> list[np.ndarray]:
-    """Make random arrays for the inputs of a graph: normal numbers, or whole ones that it can take as an index."""
+def sample(
+    graph: Graph, size: int, batch: int = BATCH, seed: int = 0, batches: frozenset | None = None
+) -> list[np.ndarray]:
+    """Make random arrays for the inputs of a graph: normal numbers, or whole ones that it can take as an index.
+
+    Args:
+        graph: Of either framework.
+        size: Of open axes.
+        batch: Of those that are the batch.
+        seed: Of the numbers.
+        batches: The open axes that are the batch, as (number of the input, axis); by default the first of each.
+    """
     rng = np.random.default_rng(seed)
     shapes = [
-        [batch if i == 0 and d is None else size if d is None else d for i, d in enumerate(v.shape)]
-        for v in graph.inputs
+        [d or (batch if (i == 0 if batches is None else (at, i) in batches) else size) for i, d in enumerate(v.shape)]
+        for at, v in enumerate(graph.inputs)
     ]
     whole = [v.dtype.startswith(("int", "uint", "bool")) for v in graph.inputs]
     below = [_below(v, graph.consumers()) or 4 * is_whole for v, is_whole in zip(graph.inputs, whole, strict=True)]
@@ -72,11 +85,14 @@ def inputs_of(model, graph: Graph, given=None) -> list[np.ndarray]:
                 f"{model.name} has a tensor of shape {value.shape} at {value.name}, which is too large to compare. "
                 "Pass smaller `inputs`, or convert without a comparison (--no-verify)"
             )
-    for size in SIZES:
-        arrays = sample(graph, size, _batch(graph))
+    # of a table that is cut to the size of an input, torch.export takes its own size for the only one
+    held = {n for node in graph.nodes if not node.inputs for n in node.outputs[0].shape}
+    tries = [(size, None) for size in sorted(SIZES, key=held.__contains__)]
+    for size, batches in (*tries, *((SIZES[0], batches) for batches in _other_batches(graph))):
+        arrays = sample(graph, size, _batch(graph), batches=batches)
         try:
-            pairs = zip(arrays, graph.inputs, strict=True)
-            walk.run(model, [a[:1] if v.shape[:1] == (None,) else a for a, v in pairs])
+            one = arrays[1:] == [] and graph.inputs[0].shape[:1] == (None,)  # several may not be of the same batch
+            walk.run(model, [arrays[0][:1]] if one else arrays)
             return arrays
         except Exception as e:  # a size that does not fit fails in as many ways as there are layers
             error = e
@@ -92,6 +108,14 @@ def _batch(graph: Graph) -> int:
     ]
     taken = {n for shape in sums for n in (shape[1], shape[-1])}
     return next(n for n in (BATCH, 2, *range(4, 99)) if n not in taken)
+
+
+def _other_batches(graph: Graph) -> Iterator[frozenset]:
+    """The ways in which the batch may be other axes than the first, as in the states of a network of torch's."""
+    opened = [(i, a) for i, v in enumerate(graph.inputs) for a, d in enumerate(v.shape) if d is None]
+    if len(opened) <= FEW:
+        for count in range(1, len(opened) + 1):
+            yield from map(frozenset, itertools.combinations(opened, count))
 
 
 def check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:

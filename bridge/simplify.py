@@ -11,9 +11,10 @@ def simplify(graph: Graph) -> Graph:
 
     A rule says by ABSORBS which value its operator pads with; its attribute `pads` then takes in a padding node
     that nothing else reads. A rule's `merge(node, reader)` returns the one node that does the work of its node and
-    of the only reader of it, or None.
+    of the only reader of it, or None. Its `normal(node)` returns a node in the one way in which that is said.
     """
     graph = _without_idle(_without_identities(graph))
+    graph = replace(graph, nodes=[getattr(rules.for_operator(n.operator), "normal", _same)(n) for n in graph.nodes])
     consumers = graph.consumers()
     leaving = {v.name for v in flatten(graph.outputs)}
     absorbed: dict[str, Node] = {}  # value that a padding makes -> the padding
@@ -47,6 +48,10 @@ def simplify(graph: Graph) -> Graph:
         nodes[id(node)] = made[node.outputs[0].name] = node
     graph = _without_idle(replace(graph, nodes=list(nodes.values())))
     return simplify(graph) if any(map(_is_identity, graph.nodes)) else graph  # what met in between has come to nothing
+
+
+def _same(node: Node) -> Node:
+    return node
 
 
 def _is_identity(node: Node) -> bool:

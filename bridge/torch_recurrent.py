@@ -28,8 +28,9 @@ def _recurrent(
     if name := o.pop("helper", None):
         made = _helper(name, o, weights).forward(x, states, *([] if mask is None else [mask]))
     else:
-        size = o["layers"] * (1 + o["bidirectional"]), x.shape[1 - o["batch_first"]], o["units"]
-        given = states or [x.new_zeros(size)] * (1 + (o["kind"] == "LSTM"))
+        sizes = _sizes(x, o)
+        _fit(states, sizes)  # which the function itself does not ask, and reads what lies behind
+        given = states or [x.new_zeros(size) for size in sizes[: 1 + (o["kind"] == "LSTM")]]
         settings = weights, o["bias"], o["layers"], o["dropout"], False, o["bidirectional"], o["batch_first"]
         made = getattr(torch, o["kind"].lower())(x, given if o["kind"] == "LSTM" else given[0], *settings)
     return [t.clone() for t in made]
@@ -43,11 +44,25 @@ def _(x, mask, states, weights, options):
         width = units * ways if o["merge"] == "concat" else units
         many = ways * (1 + (o.get("cell", o["helper"]).endswith("LSTM")))
         y = (batch, steps, width) if o["sequences"] else (batch, width)
+        _fit(states, [(batch, units)] * len(states))
         return [x.new_empty(y), *(x.new_empty(batch, units) for _ in range(many))]
-    batch, ways = x.shape[1 - o["batch_first"]], 1 + o["bidirectional"]
-    last = o["layers"] * ways, batch, o["projected"] or o["units"]
-    y = x.new_empty(*x.shape[:2], ways * last[2])
-    return [y, x.new_empty(last), *([x.new_empty(*last[:2], o["units"])] if o["kind"] == "LSTM" else [])]
+    sizes = _sizes(x, o)
+    _fit(states, sizes)
+    y = x.new_empty(*x.shape[:2], (1 + o["bidirectional"]) * sizes[0][2])
+    return [y, *(x.new_empty(size) for size in sizes[: 1 + (o["kind"] == "LSTM")])]
+
+
+def _sizes(x: torch.Tensor, o: dict) -> list[tuple]:
+    """The sizes of the states of a module of torch's: what it returns last and, of an LSTM, what it keeps."""
+    first = o["layers"] * (1 + o["bidirectional"]), x.shape[1 - o["batch_first"]]
+    return [(*first, o["projected"] or o["units"]), (*first, o["units"])]
+
+
+def _fit(states: list[torch.Tensor], shapes: list[tuple]) -> None:
+    """Let sizes be equal that the module wants equal: a state has as many examples as the sequence."""
+    for state, shape in zip(states, shapes, strict=False):
+        for have, want in zip(state.shape, shape, strict=True):
+            torch._check(have == want, lambda state=state, shape=shape: f"a state is {state.shape}, not {shape}")
 
 
 def _helper(name: str, options: dict, weights: list[torch.Tensor]) -> nn.Module:

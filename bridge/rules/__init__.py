@@ -50,6 +50,7 @@ and, where they apply,
     trimmed(node, read) -> Node                     the node without the outputs that nothing reads
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
+    normal(node) -> Node                            the node in the one way in which that is said
 
 and, for the names that it has,
 

@@ -124,7 +124,7 @@ def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, .
     """Every order of the result that differs in the places of its axes of size 1, and the blocks that make it.
 
     As no number moves with such an axis, any that the input has may be any of those that the result has. The first ones
-    have them together: where the framework has no channels, if no reader wants them elsewhere.
+    have them together: next to the channels, on the side of the other axes, if no reader wants them elsewhere.
     """
     ones = [i for i, b in enumerate(blocks) if b in (NEW, DROP) or (b == KEEP and shape[axes[i][0]] == 1)]
     large, given = [i for i in placed if i not in ones], [0]  # given: how many the input has between those
@@ -136,7 +136,7 @@ def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, .
     def preference(places):
         together = not places or places[-1] - places[0] < len(places)
         start = places[0] if places else 0
-        return not together, -start if target == "first" else (start - 1) % (total + 1)
+        return not together, -start if target == "first" else (max(1, total - 1 - len(places)) - start) % (total + 1)
 
     found = {}
     for places in sorted(combinations(range(total), len(single)), key=preference):
@@ -152,6 +152,12 @@ def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, .
             out = tuple(a for i in way for a in ([next(numbers)] if i is None else made[i]))
             found[out] = tuple(written)
     return found
+
+
+def normal(node: Node) -> Node:
+    """A layout may have brought the batch to the front: what leaves one axis beside it is a "flatten"."""
+    made = of_blocks(list(node["blocks"]), node.inputs[0].shape, node.name)
+    return replace(node, operator=made.operator, attributes=made.attributes) if made.operator != "reshape" else node
 
 
 def merge(node: Node, reader: Node) -> Node | None:
