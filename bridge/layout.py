@@ -224,7 +224,8 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     Returns:
         A graph in which every value has its `source` and `order`, and "permute" nodes stand where orders meet.
     """
-    graph = replace(graph, nodes=_late(graph.nodes))
+    order_of_execution = graph.nodes
+    graph = replace(graph, nodes=_late(_as_needed(graph)))
     consumers = graph.consumers()
     for value in flatten(graph.outputs):
         consumers.setdefault(value.name, []).append(Node("output"))
@@ -290,9 +291,40 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                 parameters[name] = replace(old, value=value, own=rows or old.own)
     scope = ()
     outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
+    nodes = _executed(nodes, order_of_execution)
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
     laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)
     return simplify(laid_out)  # what a permutation stood between may meet now
+
+
+def _as_needed(graph: Graph) -> list[Node]:
+    """The nodes in the order in which the outputs need them, which is the same whatever order they are executed in."""
+    makers = {v.name: n for n in graph.nodes for v in n.outputs}
+    found: dict[int, Node] = {}
+    for value in flatten(graph.outputs):
+        stack = [(makers.get(value.name), False)]
+        while stack:
+            node, ready = stack.pop()
+            if node is None or id(node) in found:
+                continue
+            if ready:
+                found[id(node)] = node
+            else:
+                stack += [(node, True), *((makers.get(v.name), False) for v in reversed(node.inputs))]
+    return [*found.values(), *(n for n in graph.nodes if id(n) not in found)]
+
+
+def _executed(nodes: list[Node], before: list[Node]) -> list[Node]:
+    """Laid-out nodes in the order of execution that they had before, each permutation with its first reader."""
+    places = {v.name: i for i, n in enumerate(before) for v in n.outputs}
+    first: dict[str, int] = {}  # value -> the place of its first reader
+    keys = {}
+    for node in reversed(nodes):
+        made, written = node.outputs[0], node.operator == "permute"
+        place = first.get(made.name, len(before)) if written else places[made.source]
+        keys[id(node)] = place, not written
+        first.update((v.name, min(place, first.get(v.name, place))) for v in node.inputs)
+    return sorted(nodes, key=lambda n: keys[id(n)])
 
 
 def _late(nodes: list[Node]) -> list[Node]:
