@@ -62,7 +62,8 @@ def _fit(states: list[torch.Tensor], shapes: list[tuple]) -> None:
     """Let sizes be equal that the module wants equal: a state has as many examples as the sequence."""
     for state, shape in zip(states, shapes, strict=False):
         for have, want in zip(state.shape, shape, strict=True):
-            torch._check(have == want, lambda state=state, shape=shape: f"a state is {state.shape}, not {shape}")
+            said = f"a state is {tuple(state.shape)}, not {shape}; `dynamic` names the axes that stay open"
+            torch._check(have == want, lambda said=said: said)
 
 
 def _helper(name: str, options: dict, weights: list[torch.Tensor]) -> nn.Module:

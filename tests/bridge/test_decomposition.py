@@ -28,6 +28,7 @@ FUNCTIONS = {
     "cdist": lambda x: x + torch.cdist(x[:, :2], x[:, 2:] * 2).mean((2, 3), keepdim=True).sum(1, keepdim=True),
     "cosine_similarity": lambda x: x * F.cosine_similarity(x, x.square(), 1)[:, None],
     "logit": lambda x: torch.logit(x.sigmoid(), 1e-3),
+    "outer": lambda x: x * torch.outer(torch.arange(x.shape[2]).float(), torch.arange(1.0, x.shape[3] + 1)).cos(),
     "pairwise_distance": lambda x: x * F.pairwise_distance(x, x.square())[..., None],
     "softplus": lambda x: F.softplus(4 * x, 2, 3),
     "std_mean": lambda x: sum(torch.std_mean(x, 1, keepdim=True)) * x,

@@ -1,5 +1,7 @@
 """The layout pass: few permutes, rows that stay in step, the same layout from either side."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,34 @@ def test_a_sequence_from_outside_does_not_decide():
     for _ in range(3):
         y = layers.Add()([y, layers.Conv1D(3, 3, padding="same")(y)])
     assert permutes(keras.Model(x, y)) == 2
+
+
+def test_the_order_of_execution_does_not_decide():
+    """Keras runs the branches of a network in another order than torch does."""
+    x = torch.randn(2, 4, 6)
+
+    def gated(x):
+        return (x.tanh().unsqueeze(-1) * torch.stack([x.sin(), x.cos()], -1)).sum(-2)
+
+    module = torch.nn.Module()
+    module.forward = gated
+    graph = torch_reader.read(module, (x,))
+    made = {n.outputs[0].name: n for n in graph.nodes}
+    turned: dict = {}
+    for node in reversed(graph.nodes):  # the other way round, but each after what it reads
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            rest = [made[v.name] for v in node.inputs if v.name in made and v.name not in turned]
+            if rest:
+                stack += [node, *rest]
+            else:
+                turned[node.outputs[0].name] = node
+    assert list(turned) != list(made)
+    for target in ("first", "last"):
+        one, other = (layout.convert(replace(graph, nodes=list(d.values())), target) for d in (made, turned))
+        assert {n.outputs[0] for n in one.nodes} == {n.outputs[0] for n in other.nodes}
+        assert [n.outputs[0].name for n in one.nodes] != [n.outputs[0].name for n in other.nodes]
 
 
 def test_values_know_where_their_axes_came_from():

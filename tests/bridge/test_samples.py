@@ -6,6 +6,7 @@ import pytest
 
 import bridge
 from bridge import keras_reader, samples
+from bridge.graph import Node, Value
 
 layers = keras.layers
 
@@ -20,6 +21,27 @@ def test_open_sizes_are_the_first_that_fit():
     model = keras.Model(x, layers.Add()([layers.UpSampling2D(2)(y), x]))
     (array,) = samples.inputs_of(model, graph_of(model))
     assert array.shape[1:] == (16, 16, 3) and len(array) in (2, samples.BATCH)
+
+
+def test_a_table_that_is_cut_is_not_filled():
+    """torch.export takes the cut out where the sample has as many steps as the table."""
+    x = keras.Input((None, 3))
+    model = keras.Model(x, layers.Dense(17)(x))
+    graph = graph_of(model)
+    assert samples.inputs_of(model, graph)[0].shape == (samples.BATCH, 17, 3)
+    graph.nodes.append(Node("parameter", outputs=[Value("table", (17, 1))]))
+    assert samples.inputs_of(model, graph)[0].shape == (samples.BATCH, 16, 3)
+
+
+@pytest.mark.parametrize("open_axes", [True, False])
+def test_the_batch_may_be_a_later_axis(open_axes):
+    x = keras.Input(batch_shape=(5, None, 3))
+    y = keras.Input((3,))
+    z = keras.Input(batch_shape=(2, None, 3)) if open_axes else keras.Input((4, 3))
+    total = keras.ops.sum(x, axis=0) + y + (keras.ops.sum(z, axis=0) if open_axes else keras.ops.sum(z, axis=1))
+    model = keras.Model([x, y, z], total)
+    a, b, c = samples.inputs_of(model, graph_of(model))
+    assert len(b) == a.shape[1] == c.shape[open_axes] > 1
 
 
 def test_whole_numbers_fit_their_table():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import bridge
-from bridge import convert, torch_export
+from bridge import convert, torch_export, torch_recurrent
 from bridge.torch_writer import build
 
 
@@ -48,4 +48,26 @@ def test_helpers(check, options):
 def test_refused(x):
     module = nn.GRU(3, 4, batch_first=True)
     with pytest.raises(bridge.BridgeError, match="GRU is given a (tensor of rank 2|packed sequence)"):
-        bridge.torch_recurrent._of_torch(module, x)
+        torch_recurrent._of_torch(module, x)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_states_have_the_batch_of_the_sequence(kind):
+    """torch's own functions do not look, and read what lies behind a state that is too small."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r = kind(3, 4)
+
+        def forward(self, x, *states):
+            return self.r(x, states if kind is nn.LSTM else states[0])[0]
+
+    states = (torch.randn(1, 2, 4),) * (1 + (kind is nn.LSTM))
+    program = torch_export.export(Net().eval(), (torch.randn(5, 2, 3), *states), [{0, 1}, *[{1}] * len(states)])
+    x, *given = (n.meta["val"] for n in program.graph.nodes if n.name in program.graph_signature.user_inputs)
+    assert {str(s.shape[1]) for s in given} == {str(x.shape[1])} and str(x.shape[0]) != str(x.shape[1])
+    with pytest.raises(RuntimeError, match="a state is"):
+        torch_recurrent._of_torch(Net().r, torch.randn(5, 3, 3), states if kind is nn.LSTM else states[0])
+    with pytest.raises(bridge.BridgeError, match="dynamic. names the axes"):
+        bridge.to_keras(Net().eval(), (torch.randn(5, 2, 3), *states), [{1}, *[{0}] * len(states)])

@@ -117,6 +117,53 @@ class Language(nn.Module):
         return self.layers(x, mask=self.mask) @ self.words.weight.T
 
 
+class Causal(nn.Module):
+    """Attention that is masked by a part of a table, as minGPT has it, of tokens that are turned by their places."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.qkv, self.out = nn.Embedding(11, 8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.register_buffer("bias", torch.tril(torch.ones(16, 16)).view(1, 1, 16, 16))
+        self.register_buffer("frequencies", 100.0 ** -(torch.arange(0, 4, 2) / 4), persistent=False)
+
+    def forward(self, words):
+        x = self.words(words)
+        b, t, c = x.size()
+        q, k, v = (y.view(b, t, 2, c // 2).transpose(1, 2) for y in self.qkv(x).split(c, 2))
+        angles = torch.outer(torch.arange(t), self.frequencies).repeat(1, 2)
+        q, k = (y * angles.cos() + torch.cat([-y[..., 2:], y[..., :2]], -1) * angles.sin() for y in (q, k))
+        scores = (q @ k.transpose(-2, -1)) * (1.0 / k.size(-1) ** 0.5)
+        scores = scores.masked_fill(self.bias[:, :, :t, :t] == 0, float("-inf"))
+        return self.out((F.softmax(scores, -1) @ v).transpose(1, 2).contiguous().view(b, t, c))
+
+
+class Experts(nn.Module):
+    """A mixture of experts: stacked before the last axis, each times its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.gate = nn.Embedding(11, 6), nn.Linear(6, 3)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)) for _ in range(3))
+
+    def forward(self, words):
+        x = self.words(words)
+        weights = self.gate(x).softmax(-1).unsqueeze(-1)
+        return (weights * torch.stack([expert(x) for expert in self.experts], -2)).sum(-2)
+
+
+@pytest.mark.parametrize("make", [Causal, Experts])
+def test_over_any_number_of_steps(check, make):
+    module = make().eval()
+    model = bridge.to_keras(module, (torch.randint(0, 11, (2, 7)),), [{0, 1}])
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert not sum(report.permutations.values()) or make is Causal
+    back, words = bridge.to_torch(model), torch.randint(0, 11, (3, 12))
+    torch.testing.assert_close(back(words), module(words), rtol=1e-4, atol=1e-5)
+    report = bridge.verify(model, back)
+    assert report.passed, str(report)
+
+
 PICTURE = torch.randn(2, 3, 8, 12)
 NETWORKS = {
     "vit": (lambda: Vit(True), (PICTURE,)),

@@ -358,6 +358,28 @@ def test_subsets_of_outputs(check, result):
     proved(check.from_torch(module, torch.randn(2, 3, 3)), module)
 
 
+class Conditioned(nn.Module):
+    """The states are made of another input, which has its batch elsewhere."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.r = nn.GRU(4, 6, **options)
+        self.h = nn.Linear(3, 6 * self.r.num_layers * (1 + self.r.bidirectional))
+
+    def forward(self, x, c):
+        return self.r(x, self.h(c).reshape(c.shape[0], -1, 6).transpose(0, 1).contiguous())[0]
+
+
+@pytest.mark.parametrize("options", [{"num_layers": 2, "bidirectional": True, "batch_first": True}, {}], ids=str)
+def test_states_that_are_made(check, options):
+    module = Conditioned(**options)
+    first = options.get("batch_first", False)
+    x = torch.randn(2, 5, 4) if first else torch.randn(5, 2, 4)
+    given = x, torch.randn(2, 3)
+    model = check.to_keras(module, given, [{0} if first else {1}, {0}])
+    proved(model, module, *[t.numpy() for t in given])
+
+
 class Cell(nn.Module):
     """Two steps of a cell."""
 
