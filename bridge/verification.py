@@ -283,22 +283,34 @@ def _forward(case: Case, graph: Graph) -> None:
             report.fail("forward", f"the torch module cannot be run in float64, as Keras can: {said(e)}")
             keras64 = None
     limits, rounding = _limits(case), defaultdict(float)
+    compared = {v.name for v in case.first.inputs}
+
+    def compare(label: str, operator: str, mine: Value, theirs: Value, least: float, before: float) -> bool:
+        want, have = recorded(case.values, mine), recorded(torch32, theirs)
+        if want is None or have is None:
+            return False  # inside one call of a framework (a convolution and its activation), which does not show it
+        layer = Layer(label, operator, distance(have, want, least), limit=limits.get(mine.name, case.limit))
+        if keras64:
+            layer.own = distance(want, recorded(keras64, mine), least)
+            layer.float64 = distance(recorded(torch64, theirs), recorded(keras64, mine), least)
+            layer.rounding = rounding[mine.name] = max(before, layer.own)
+        report.layers.append(layer)
+        compared.add(mine.name)
+        return True
+
     for pair in case.pairs:
         read = [x for v in pair.keras.inputs if (x := case.values.get(v.source)) is not None]
         least = NOTHING * max(map(magnitude, read), default=0.0)
         before = max((rounding[v.name] for v in pair.keras.inputs), default=0.0)
         for i, (mine, theirs) in enumerate(zip(pair.keras.outputs, pair.torch.outputs, strict=False)):
             rounding[mine.name] = before
-            want, have = recorded(case.values, mine), recorded(torch32, theirs)
-            if want is None or have is None:
-                continue  # inside one call of a framework (a convolution and its activation), which does not show it
             label = pair.label if i == 0 else f"{pair.label}:{i}"
-            layer = Layer(label, pair.keras.operator, distance(have, want, least), limit=limits[mine.name])
-            if keras64:
-                layer.own = distance(want, recorded(keras64, mine), least)
-                layer.float64 = distance(recorded(torch64, theirs), recorded(keras64, mine), least)
-                layer.rounding = rounding[mine.name] = max(before, layer.own)
-            report.layers.append(layer)
+            compare(label, pair.keras.operator, mine, theirs, least, before)
+    outputs = list(zip(flatten(case.first.outputs), flatten(case.second.outputs), strict=False))
+    for mine, theirs in outputs if not report.failures else []:
+        name = mine.source or mine.name
+        if mine.name not in compared and not compare(name, "output", mine, theirs, 0.0, 0.0):
+            report.fail("forward", f"the output {name} could not be compared")
     seen = [v.source for p in case.pairs for v in p.keras.outputs]  # not what is inside: a maximum is padded with -inf
     fine = (lambda x: np.isfinite(x) | np.isneginf(x)) if _masks(case) else np.isfinite
     endless = next((n for n in seen if n in case.values and not fine(case.values[n].astype("float64")).all()), None)
@@ -322,7 +334,9 @@ def _forward(case: Case, graph: Graph) -> None:
 
 def _why(case: Case, name: str, there: dict[str, np.ndarray]) -> str:
     """Which known trap explains that a layer differs, from what the torch module has read and made there."""
-    pair = next(p for p in case.pairs if p.label == name)
+    pair = next((p for p in case.pairs if p.label == name), None)
+    if pair is None:  # a later one of several outputs
+        return ""
     inputs = [recorded(there, v) for v in pair.torch.inputs]
     output = recorded(there, pair.torch.outputs[0])
     if output is None or any(x is None for x in inputs):

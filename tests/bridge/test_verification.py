@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bridge
+from bridge import verification
 
 layers = keras.layers
 
@@ -417,3 +418,27 @@ def test_another_way_for_a_batch_of_one(check):
     module = check.module_of(lambda m, x: m.c(x) * 2 if x.shape[0] == 1 else m.c(x), c=torch.nn.Conv2d(3, 4, 3))
     report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module)
     assert not report.passed and "with a batch of one the outputs differ" in str(report)
+
+
+def test_every_output_is_compared(check, monkeypatch):
+    """One that is computed twice, too; and what no record shows is not taken for equal."""
+    x = keras.Input((4,), name="x")
+    model = check.randomise(keras.Model(x, [keras.ops.tanh(x), layers.Dense(3, name="d")(x), keras.ops.tanh(x)]))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed and report.layers[-1].operator == "output", report
+    seen = verification.recorded
+    monkeypatch.setattr(verification, "recorded", lambda values, v: None if v.rank == 2 else seen(values, v))
+    report = bridge.verify(model, module)
+    assert not report.passed and "the output tanh could not be compared" in str(report)
+
+
+def test_a_later_output_of_a_layer_that_differs_is_named(check):
+    x = keras.Input((5, 3), name="x")
+    model = check.randomise(keras.Model(x, layers.GRU(4, return_sequences=True, return_state=True, name="r")(x)))
+    module = bridge.to_torch(model)
+    forward = type(module).forward
+    type(module).forward = lambda self, x: (lambda y, h: (y, h))(*forward(self, x))
+    assert bridge.verify(model, module).passed
+    type(module).forward = lambda self, x: (lambda y, h: (y, h.detach() + 1e-3))(*forward(self, x))
+    assert not bridge.verify(model, module).passed
