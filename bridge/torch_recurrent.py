@@ -1,4 +1,4 @@
-"""Recurrent modules as torch.export is shown them: each is one operator, over an open number of steps, too.
+"""Modules as torch.export is shown them: a recurrent one is one operator, over an open number of steps, too.
 
 torch.export would write a loop in Python out, as often as the example has steps, and of nn.LSTM it shows states that
 are made of open sizes. The operator has the module's weights and its options; `bridge.rules.recurrent` reads it.
@@ -113,11 +113,18 @@ def _of_helper(self, x, states=(), mask=None):
     return tuple(_recurrent(x, mask, list(states), list(self.parameters()), json.dumps(o)))
 
 
+def _masked(self, x, mask):
+    """The forward of batch normalisation with a mask, which it does not read in eval mode but has to be shown."""
+    x = torch.ops.aten.alias(x)  # it comes first
+    return type(self).__mro__[1].forward(self, torch.where(mask.unsqueeze(self.lacking), x, x))
+
+
 @contextlib.contextmanager
 def as_one(module: nn.Module) -> Iterator[None]:
     """Let the recurrent modules of a network call one operator each."""
     forwards = dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), _of_torch)
-    forwards |= {type(m): _of_helper for m in module.modules() if rules.shown(type(m))}
+    shown = {type(m) for m in module.modules() if rules.shown(type(m))}
+    forwards |= {k: _masked if issubclass(k, nn.modules.batchnorm._BatchNorm) else _of_helper for k in shown}
     with contextlib.ExitStack() as stack:
         for kind, forward in forwards.items():
             stack.enter_context(mock.patch.object(kind, "forward", forward))

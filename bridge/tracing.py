@@ -95,11 +95,6 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     """
     like = recorded.args, {k: recorded.kwargs.get(k, x) for k, x in keywords.items()}
     tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
-    if isinstance(layer, keras.layers.BatchNormalization):
-        raise Unsupported(
-            "a mask reaches it, and in training its statistics leave out what is masked",
-            "normalise by LayerNormalization, or let no mask reach it (mask_zero=False)",
-        )
     hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
     given, trained = (layer, tensors, hung, places, _alike(layer, tensors, like, arguments, keywords), arguments), None

@@ -225,3 +225,170 @@ def test_statistics_of_the_batch_in_inference_too(check, affine):
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, 1e-3, None, affine, False))
     model = check.from_torch(module, torch.randn(3, 3, 7, 6))
     assert bridge.verify(model, module).passed
+
+
+def masked(shape, **options):
+    """A normalisation with a mask that is an input, True for what counts, and what both are given."""
+    x, mask = keras.Input(shape, name="x"), keras.Input(shape[:-1], name="mask", dtype="bool")
+    model = keras.Model([x, mask], layers.BatchNormalization(name="n", **options)(x, mask=mask))
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(1, 2, (3, *shape)).astype("float32"), rng.uniform(size=(3, *shape[:-1])) > 0.4
+    x[~mask] += 100.0
+    return model, [x, mask]
+
+
+def in_torch(check, arrays):
+    return tuple(torch.from_numpy(check.to_first(a)) for a in arrays)
+
+
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((5,), {}),
+        ((7, 5), {}),
+        ((7, 5), {"axis": 1}),
+        ((4, 6, 5), {}),
+        ((4, 6, 5), {"axis": 2, "center": False}),
+        ((3, 4, 2, 5), {"epsilon": 0.1}),
+        ((7, 5), {"scale": False}),
+        ((7, 5), {"center": False}),
+        ((7, 5), {"scale": False, "center": False}),
+        ((7, 1), {}),
+    ],
+    ids=str,
+)
+def test_a_mask(check, shape, options):
+    """In training the statistics leave out what is masked, in both frameworks and after a round trip."""
+    model, given = masked(shape, momentum=0.7, **options)
+    module, tensors = bridge.to_torch(check.randomise(model)), in_torch(check, given)
+    assert type(module.n).__name__ == f"MaskedBatchNorm{max(1, len(shape) - 1)}d"
+    report = bridge.verify(model, module, given)
+    assert report.passed and not any("unbiased" in note for note in report.notes), str(report)
+    again = check.to_keras(module, tensors)
+    for a, b in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    report = bridge.verify(again, module, given)
+    assert report.passed, str(report)
+    want = np.asarray(model(given, training=True))
+    for have in (check.to_last(module.train()(*tensors).detach().numpy()), again(given, training=True)):
+        assert check.relative(have, want) < 1e-5
+    norm, layer, back = module.n, model.get_layer("n"), again.get_layer("n")
+    for have, kept, other in (
+        (norm.running_mean, layer.moving_mean, back.moving_mean),
+        (norm.running_var, layer.moving_variance, back.moving_variance),
+    ):
+        np.testing.assert_allclose(have.numpy(), kept, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(other, kept, rtol=1e-5, atol=1e-6)
+        assert np.abs(kept).max() < 10  # what is masked is at 100
+    assert norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("recurrent", ["LSTM", "GRU", "SimpleRNN"])
+def test_between_recurrent_layers(check, recurrent):
+    """The mask of Masking goes through all of them, over an open number of steps."""
+    x = y = keras.Input((None, 4), name="x")
+    kind = getattr(layers, recurrent)
+    for layer in (
+        layers.Masking(0.0, name="masking"),
+        kind(5, return_sequences=True, name="first"),
+        layers.BatchNormalization(name="n"),
+        kind(3, name="second"),
+    ):
+        y = layer(y)
+    model = check.randomise(keras.Model(x, y))
+    given = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
+    given[0, 4:] = given[1, 1:] = 0
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module, given)
+    assert report.passed, str(report)
+    again = bridge.to_keras(module, (torch.from_numpy(given),), [{0, 1}])
+    assert [x.name for x in again.layers if x.weights] == ["first", "n", "second"]
+    longer = np.concatenate([given, given], 1)
+    for training in (False, True):
+        want = model(longer, training=training)
+        np.testing.assert_allclose(again(longer, training=training), want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            module.train(training)(torch.from_numpy(longer)).detach(), want, rtol=1e-4, atol=1e-6
+        )
+    for a, b in zip(model.get_layer("n").weights, again.get_layer("n").weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_but_the_masked_counts(check):
+    """Where a channel has nothing left its mean is 0, and so is its variance."""
+    model, (x, _) = masked((5,))
+    module, mask = bridge.to_torch(check.randomise(model)), np.zeros(3, bool)
+    want = model([x, mask], training=True)
+    assert check.relative(module.train()(torch.from_numpy(x), torch.from_numpy(mask)).detach(), want) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "bfloat16"])
+def test_a_mask_in_lower_precision(check, dtype):
+    """Both take the statistics in float32."""
+    x, mask = keras.Input((5, 4), name="x"), keras.Input((5,), name="mask", dtype="bool")
+    model = keras.Model([x, mask], layers.BatchNormalization(name="n", dtype=dtype)(x, mask=mask))
+    _, given = masked((5, 4))
+    module = bridge.to_torch(check.randomise(model))
+    want = np.asarray(model(given, training=True), "float32")
+    have = module.train()(*in_torch(check, given)).detach().float().numpy()
+    assert check.relative(have, want) < 1e-2
+    names = ("running_mean", "running_var")
+    for name, kept in zip(names, model.get_layer("n").non_trainable_weights, strict=True):
+        have = module.get_buffer(f"n.{name}").float().numpy()
+        np.testing.assert_allclose(have, np.asarray(kept, "float32"), rtol=1e-2 if dtype == "bfloat16" else 1e-3)
+
+
+def test_a_frozen_one_needs_no_mask(check):
+    model, given = masked((7, 5))
+    model.get_layer("n").trainable = False
+    module = bridge.to_torch(check.randomise(model))
+    assert type(module.n).__name__ == "FrozenBatchNorm1d"
+    report = bridge.verify(model, module, given)
+    assert report.passed, str(report)
+
+
+def test_a_mask_that_is_not_inverted(check):
+    """A seeded fault: verify sees that the other steps count."""
+    model, given = masked((7, 5))
+    module = bridge.to_torch(check.randomise(model))
+    module.n.register_forward_pre_hook(lambda _, given: (given[0], ~given[1]))
+    assert not bridge.verify(model, module, given).passed
+
+
+def test_a_masked_helper_survives(check):
+    import copy
+    import pickle
+
+    model, given = masked((7, 5))
+    module, tensors = bridge.to_torch(check.randomise(model)).train(), in_torch(check, given)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        torch.testing.assert_close(other(*tensors), copy.deepcopy(module)(*tensors), rtol=0, atol=0)
+    compiled = torch.compile(copy.deepcopy(module), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*tensors), module(*tensors))
+
+
+@pytest.mark.parametrize(
+    "mask, text",
+    [
+        (lambda: keras.Input((4,), name="mask"), "its mask is float32; give booleans"),
+        (lambda: np.ones((2, 4), bool), "its mask is a constant; let it flow"),
+    ],
+)
+def test_masks_that_are_refused(mask, text):
+    x, mask = keras.Input((4, 5), name="x"), mask()
+    y = layers.BatchNormalization(name="n")(x, mask=mask)
+    with pytest.raises(bridge.BridgeError) as e:
+        bridge.to_torch(keras.Model([x, mask] if isinstance(mask, keras.KerasTensor) else x, y))
+    assert f"n (BatchNormalization): {text}" in str(e.value)
+
+
+def test_a_mask_that_is_held(check):
+    """A buffer flows; what is computed of one is a constant, which Keras' layer is not given."""
+    module = bridge.to_torch(check.randomise(masked((7, 5))[0]))
+    held = {"n": module.n, "mask": torch.nn.Buffer(torch.rand(1, 7) > 0.4)}
+    flowing = check.module_of(lambda m, x: m.n(x, m.mask), **held)
+    report = bridge.verify(bridge.to_keras(flowing, (torch.randn(3, 5, 7),)), flowing)
+    assert report.passed, str(report)
+    computed = check.module_of(lambda m, x: m.n(x, ~m.mask), **held)
+    with pytest.raises(bridge.BridgeError, match="its mask is a constant or no booleans; let it flow, as booleans"):
+        bridge.to_keras(computed, (torch.randn(3, 5, 7),))
