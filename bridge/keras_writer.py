@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras.src import backend
 
-from bridge import composed, rules
+from bridge import call_order, composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, flatten, map_structure
 from bridge.rules import KerasCall
 from bridge.tensors import owned, tensor, torch_to_tf
@@ -30,7 +30,7 @@ def write(graph: Graph) -> keras.Model:
     Raises:
         BridgeError: Lists every node that Keras cannot hold.
     """
-    plans, obstacles = [], []
+    graph, plans, obstacles = call_order.in_order(graph), [], []
     for node in graph.nodes:
         try:
             node = getattr(rules.for_operator(node.operator), "arranged", lambda node: node)(node)

@@ -1,7 +1,8 @@
 """What changes no number: keras.layers.Identity, keras.ops.stop_gradient <-> detach, keras.ops.cast <-> x.to(dtype).
 
-Identity is no node. Whole numbers become floats of the network's own dtype, whichever it is converted to; torch says a
-dtype, or needs a helper. Floats become floats of another size by name, as a layer of a mixed dtype policy makes them.
+Identity is no node; one of several tensors is written where it keeps the calls of a layer in order
+(`bridge.call_order`). Whole numbers become floats of the network's own dtype, whichever it is converted to; torch says
+a dtype, or needs a helper. Floats become floats of another size by name, as a layer of a mixed dtype policy makes them.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from bridge.graph import Node, Unsupported, Value
 from bridge.layout import anything, identity
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation
 
-OPERATORS = ("stop_gradient", "cast")
+OPERATORS = ("stop_gradient", "cast", "together")
 KERAS = ("Identity", "ActivityRegularization", "ops.StopGradient", "ops.Cast")
 LAYOUT = anything
 
@@ -53,12 +54,17 @@ def read_keras(layer: KerasLayer) -> list[Node]:
     x = layer.inputs[0]
     if layer.class_name == "ops.StopGradient":
         return [Node("stop_gradient", name=layer.path)]
+    if len(layer.inputs) > 1:
+        pairs = zip(layer.inputs, layer.outputs, strict=True)
+        return [Node("permute", {"permutation": identity(x.rank)}, inputs=[x], outputs=[y]) for x, y in pairs]
     return cast(x, layer.outputs[0].dtype, layer.path)
 
 
 def write_keras(node: Node) -> list[KerasCall]:
     if node.operator == "stop_gradient":
         return [KerasCall("ops.stop_gradient")]
+    if node.operator == "together":
+        return [KerasCall("Identity")]
     return [KerasCall("ops.cast", {"dtype": node.outputs[0].dtype})]
 
 
