@@ -132,7 +132,7 @@ class Run(torch.overrides.TorchFunctionMode):
             torch_module.register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
         )
         try:
-            with untouched(self.module), replaced(), self.fakes, torch.set_grad_enabled(self.training):
+            with untouched(self.module), replaced(masks=False), self.fakes, torch.set_grad_enabled(self.training):
                 random.seed(self.luck)
                 np.random.seed(self.luck)
                 drawn = _drawn()

@@ -149,13 +149,16 @@ class AsRead(torch.overrides.TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def replaced() -> Iterator[None]:
+def replaced(masks: bool = True) -> Iterator[None]:
     """Replace methods of torch.nn that are no functions of tensors alone.
 
     nn.TransformerEncoder takes its mask as it is, and does not look at its numbers to tell whether it is causal; nor
     does anything there make numbers of a mask of booleans. The
     two kinds of spectral_norm call one operator, whatever training mode does to the vectors. torch.einsum does not ask
     for the sizes of three or more tensors, by which it would choose the order of their products.
+
+    Args:
+        masks: Leave masks of booleans as they are, which the attention of `AsRead` takes and torch's own does not.
     """
 
     def quotient(norm, weight, *vectors, first="u"):
@@ -172,7 +175,7 @@ def replaced() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for owner, name, function in (
             (transformer, "_detect_is_causal_mask", lambda mask, is_causal=None, size=None: bool(is_causal)),
-            (F, "_canonical_mask", canonical_mask),
+            (F, "_canonical_mask", canonical_mask if masks else F._canonical_mask),
             (parametrizations._SpectralNorm, "forward", parametrisation),
             (SpectralNorm, "compute_weight", hook),
         ):

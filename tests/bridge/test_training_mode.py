@@ -331,6 +331,41 @@ def test_the_rates_of_attention():
     assert not training_mode.look(Module(lambda m, x: m.a(x, x, x)[0], a=mha), (ROWS,)).obstacles
 
 
+MASKS = {
+    "padding": {"key_padding_mask": (2, 5)},
+    "attention": {"attn_mask": (5, 5)},
+    "both": {"key_padding_mask": (2, 5), "attn_mask": (5, 5)},
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_attention_with_masks_of_booleans(kind, weights, dropout):
+    """torch's own attention, which runs here, makes numbers of them first."""
+
+    class Attended(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.MultiheadAttention(4, 2, dropout, batch_first=True)
+
+        def forward(self, x, *masks):
+            return self.a(x, x, x, **dict(zip(MASKS[kind], masks, strict=True)), need_weights=weights)[0]
+
+    masks = [torch.zeros(shape, dtype=torch.bool) for shape in MASKS[kind].values()]
+    found = training_mode.look(Attended(), (ROWS, *masks))
+    assert not found.notes and not found.obstacles
+    assert found.rates == ({("a", SDPA, 0): dropout} if dropout else {})
+
+
+def test_layers_of_transformers_with_masks_of_booleans():
+    module = Module(lambda m, x, mask: m.t(x, src_key_padding_mask=mask))
+    module.t = nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, 0.3, batch_first=True), 2)
+    found = training_mode.look(module, (ROWS, torch.zeros(2, 5, dtype=torch.bool)))
+    assert not found.notes and not found.obstacles
+    assert found.rates == {(f"t.layers.{i}.self_attn", SDPA, 0): 0.3 for i in range(2)}
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_the_reader_tells_a_rule_the_rate_of_attention(given, monkeypatch):
     inner = Module(attention, p=0.2)
