@@ -2,6 +2,7 @@
 
 torch.export would write a loop in Python out, as often as the example has steps, and of nn.LSTM it shows states that
 are made of open sizes. The operator has the module's weights and its options; `bridge.rules.recurrent` reads it.
+Batch normalisation with a mask is shown with that, of which nothing is left in eval mode.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ and, where they apply,
     CASTS         Keras classes that make floats of whole numbers
     ARGUMENTS     what its Keras layers may be called with beside their inputs ("mask"), to be found by these names in
                   `KerasLayer.arguments`; where one is there, the rule sets `Node.inputs` itself
-    SHOWN         those of its HELPERS that torch.export is shown as one operator (`bridge.torch_recurrent`)
+    SHOWN         those of its HELPERS that torch.export is shown in other words (`bridge.torch_recurrent`)
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
@@ -346,7 +346,7 @@ def is_helper(kind: type, rule: ModuleType | None) -> bool:
 
 
 def shown(kind: type) -> bool:
-    """Tell whether a class is a helper that torch.export is shown as one operator."""
+    """Tell whether a class is a helper that torch.export is shown in other words."""
     return is_helper(kind, _index("SHOWN").get(kind.__name__))
 
 

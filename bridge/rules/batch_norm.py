@@ -126,6 +126,8 @@ def read_keras(layer: KerasLayer) -> list[Node]:
         raise Unsupported("its mask is a constant", "let it flow")
     if mask is not None and mask.dtype != "bool":
         raise Unsupported(f"its mask is {mask.dtype}", "give booleans")
+    if mask is not None and mask.rank != layer.rank - 1:
+        raise Unsupported(f"its mask has rank {mask.rank}", f"give it one of rank {layer.rank - 1}, as Keras asks for")
     return [
         Node(
             "batch_norm",
