@@ -11,7 +11,7 @@ import numpy as np
 from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.keras_attention import kept_sizes
-from bridge.rules import KerasLayer, rescaling
+from bridge.rules import KerasLayer, rescaling, sizes
 from bridge.simplify import simplify
 from bridge.tensors import held
 from bridge.walk import TRACES, Call, Walk, functional, input_names, is_functional, unique
@@ -48,6 +48,7 @@ def read(
         )
     graph = Graph(model.name, [], None, [], {}, channels="last")
     names = {} if names is None else names
+    ones: set[str] = set()
     trained = set(map(id, model.trainable_variables))  # a frozen model trains none, whatever its layers say
     refuse = obstacles is None
     obstacles = [] if refuse else obstacles
@@ -59,7 +60,7 @@ def read(
             if call.refused:
                 raise call.refused
             layer = _layer(call, outputs)
-            layer.parameters, layer.notes = graph.parameters, graph.notes
+            layer.parameters, layer.notes, layer.ones = graph.parameters, graph.notes, ones
             layer.weights = _weights(call.path, call.operation, names, graph.parameters, values, trained)
             rule = rules.for_keras(layer.class_name)
             if rule is None:
@@ -72,6 +73,7 @@ def read(
             if lost:
                 raise Unsupported(f"its weights {', '.join(sorted(lost))} have no place in the other framework")
             nodes = [*casts, *chain(nodes, layer.inputs, outputs)]
+            ones.update(sizes.ones_among(nodes, ones))
             graph.nodes += [replace(n, scope=call.scope) for n in nodes]
             graph.notes += _unseen(call.path, layer.config)
         except Unsupported as e:

@@ -17,6 +17,7 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.ops.function import Function
 
@@ -191,16 +192,42 @@ def _number(symbol: int | str, at: int, kind: int = 0) -> int:
     return int(expressions.evaluate(symbol, names))
 
 
+class Constants:
+    """Arrays that a `call` repeats as often as an open size says: they are held as weights that nothing trains."""
+
+    def __init__(self):
+        self.arrays: list[np.ndarray] = []
+        self.places: list[keras.KerasTensor] = []
+
+    def place(self, x) -> keras.KerasTensor:
+        """What stands for an array; the same for the same."""
+        array = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+        dtype = array.dtype.name
+        held = array if "float" in dtype else array.astype("float32")
+        if not np.array_equal(held.astype(dtype), array):
+            raise Unsupported(f"it repeats {dtype} as often as an open size says, beyond float32", "make it floats")
+        at = next((i for i, a in enumerate(self.arrays) if a.dtype == held.dtype and np.array_equal(a, held)), None)
+        if at is None:
+            at = len(self.arrays)
+            self.arrays.append(held)
+            self.places.append(keras.Input(batch_shape=held.shape, dtype=held.dtype.name))
+        return self.places[at] if held is array else keras.ops.cast(self.places[at], dtype)
+
+    def variables(self) -> list[keras.Variable]:
+        return [keras.Variable(a, trainable=False, dtype=a.dtype.name, name="constant") for a in self.arrays]
+
+
 class Sizes:
     """The open sizes of one trace.
 
     Args:
         tensors: The tensors that are not there, of which all others are made.
         alike: Pairs of them: the second has the first axes of the first, as a mask has.
+        constants: What is repeated and is no tensor of these.
     """
 
-    def __init__(self, tensors: list, alike: list[tuple]):
-        self.tensors, self.names, self.alive = tensors, {}, []
+    def __init__(self, tensors: list, alike: list[tuple], constants: Constants):
+        self.tensors, self.constants, self.names, self.alive = tensors, constants, {}, []
         self.known: dict[int, tuple] = {}  # id of a tensor -> its shape with names for the open sizes
         model = {id(other): x for x, other in alike}
         for x in tensors:
@@ -237,13 +264,14 @@ class Sizes:
 
     def _tried(self, x, at: int, kind: int):
         given = [keras.KerasTensor([_number(n, at, kind) for n in self.known[id(t)]], t.dtype) for t in self.tensors]
-        return Function(self.tensors, x).compute_output_spec(given)
+        constants = self.constants.places
+        return Function([*self.tensors, *constants], x).compute_output_spec([*given, *constants])
 
     def _named(self, pair: tuple[int, int], kind: int, texts: tuple[str, ...]) -> int | str | None:
-        """What two trials have shown: a number, or so many times an open size or a product of two."""
+        """What two trials have shown: a number, or so many times an open size or a product of two or three."""
         if pair[0] == pair[1]:
             return pair[0]
-        products = (f"{a}*{b}" for a, b in combinations_with_replacement(self.names, 2))
+        products = ("*".join(names) for n in (2, 3) for names in combinations_with_replacement(self.names, n))
         for text in [*self.names, *products, *texts]:
             one, two = (_number(text, at, kind) for at in (0, 1))
             if pair[0] % one == pair[1] % two == 0 and pair[0] // one == pair[1] // two:
@@ -335,11 +363,10 @@ def followed(sizes: Sizes) -> Iterator[None]:
             opened = opened or (
                 name in DRAWN and tf.executing_eagerly()
             )  # else Keras asks a layer inside for its shapes
-            if opened and name in REPEATING and not isinstance([*arguments, *keywords.values()][0], keras.KerasTensor):
-                raise Unsupported(
-                    "it repeats a constant as often as an open size says",
-                    "hold it in a weight: self.add_weight(..., trainable=False)",
-                )
+            if opened and name in REPEATING:  # what is repeated may be there
+                given = inspect.signature(function).bind(*arguments, **keywords).arguments
+                x = given["x"] if isinstance(given["x"], keras.KerasTensor) else sizes.constants.place(given["x"])
+                arguments, keywords = (), given | {"x": x}
             return sizes.record(name, function, arguments, keywords) if opened else function(*arguments, **keywords)
 
         return call

@@ -153,8 +153,8 @@ class Reader:
 
     `known` is what flows, `state` what is held (name, array, whether it is trained), and `constants` what is made of
     buffers alone, as tensors of torch; those in `small` have one cell where the program says an open size. `sizes` says
-    which axis of which value has an open size; by that and a dtype `ones` has as many ones, and `numbers` has it as a
-    number.
+    which axis of which value has an open size; by that and a dtype `rows` has as many ones, and `numbers` has it as a
+    number. `ones` names what is ones and nothing else.
     """
 
     graph: Graph
@@ -166,7 +166,8 @@ class Reader:
     state: dict[str, tuple[str, np.ndarray, bool]] = field(default_factory=dict)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     sizes: dict[str, tuple[Value, int]] = field(default_factory=dict)
-    ones: dict[tuple[str, str], Value] = field(default_factory=dict)
+    rows: dict[tuple[str, str], Value] = field(default_factory=dict)
+    ones: set[str] = field(default_factory=set)
     numbers: dict[tuple[str, str], Value] = field(default_factory=dict)
     small: set[str] = field(default_factory=set)
     flowing: set[str] = field(default_factory=set)  # the weights that have to
@@ -220,11 +221,12 @@ class Reader:
     def _add(self, nodes: list[Node]) -> None:
         """Put nodes into the graph."""
         self.graph.nodes += nodes
+        self.ones |= sizes.ones_among(nodes, self.ones)
         for node in nodes:
             self._measure(*node.outputs)
             made = node.outputs[0]
             if node.operator == "row":
-                self.ones.setdefault((made.symbols[0], made.dtype), made)
+                self.rows.setdefault((made.symbols[0], made.dtype), made)
 
     def _measure(self, *values: Value) -> None:
         """Remember where an open size can be seen, which is in what came first."""
@@ -449,7 +451,7 @@ class Reader:
         )
         owner = owner or (_holder(held) if whole is None else "")
         given = (arguments, inputs, outputs, held)
-        return TorchOperation(owner, target, *given, self.graph.parameters, self.sizes, self.ones)
+        return TorchOperation(owner, target, *given, self.graph.parameters, self.sizes, self.rows, self.ones)
 
     def _number(self, node: torch.fx.Node, dtype: str) -> Value:
         """A number that is worked out from open sizes, as a tensor without axes."""
@@ -457,7 +459,7 @@ class Reader:
         if (symbol, dtype) in self.numbers:
             return self.numbers[symbol, dtype]
         made = Value(f"{node.name}:{dtype}", (), dtype)
-        call = TorchOperation("", "", {}, [], [made], {}, self.graph.parameters, self.sizes, self.ones)
+        call = TorchOperation("", "", {}, [], [made], {}, self.graph.parameters, self.sizes, self.rows, self.ones)
         if symbol in self.sizes:
             nodes = sizes.number(symbol, made, call)
         else:

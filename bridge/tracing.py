@@ -97,7 +97,9 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
     hung, own = symbolic(looked_at), _own_variables(layer)
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
-    given, trained = (layer, tensors, hung, places, _alike(layer, tensors, like, arguments, keywords), arguments), None
+    constants = open_sizes.Constants()
+    alike = _alike(layer, tensors, like, arguments, keywords)
+    given, trained = (layer, tensors, hung, places, constants, alike, arguments), None
     losses: list = []  # they are no part of any output
     adding = mock.patch.object(keras.Layer, "add_loss", lambda _, loss: losses.append(loss))
     with _uncalled(layer), adding:
@@ -109,8 +111,10 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
                 function = modes.joined(function, trained)
         else:
             function = _called(*given, keywords)
+        if constants.places:  # one mode may have some that the other has not
+            function = Function([*tensors, *hung[0], *places, *constants.places], function._outputs_struct)
     calls = frozenset(map(id, nodes(trained))) if trained else frozenset()
-    return Trace(function, _read(layer, function, own, places), calls, bool(losses))
+    return Trace(function, _read(layer, function, own, places) + constants.variables(), calls, bool(losses))
 
 
 @contextlib.contextmanager
@@ -140,7 +144,7 @@ def _alike(layer, tensors: list, recorded, arguments, keywords) -> list[tuple]:
 
 
 def _called(
-    layer, tensors: list, hung: tuple[list, list], places: list, alike: list[tuple], arguments, keywords
+    layer, tensors: list, hung: tuple[list, list], places: list, constants, alike: list[tuple], arguments, keywords
 ) -> Function:
     own = _own_variables(layer)
     compute = layer.compute_dtype if layer.autocast else None
@@ -155,7 +159,7 @@ def _called(
     given = {id(v): cast(x) if getattr(v, "_autocast", True) else x for v, x in zip(own, places, strict=True)}
     try:
         masks = [(x, m) for x, m in zip(tensors, hung[1], strict=False) if m is not None]
-        sizes = open_sizes.Sizes([*tensors, *hung[0], *places], [*alike, *masks])
+        sizes = open_sizes.Sizes([*tensors, *hung[0], *places], [*alike, *masks], constants)
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
             following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
             for look in (_swapped(layer, given), *following):
@@ -165,7 +169,7 @@ def _called(
             raise Unsupported("its call assigns to a variable", "keep what it counts out of the network")
         if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
             raise Unsupported("it returns something that is no tensor computed from its inputs", OPS)
-        return Function([*tensors, *hung[0], *places], outputs)
+        return Function([*tensors, *hung[0], *places, *constants.places], outputs)
     except Unsupported:
         raise
     except Exception as e:  # as the user's own code fails

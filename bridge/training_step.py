@@ -53,7 +53,7 @@ def train(case: Case) -> None:
         return
 
     def stepped(v):  # what a training step makes of a variable: its gradient or, of a statistic, its new value
-        return np.asarray(tf.convert_to_tensor(slopes[id(v)]) if id(v) in slopes else twin.variables[id(v)])
+        return np.asarray(tf.convert_to_tensor(slopes[id(v)]) if id(v) in slopes else twin.variable(v))
 
     keras_side = layout.convert(keras_reader.read(case.model, stepped), "first", case.layouts)
     outputs = list(flatten(keras_side.outputs))
@@ -122,7 +122,7 @@ def _steps(case: Case, outputs: list[np.ndarray]) -> None:
     report.rate = rate
 
     def moved(v):
-        return np.asarray(twin.variables[id(v)]).astype("float64") - np.asarray(v).astype("float64")
+        return np.asarray(twin.variable(v)).astype("float64") - np.asarray(v).astype("float64")
 
     keras_side = layout.convert(keras_reader.read(case.model, moved), "first", case.layouts)
     wanted = [w.transpose(v.order) for w, v in zip(wanted, flatten(keras_side.outputs), strict=True)]

@@ -81,7 +81,7 @@ class KerasLayer:
     `weights` maps the layer's own name of a weight ("kernel") to its name in `Graph.parameters`, which `parameters` is.
     `arguments` is what a layer is called with beside its inputs, and every argument, by its name, of a function of
     keras.ops. `operation` is the layer itself, for what neither its configuration nor its weights say. `notes` is the
-    graph's.
+    graph's, and `ones` the names of values that are ones and nothing else.
     """
 
     path: str
@@ -95,6 +95,7 @@ class KerasLayer:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     operation: Any = None
     notes: list[str] = field(default_factory=list)
+    ones: set[str] = field(default_factory=set)
 
     @property
     def rank(self) -> int:
@@ -161,7 +162,8 @@ class TorchOperation:
     `target` is the ATen name ("conv2d") or the class; `arguments` holds every argument by the name of its
     schema (for a module: its attributes). Tensors that flow are `Value`s, weights are torch's own names in
     `state`, and `weights()` turns them into parameters of the graph. `sizes` says of which value's which axis an open
-    size is, by the symbol that `Value.symbols` has for it, and `ones` has as many ones as it says, by symbol and dtype.
+    size is, by the symbol that `Value.symbols` has for it, and `rows` has as many ones as it says, by symbol and dtype.
+    `ones` is the names of values that are ones and nothing else.
     """
 
     path: str
@@ -172,7 +174,8 @@ class TorchOperation:
     state: dict[str, tuple[str, np.ndarray, bool]]  # argument -> (name in the state dict, array, trainable)
     parameters: dict[str, Parameter]  # the graph's own
     sizes: dict[str, tuple[Value, int]] = field(default_factory=dict)
-    ones: dict[tuple[str, str], Value] = field(default_factory=dict)
+    rows: dict[tuple[str, str], Value] = field(default_factory=dict)
+    ones: set[str] = field(default_factory=set)
 
     def __getitem__(self, argument: str):
         return self.arguments[argument]

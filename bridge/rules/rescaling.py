@@ -161,6 +161,8 @@ def _converted(source: TorchOperation, held: str) -> np.ndarray:
 def node(function: str, x: Value, array: Array, source: KerasLayer | TorchOperation, name: str = "") -> Node:
     """The node for a tensor and an array."""
     shape = array.value.shape
+    if x.name in source.ones:
+        raise Unsupported("it is spread over an open size", "let it flow")  # the readers do so
     if source.outputs[0].dtype != x.dtype:
         raise Unsupported(
             f"with an array of {array.value.dtype} it makes {source.outputs[0].dtype} of a tensor of {x.dtype}",

@@ -27,6 +27,7 @@ FILLED = {  # ATen -> the value; None where it is an argument
 }
 TORCH = (*FILLED, "arange", "bridge::linspace")
 CONSTANTS = ("ones",)
+SPREADING = ("reshape", "flatten", "permute", "cast", "multiply")  # of ones alone they make ones
 
 
 def READS(node: Node) -> int:
@@ -209,6 +210,16 @@ def open_ones(steps: Steps, symbols: tuple, dtype: str, call: TorchOperation) ->
     return made
 
 
+def ones_among(nodes: list[Node], known: set[str]) -> set[str]:
+    """The names of what nodes make that is ones and nothing else; those that are known before are `known`."""
+    found = set()
+    for node in nodes:
+        made = node.operator in ("ones", "row")
+        if made or (node.operator in SPREADING and node.inputs and {v.name for v in node.inputs} <= known | found):
+            found |= {v.name for v in node.outputs}
+    return found
+
+
 def source(symbol: str, call: TorchOperation) -> tuple[Value, int | tuple[int, ...], Part]:
     """The tensor and the axis, or the axes, of it that have an open size, or of which it is a part."""
     if symbol in call.sizes:
@@ -229,8 +240,8 @@ def source(symbol: str, call: TorchOperation) -> tuple[Value, int | tuple[int, .
 
 def open_row(steps: Steps, symbol: str, dtype: str, call: TorchOperation) -> Value:
     """Make as many ones as an open size says; those that have been made are taken again."""
-    if (symbol, dtype) in call.ones:
-        return call.ones[symbol, dtype]
+    if (symbol, dtype) in call.rows:
+        return call.rows[symbol, dtype]
     x, axis, part = source(symbol, call)
     made = replace(steps("row", [x], (None,), dtype, axis=axis, part=part), symbols=(symbol,))
     steps.nodes[-1].outputs = [made]

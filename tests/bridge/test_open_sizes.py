@@ -87,10 +87,20 @@ def patches(self, x):
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, -1, 4 * channels))
 
 
+def quantised(self, x):
+    """The nearest row of a table, each cell of a picture by itself: a product of three open sizes."""
+    rows = ops.reshape(x, (-1, 6))
+    distances = ops.sum(rows**2, axis=1, keepdims=True) - 2 * ops.matmul(rows, ops.transpose(self.table[0]))
+    nearest = ops.one_hot(ops.argmin(distances + ops.sum(self.table[0] ** 2, axis=1), axis=1), 50)
+    made = x + ops.stop_gradient(ops.reshape(ops.matmul(nearest, self.table[0]), ops.shape(x)) - x)
+    return ops.reshape(made, (ops.shape(x)[0], -1, 6))
+
+
 CASES = [
     *((f, (5, 6)) for f in (token, tiled, repeated, table, taken, heads, rows, joined, causal)),
     *((f, (None, 6)) for f in (token, repeated, table, taken, heads, rows, joined, causal, halves)),
     (patches, (6, 8, 3)),
+    (quantised, (None, None, 6)),
 ]
 
 
@@ -136,13 +146,64 @@ def test_keras_is_as_it_was(check):
     assert before == (keras.ops.shape, keras.ops.reshape, keras.KerasTensor.__getitem__)
 
 
-def test_a_constant_for_each_example_is_refused():
+def coordinates(shape):
+    return np.linspace(-1, 1, 10, dtype="float32").reshape(shape)
+
+
+CONSTANTS = {
+    "tiled": lambda self, x: ops.tile(coordinates((1, 5, 2)), (ops.shape(x)[0], 1, 1)),
+    "repeated": lambda self, x: ops.repeat(ops.ones((1, 5, 2)), ops.shape(x)[0], axis=0),
+    "broadcast": lambda self, x: ops.broadcast_to(coordinates((5, 2)), (ops.shape(x)[0], 5, 2)),
+    "several": lambda self, x: sum(ops.tile(i * coordinates((1, 5, 2)), (ops.shape(x)[0], 1, 1)) for i in (1, 2, 1)),
+    "whole numbers": lambda self, x: ops.cast(
+        ops.tile(ops.reshape(ops.arange(10), (1, 5, 2)), (ops.shape(x)[0], 1, 1)), x.dtype
+    ),
+}
+
+
+@pytest.mark.parametrize("name, training", [*((name, False) for name in CONSTANTS), ("several", True)])
+def test_a_constant_for_each_example(check, name, training):
+    """It is held as a weight that nothing trains; one in both modes, where a call has a mode."""
+
     def call(self, x):
-        return ops.concatenate([x, ops.tile(ops.ones((1, 5, 2)), (ops.shape(x)[0], 1, 1))], axis=-1)
+        return ops.concatenate([x, CONSTANTS[name](self, x)], axis=-1)
 
     x = keras.Input((5, 6), name="x")
-    with pytest.raises(bridge.BridgeError, match="it repeats a constant as often as an open size says; hold it in"):
-        bridge.to_torch(keras.Model(x, Mine(call)(x)))
+    y = (InMode if training else Mine)(call, name="m")(x)
+    model = check.randomise(keras.Model(x, layers.Dense(3, name="head")(y)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    frozen = [n for n, p in module.state_dict(keep_vars=True).items() if "constant" in n and not p.requires_grad]
+    assert len(frozen) == (2 if name == "several" else 1)
+    if not training:  # which torch's eval mode does not show
+        report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 5, 6),)), module)
+        assert report.passed, str(report)
+
+
+class InMode(Mine):
+    """Another one in training."""
+
+    def call(self, x, training=False):
+        return super().call(x * 2 if training else x)
+
+
+def test_a_constant_that_float32_cannot_hold_is_refused():
+    def call(self, x):
+        return x + ops.cast(ops.tile(ops.convert_to_tensor([[2**24 + 1]]), (ops.shape(x)[0], 1)), x.dtype)
+
+    x = keras.Input((6,), name="x")
+    with pytest.raises(bridge.BridgeError, match="it repeats int32 as often as an open size says, beyond float32"):
+        bridge.to_torch(keras.Model(x, Whole(call)(x)))
+
+
+class Whole(layers.Layer):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(self, x)
 
 
 @pytest.mark.parametrize("at", [0, -1])
