@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 Shape = tuple[int | None, ...]
+OUTPUT = ":output{}"  # the name of what a network returns, by its number, among the values of a run
 
 
 class BridgeError(ValueError):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bridge import decomposition, expressions, in_place, rules
-from bridge.graph import BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
+from bridge.graph import OUTPUT, BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
 from bridge.tensors import array
@@ -544,9 +544,11 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     class Recorder(torch.fx.Interpreter):
         def run_node(self, node):
             result = super().run_node(node)
-            for i, t in enumerate(result if isinstance(result, (list, tuple)) else [result]):
-                if isinstance(t, torch.Tensor) and node.op != "output":
-                    seen[node.name if not isinstance(result, (list, tuple)) else f"{node.name}:{i}"] = array(t).copy()
+            several = isinstance(result, (list, tuple))
+            name = OUTPUT if node.op == "output" else f"{node.name}:{{}}" if several else node.name
+            for i, t in enumerate(result if several else [result]):
+                if isinstance(t, torch.Tensor):
+                    seen[name.format(i)] = array(t).copy()
             return result
 
     signature = program.graph_signature

@@ -30,7 +30,7 @@ from bridge.comparison import (
 )
 from bridge.explain import explain
 from bridge.fixed_noise import in_keras, in_torch
-from bridge.graph import BridgeError, Graph, Node, Value, flatten
+from bridge.graph import OUTPUT, BridgeError, Graph, Node, Value, flatten
 from bridge.progress import log
 from bridge.report import Layer, Report
 from bridge.rules import SUM
@@ -223,7 +223,7 @@ def _rounded(single: Graph, double: Graph) -> dict[str, float]:
     return found
 
 
-def _called(case: Case, graph: Graph) -> None:
+def _called(case: Case) -> None:
     """Compare the model's own call with the walk through its layers: `call` may have been replaced."""
     model = case.model
     try:
@@ -232,9 +232,9 @@ def _called(case: Case, graph: Graph) -> None:
     except Exception as e:  # `call` of the user's own fails in any way
         case.report.fail("structure", f"the Keras model cannot be called: {said(e)}")
         return
-    for value, own in zip(flatten(graph.outputs), outputs, strict=False):
-        walked = case.values.get(value.name)
-        if walked is None or np.array_equal(np.asarray(own), walked, equal_nan=True):
+    for i, own in enumerate(outputs):
+        walked = case.values[OUTPUT.format(i)]
+        if np.array_equal(np.asarray(own), walked, equal_nan=True):
             continue
         if not (error := distance(np.asarray(own), walked)) <= WALKED:
             case.report.fail(
@@ -253,7 +253,7 @@ def _forward(case: Case, graph: Graph) -> None:
         _, case.values = walk.run(case.model, case.arrays)
     except Exception as e:  # inputs of the user's own may fail in any layer
         raise BridgeError(f"{case.model.name} does not take these inputs: {said(e)}") from e
-    _called(case, graph)
+    _called(case)
     try:
         with in_torch(case.first.nodes):
             torch32 = torch_reader.run(case.program, case.given())
@@ -306,11 +306,12 @@ def _forward(case: Case, graph: Graph) -> None:
             rounding[mine.name] = before
             label = pair.label if i == 0 else f"{pair.label}:{i}"
             compare(label, pair.keras.operator, mine, theirs, least, before)
-    outputs = list(zip(flatten(case.first.outputs), flatten(case.second.outputs), strict=False))
-    for mine, theirs in outputs if not report.failures else []:
-        name = mine.source or mine.name
-        if mine.name not in compared and not compare(name, "output", mine, theirs, 0.0, 0.0):
-            report.fail("forward", f"the output {name} could not be compared")
+    outputs = zip(flatten(case.first.outputs), flatten(case.second.outputs), strict=False)
+    for i, (mine, theirs) in enumerate(outputs if not report.failures else []):
+        if mine.name not in compared:  # torch may record a part of it alone, as of the last state of an LSTM
+            name, (mine, theirs) = mine.source, (replace(v, source=OUTPUT.format(i)) for v in (mine, theirs))
+            if not compare(name, "output", mine, theirs, 0.0, 0.0):
+                report.fail("forward", f"the output {name} could not be compared")
     seen = [v.source for p in case.pairs for v in p.keras.outputs]  # not what is inside: a maximum is padded with -inf
     fine = (lambda x: np.isfinite(x) | np.isneginf(x)) if _masks(case) else np.isfinite
     endless = next((n for n in seen if n in case.values and not fine(case.values[n].astype("float64")).all()), None)

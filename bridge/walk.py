@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from bridge import composed, modes, rules, tracing
-from bridge.graph import Unsupported
+from bridge.graph import OUTPUT, Unsupported
 from bridge.masks import Given, Masks, forget, given_mask
 
 
@@ -274,4 +274,5 @@ def run(model, inputs: list, twin=None, training: bool = False) -> tuple[Any, di
     dtypes = [twin.dtype if twin and twin.dtype and "float" in t.dtype else t.dtype for t in wanted]
     tensors = [keras.ops.convert_to_tensor(x, dtype) for x, dtype in zip(inputs, dtypes, strict=True)]
     outputs = Walk(visit, variable, traces=TRACES.get(model, {})).model(model, tensors)
+    seen |= {OUTPUT.format(i): np.asarray(x.numpy()) for i, x in enumerate(keras.tree.flatten(outputs))}
     return outputs, seen | dict(zip(input_names(model), inputs, strict=True))
