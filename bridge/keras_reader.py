@@ -180,7 +180,8 @@ def _layer(call: Call, outputs: list[Value]) -> KerasLayer:
             )
     if is_layer:
         _check_dtypes(call, outputs)
-    if config.get("data_format") == "channels_first" and config.get("use_bias"):  # it is added by keras.ops.add
+    plain = hasattr(operation, "cell")  # a recurrent layer adds its bias plainly, others by keras.ops.add
+    if config.get("data_format") == "channels_first" and config.get("use_bias") and not plain:
         shape = outputs[0].shape
         rescaling.refuse_biased(shape, (1, shape[1], *[1] * (len(shape) - 2)))
     kind = rules.class_name(type(operation)) if is_layer else f"ops.{type(operation).__name__}"

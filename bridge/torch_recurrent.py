@@ -20,8 +20,7 @@ from bridge.graph import BridgeError
 HEADER = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\n"
 
 
-@torch.library.custom_op("bridge::recurrent", mutates_args=())
-def _recurrent(
+def _compute(
     x: torch.Tensor, mask: torch.Tensor | None, states: list[torch.Tensor], weights: list[torch.Tensor], options: str
 ) -> list[torch.Tensor]:
     """What a module of these options and weights returns: the output and, one after the other, its states."""
@@ -35,6 +34,19 @@ def _recurrent(
         settings = weights, o["bias"], o["layers"], o["dropout"], False, o["bidirectional"], o["batch_first"]
         made = getattr(torch, o["kind"].lower())(x, given if o["kind"] == "LSTM" else given[0], *settings)
     return [t.clone() for t in made]
+
+
+_recurrent = torch.library.custom_op("bridge::recurrent", _compute, mutates_args=())
+_convolutional = torch.library.custom_op("bridge::convolutional_recurrent", _compute, mutates_args=())
+
+
+@_convolutional.register_fake
+def _(x, mask, states, weights, options):
+    o = json.loads(options)
+    sizes = rules.for_operator("convolutional_recurrent").sizes_after(x.shape[3:], o)
+    state = x.shape[0], o["out_channels"], *sizes
+    y = (*state[:2], x.shape[2], *sizes) if o["sequences"] else state
+    return [x.new_empty(y), x.new_empty(state), x.new_empty(state)]
 
 
 @_recurrent.register_fake
@@ -71,7 +83,7 @@ def _helper(name: str, options: dict, weights: list[torch.Tensor]) -> nn.Module:
     """A helper of ours with these weights."""
     from bridge.torch_writer import execute
 
-    made = execute(HEADER + "\n\n".join(map(rules.helper_source, ("merged", name))))
+    made = execute(HEADER + "\n\n".join(map(rules.helper_source, ("merged", "stepped", name))))
     with torch.device("meta"):
         module = getattr(made, name)(**options)
     names = [n for n, _ in module.named_parameters()]
@@ -111,7 +123,8 @@ def _of_helper(self, x, states=(), mask=None):
     """The forward of our helpers."""
     names = [n for n in inspect.signature(type(self).__init__).parameters if n != "self"]
     o = {"helper": type(self).__name__} | {n: getattr(self, n) for n in names}
-    return tuple(_recurrent(x, mask, list(states), list(self.parameters()), json.dumps(o)))
+    operator = getattr(torch.ops.bridge, rules.shown_as(type(self)))
+    return tuple(operator(x, mask, list(states), list(self.parameters()), json.dumps(o)))
 
 
 def _masked(self, x, mask):

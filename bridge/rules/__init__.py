@@ -353,6 +353,11 @@ def shown(kind: type) -> bool:
     return is_helper(kind, _index("SHOWN").get(kind.__name__))
 
 
+def shown_as(kind: type) -> str:
+    """The name, after `bridge::`, of that operator: the one of its rule."""
+    return _index("SHOWN")[kind.__name__].OPERATORS[0]
+
+
 @functools.cache
 def helper_source(name: str) -> str:
     """Return the source of a helper class that generated modules carry."""

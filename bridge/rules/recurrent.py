@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bridge import rules
 from bridge.graph import Node, Unsupported, Value, flatten
 from bridge.layout import fixed
 from bridge.rules import (
@@ -63,6 +64,21 @@ HELPERS = {
             if mode == "mul":
                 return ways[0] * ways[1]
             return ways[0] + ways[1] if mode == "sum" else (ways[0] + ways[1]) / 2
+        ''',
+    "stepped": '''
+        def stepped(step, x, states, mask, zero_masked):
+            """Each output of a recurrent layer and its last states; x is (B, T, ...), the mask (B, T)."""
+            y, made = torch.zeros_like(states[0]), []
+            for t in range(x.shape[1]):
+                new = step(x[:, t], states)
+                if mask is None:
+                    y, states = new[0], new
+                else:
+                    keep = mask[:, t].view(-1, *[1] * (y.ndim - 1))
+                    y = torch.where(keep, new[0], torch.zeros_like(y) if zero_masked else y)
+                    states = [torch.where(keep, *pair) for pair in zip(new, states)]
+                made.append(y)
+            return made, states
         ''',
     "Recurrent": '''
         class Recurrent(nn.Module):
@@ -138,17 +154,12 @@ HELPERS = {
                     x = torch.einsum("btgi,goi->btgo", x, weight.unflatten(0, (self.gates, -1)))
                 x = x if bias is None else x + bias.view(self.gates, -1)
                 second = None if second is None else second.view(self.gates, -1)
-                y, made = torch.zeros_like(states[0]), []
-                for t in range(x.shape[1]):
-                    new = self.step(x[:, t], states, recurrent, second, memory)
-                    if mask is None:
-                        y, states = new[0], new
-                    else:
-                        keep = mask[:, t, None]
-                        y = torch.where(keep, new[0], torch.zeros_like(y) if self.zero_masked else y)
-                        states = [torch.where(keep, *pair) for pair in zip(new, states)]
-                    made.append(y)
-                return torch.stack(made, 1) if self.sequences else y, states
+
+                def step(x, states):
+                    return self.step(x, states, recurrent, second, memory)
+
+                made, states = stepped(step, x, states, mask, self.zero_masked)
+                return torch.stack(made, 1) if self.sequences else made[-1], states
 
             def step(self, x, states, weight, bias, memory):
                 """One step: x is (B, gates, H), what the gates have of the input."""
@@ -248,32 +259,42 @@ def trimmed(node: Node, read: set[str]) -> Node:
     if y.name not in read:
         changes = {"sequences": False, "zero_masked": False}
         node = replace(node, attributes=node.attributes | changes)
-        y = replace(y, name=f"{y.name}:last", shape=(y.shape[0], y.shape[-1]), symbols=())
-        if not node["masked"] and not node["bidirectional"]:
+        y = replace(y, name=f"{y.name}:last", shape=states[0].shape, order=states[0].order, symbols=())
+        if not node["masked"] and not node.attributes.get("bidirectional"):
             y, states[0] = states[0], y  # they are the same
     states = states if any(v.name in read for v in states) else []
     return replace(node, outputs=[y, *states])
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    a, operation, made = layer.arguments, layer.operation, list(layer.outputs)
-    policy, x = operation.dtype_policy, layer.inputs[0]
+    if layer.class_name == "Bidirectional":
+        rule = rules.for_operator("convolutional_recurrent")
+        if type(layer.operation.forward_layer).__name__ in rule.KERAS:
+            return rule.read_both(layer)
+    if layer.rank != 3:
+        raise Unsupported(f"input of shape {layer.inputs[0].shape}", "give it (batch, steps, features)")
+    given = taken(layer)
+    if layer.class_name == "Bidirectional":
+        return _both(layer, *given)
+    _check(layer.operation, layer.arguments)
+    return _one(layer.operation, *given, list(layer.outputs), layer.path)
+
+
+def taken(layer: KerasLayer) -> tuple[dict[int, str], Value, list, list]:
+    """The names of a layer's weights by their ids, and its input, masks and initial states."""
+    a, operation, made = layer.arguments, layer.operation, layer.outputs[0]
+    policy = operation.dtype_policy
     masks, states = list(flatten(a.get("mask"))), list(flatten(a.get("initial_state")))
-    if x.rank != 3:
-        raise Unsupported(f"input of shape {x.shape}", "give it (batch, steps, features)")
     if policy.compute_dtype != policy.variable_dtype:
         raise Unsupported(f"its dtype policy is {policy.name}", "rebuild it with float32 or float64")
     if not all(isinstance(v, Value) for v in (*masks, *states)) or len(masks) > 1:
         raise Unsupported("its mask or its initial state is a constant", "let it flow")
     if any(v.dtype != "bool" for v in masks):
         raise Unsupported(f"its mask is {masks[0].dtype}", "give booleans")
-    if any(v.dtype != made[0].dtype for v in states):
-        raise Unsupported(f"its initial state is {states[0].dtype}", f"give it as {made[0].dtype}")
+    if any(v.dtype != made.dtype for v in states):
+        raise Unsupported(f"its initial state is {states[0].dtype}", f"give it as {made.dtype}")
     names = dict(zip(map(id, operation.weights), layer.weights.values(), strict=True))
-    if layer.class_name == "Bidirectional":
-        return _both(layer, names, x, masks, states)
-    _check(operation, a)
-    return _one(operation, names, x, masks, states, made, layer.path)
+    return names, layer.inputs[0], masks, states
 
 
 def _check(rnn, arguments: dict) -> None:
@@ -282,12 +303,22 @@ def _check(rnn, arguments: dict) -> None:
         raise Unsupported(
             f"it has a layer of class {type(rnn).__name__}", "use LSTM, GRU, SimpleRNN or RNN of their cells"
         )
+    check_cells(rnn, _cells(rnn), arguments)
+
+
+def check_cells(rnn, cells: list, arguments: dict) -> None:
+    """Refuse what a layer of these cells does from call to call, and at random."""
     if rnn.stateful:
         raise Unsupported(
             "stateful=True keeps its states from one call to the next",
             "make them inputs and outputs: initial_state and return_state=True",
         )
-    for cell in _cells(rnn):
+    zero = rnn.zero_output_for_mask and rnn.return_sequences and arguments.get("mask") is not None
+    if zero and rnn.unroll and rnn.go_backwards:
+        raise Unsupported(
+            "unroll=True with go_backwards=True takes the mask of its outputs from the wrong end", "give unroll=False"
+        )
+    for cell in cells:
         rates = cell.dropout, cell.recurrent_dropout
         if arguments.get("training") and any(rates):
             raise Unsupported(
@@ -310,13 +341,13 @@ def _cells(rnn) -> list:
 def _attributes(cell, rnn, **given) -> dict:
     """The attributes of a node for a cell of Keras."""
     c = cell.get_config()
-    options = {k: _function(c[k], getattr(cell, k)) for k in ("activation", "recurrent_activation") if k in c}
+    options = {k: function_of(c[k], getattr(cell, k)) for k in ("activation", "recurrent_activation") if k in c}
     options |= {k: float(c[k]) for k in RANDOM} | ({"reset_after": c["reset_after"]} if "reset_after" in c else {})
     zero = bool(rnn.zero_output_for_mask and given.get("masked"))
     return _options(CELLS[type(cell).__name__], units=cell.units, zero_masked=zero, **options, **given)
 
 
-def _function(said, function) -> str:
+def function_of(said, function) -> str:
     """The name of an activation that both frameworks have as a function of one tensor."""
     import keras
 
@@ -326,12 +357,14 @@ def _function(said, function) -> str:
     return said
 
 
-def _parameters(cell, names: dict[int, str], prefix: str = "") -> dict[str, str]:
+def parameters_of(cell, names: dict[int, str], prefix: str = "") -> dict[str, str]:
+    """The parameters of a cell of Keras, by their roles."""
     held = {"kernel": cell.kernel, "recurrent_kernel": cell.recurrent_kernel, "bias": cell.bias}
     return {f"{prefix}{role}": names[id(v)] for role, v in held.items() if v is not None}
 
 
-def _flipped(x: Value, made: str) -> Node:
+def flipped(x: Value, made: str) -> Node:
+    """A node that turns the steps round, for the layer that makes this."""
     return Node("flip", {"axes": (1,)}, inputs=[x], outputs=[replace(x, name=f"{made}:{x.name}:flipped", symbols=())])
 
 
@@ -339,7 +372,7 @@ def _one(rnn, names, x: Value, masks: list, states: list, made: list[Value], pat
     """Nodes for a layer of one direction, one for each of its cells."""
     cells, last, nodes = _cells(rnn), made[1:], []
     if rnn.go_backwards:
-        nodes += [_flipped(v, made[0].name) for v in (x, *masks)]
+        nodes += [flipped(v, made[0].name) for v in (x, *masks)]
         x, *masks = (n.outputs[0] for n in nodes)
     for i, cell in enumerate(cells):
         final, many = i == len(cells) - 1, _states(CELLS[type(cell).__name__])
@@ -354,14 +387,14 @@ def _one(rnn, names, x: Value, masks: list, states: list, made: list[Value], pat
             shared = {"axes": (1,)} if x.shape[1] != 1 else {}
             nodes.append(Node("dropout", {"rate": rate, **shared}, {}, f"{name}_dropout", [x], [dropped]))
             x = dropped
-        nodes.append(Node("recurrent", options, _parameters(cell, names), name, [x, *masks, *given], [y, *mine]))
+        nodes.append(Node("recurrent", options, parameters_of(cell, names), name, [x, *masks, *given], [y, *mine]))
         x = y
     return nodes
 
 
 def _both(layer: KerasLayer, names, x: Value, masks: list, states: list) -> list[Node]:
     """A node for both directions, or one for each where they differ, or are not merged."""
-    operation, made, path = layer.operation, list(layer.outputs), layer.path
+    operation, path, made = layer.operation, layer.path, list(layer.outputs)
     ways, merge, half = (operation.forward_layer, operation.backward_layer), operation.merge_mode, len(states) // 2
     for rnn in ways:
         _check(rnn, layer.arguments)
@@ -369,22 +402,38 @@ def _both(layer: KerasLayer, names, x: Value, masks: list, states: list) -> list
     given = {"sequences": operation.return_sequences, "masked": bool(masks), "given": bool(states)}
     if merge and not ways[0].go_backwards and [len(c) for c in cells] == [1, 1]:
         options, other = (_attributes(c[0], rnn, **given) for c, rnn in zip(cells, ways, strict=True))
-        parameters = _parameters(cells[0][0], names) | _parameters(cells[1][0], names, "backward_")
+        parameters = parameters_of(cells[0][0], names) | parameters_of(cells[1][0], names, "backward_")
         bias = [c[0].bias is not None for c in cells]
         if options == other and bias[0] == bias[1]:
             options |= {"bidirectional": True, "merge": merge}
             return [Node("recurrent", options, parameters, path, [x, *masks, *states], made)]
+    many = sum(_states(CELLS[type(c).__name__]) for c in cells[0])
+
+    def one(way: int, made: list[Value], name: str) -> list[Node]:
+        return _one(ways[way], names, x, masks, states[half:] if way else states[:half], made, name)
+
+    return apart(layer, one, [c[-1].units for c in cells], many)
+
+
+def apart(layer: KerasLayer, one, widths: list[int], many: int) -> list[Node]:
+    """The nodes of a Bidirectional layer, each direction for itself.
+
+    Args:
+        layer: It.
+        one: The nodes of a direction, 0 or 1, that makes these values and has this name.
+        widths: The last size of what each direction makes.
+        many: How many states the first one has.
+    """
+    made, path, merge = list(layer.outputs), layer.path, layer.operation.merge_mode
     ys, last = (made[:2], made[2:]) if merge is None else ([], made[1:])
     ys = ys or [
-        replace(made[0], name=f"{made[0].name}:{i}", shape=(*made[0].shape[:-1], c[-1].units))
-        for i, c in enumerate(cells)
+        replace(made[0], name=f"{made[0].name}:way{i}", shape=(*made[0].shape[:-1], n)) for i, n in enumerate(widths)
     ]
-    cut = sum(_states(CELLS[type(c).__name__]) for c in cells[0]) if last else 0
-    back = replace(ys[1], name=f"{ys[1].name}:turned") if operation.return_sequences else ys[1]
-    nodes = _one(ways[0], names, x, masks, states[:half], [ys[0], *last[:cut]], f"{path}_forward")
-    nodes += _one(ways[1], names, x, masks, states[half:], [back, *last[cut:]], f"{path}_backward")
-    if operation.return_sequences:
-        nodes.append(replace(_flipped(back, ""), outputs=[ys[1]]))
+    cut = many if last else 0
+    back = replace(ys[1], name=f"{ys[1].name}:turned") if layer.operation.return_sequences else ys[1]
+    nodes = one(0, [ys[0], *last[:cut]], f"{path}_forward") + one(1, [back, *last[cut:]], f"{path}_backward")
+    if layer.operation.return_sequences:
+        nodes.append(replace(flipped(back, ""), outputs=[ys[1]]))
     if merge == "concat":
         axis = ys[0].rank - 1
         nodes.append(Node("concatenate", {"axis": axis}, {}, path, ys, made[:1]))
@@ -423,17 +472,21 @@ def write_keras(node: Node) -> list[KerasCall]:
 def read_torch(call: TorchOperation) -> list[Node]:
     step = call.target in STEPS
     x, states = (call["input"], call["hx"]) if step else (call["x"], call["states"])
-    weights = [call[k] for k in ("w_ih", "w_hh")] if step else call["weights"]
+    check_flow(x, [call[k] for k in ("w_ih", "w_hh")] if step else call["weights"], states)
+    if step:
+        return _of_step(call, x, list(flatten(states)))
+    o = json.loads(call["options"])
+    return _of_helper(call, o) if "helper" in o else _of_module(call, o)
+
+
+def check_flow(x, weights: list, states) -> None:
+    """Refuse an input or a state that is held, and a weight that is not."""
     if not isinstance(x, Value):
         raise Unsupported("its input is a constant or a weight", "let it flow")
     if not all(isinstance(name, str) for name in weights):
         raise Unsupported("its weights are computed", "store them as parameters")
     if not all(isinstance(v, Value) for v in flatten(states)):
         raise Unsupported("its initial state is a constant or a weight", "expand it over the batch of the input")
-    if step:
-        return _of_step(call, x, list(flatten(states)))
-    o = json.loads(call["options"])
-    return _of_helper(call, o) if "helper" in o else _of_module(call, o)
 
 
 def _of_step(call: TorchOperation, x: Value, states: list[Value]) -> list[Node]:
@@ -550,6 +603,19 @@ def _turned(x: Value, name: str, nodes: list[Node]) -> Value:
     return made
 
 
+def class_of(function: str) -> str:
+    """The class of torch.nn that is a function of ours."""
+    return next(name for name, f in FUNCTIONS.items() if f == function)
+
+
+def called(node: Node) -> str:
+    """The call of a helper with an input, states and a mask."""
+    places = [f"{{{i}}}" for i in range(len(node.inputs))]
+    mask = f", mask={places.pop(1)}" if node["masked"] else ""
+    states = f", ({', '.join(places[1:])},)" if node["given"] else ""
+    return f"{{self}}({places[0]}{states}{mask}){'[0]' if len(node.outputs) == 1 else ''}"
+
+
 def write_torch(node: Node) -> TorchCall:
     a, cell, size = node.attributes, node["cell"], node.inputs[0].shape[-1]
     kind, bias, both = MODULES[cell], "bias" in node.parameters, a["bidirectional"]
@@ -567,18 +633,15 @@ def write_torch(node: Node) -> TorchCall:
     else:
         options |= {} if a["sequences"] else {"sequences": False}
         options |= {"merge": a["merge"]} if a["merge"] != "concat" else {}
-        helpers, arguments = ("merged", f"Keras{kind}" if own else "Recurrent"), (size, a["units"])
+        helpers, arguments = ("merged", f"Keras{kind}"), (size, a["units"])
         if not own:
-            arguments = (kind, *arguments)
+            helpers, arguments = ("merged", "stepped", "Recurrent"), (kind, *arguments)
             acts = [k for k in ("activation", "recurrent_activation") if a[k] != usual[k]]
-            options |= {k: next(name for name, f in FUNCTIONS.items() if f == a[k]) for k in acts}
+            options |= {k: class_of(a[k]) for k in acts}
             options |= {k: a[k] for k in ("zero_masked", *RANDOM) if a[k]}
             options |= {"reset_after": False} if a["reset_after"] != usual["reset_after"] else {}
-        constructor = call_source(helpers[1], *arguments, **options)
-        places = [f"{{{i}}}" for i in range(len(node.inputs))]
-        mask = f", mask={places.pop(1)}" if a["masked"] else ""
-        states = f", ({', '.join(places[1:])},)" if a["given"] else ""
-        expression = f"{{self}}({places[0]}{states}{mask}){'[0]' if len(node.outputs) == 1 else ''}"
+        constructor = call_source(helpers[-1], *arguments, **options)
+        expression = called(node)
     weights, state = {}, {}
     for prefix, way in (("", "l0"), ("backward_", "l0_reverse"))[: 1 + both]:
         rows = cell == "gru" and a["reset_after"]

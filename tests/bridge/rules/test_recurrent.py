@@ -192,6 +192,13 @@ def test_two_kinds_of_layers(check, merge, first, masked):
     both(check, model, proof=False, same_layers=False)
 
 
+def test_states_of_two_kinds_of_layers(check):
+    """What each direction makes is not taken for a state."""
+    ways = [layers.GRU(4, return_state=True), layers.SimpleRNN(4, return_state=True, go_backwards=True)]
+    model = model_of(layers.Bidirectional(ways[0], "sum", backward_layer=ways[1], name="b"))
+    both(check, model, proof=False, same_layers=False)
+
+
 @pytest.mark.parametrize(
     "cells", [[layers.LSTMCell(4), layers.GRUCell(3)], layers.SimpleRNNCell(4)], ids=["several", "one"]
 )
@@ -426,12 +433,19 @@ def stateful():
     return keras.Model(x, layers.LSTM(3, stateful=True)(x))
 
 
+def unrolled():
+    x = keras.Input((4, 3))
+    layer = layers.LSTM(3, return_sequences=True, unroll=True)
+    return keras.Model(x, layers.Bidirectional(layer)(x, mask=x[:, :, 0] > 0))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (stateful, "stateful"),
         (lambda: model_of(layers.LSTM(3, activation=lambda x: x * 2)), "activation"),
         (lambda: model_of(layers.LSTM(3, activation="softmax")), "activation"),
+        (unrolled, "unroll=True"),
     ],
 )
 def test_refused(make, reason):
