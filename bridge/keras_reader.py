@@ -12,7 +12,7 @@ from bridge import composed, rules
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.keras_attention import kept_sizes
 from bridge.rules import KerasLayer, rescaling, sizes
-from bridge.simplify import simplify
+from bridge.simplify import simplify, with_weights
 from bridge.tensors import held
 from bridge.walk import TRACES, Call, Walk, functional, input_names, is_functional, unique
 
@@ -101,7 +101,11 @@ def read(
     graph.notes += way.notes
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
-    return graph if obstacles else simplify(graph)  # what leads to an obstacle is there to be seen
+    if obstacles:
+        return graph  # what leads to an obstacle is there to be seen
+    graph = simplify(graph)
+    held = with_weights(graph)
+    return graph if held is graph else simplify(held)
 
 
 def _nodes(rule, layer: KerasLayer) -> list[Node]:

@@ -54,6 +54,21 @@ def _same(node: Node) -> Node:
     return node
 
 
+def with_weights(graph: Graph) -> Graph:
+    """Let operators hold the weights that nothing else reads: `ops.conv(x, self.kernel)` is a convolution.
+
+    A rule's `holding(node, parameter)` returns the node that does so. In torch's graphs the reader has done it.
+    """
+    leaving, readers = {v.name for v in flatten(graph.outputs)}, graph.consumers()
+    changed: dict[int, Node] = {}
+    for parameter in (n for n in graph.nodes if n.operator == "parameter"):
+        name = parameter.outputs[0].name
+        holders = [(n, getattr(rules.for_operator(n.operator), "holding", None)) for n in readers.get(name, [])]
+        if name not in leaving and all(hold and [v.name for v in n.inputs].index(name) == 1 for n, hold in holders):
+            changed |= {id(n): hold(n, parameter) for n, hold in holders}
+    return replace(graph, nodes=[changed.get(id(n), n) for n in graph.nodes]) if changed else graph
+
+
 def _is_identity(node: Node) -> bool:
     """Tell whether a node is a permutation that moves nothing, such as a "linear" activation."""
     return node.operator == "permute" and list(node["permutation"]) == sorted(node["permutation"])

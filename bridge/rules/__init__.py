@@ -49,6 +49,7 @@ and, where they apply,
     ordered(node) -> list[str]                      the roles of its parameters as its Keras layer's weights are ordered
     trimmed(node, read) -> Node                     the node without the outputs that nothing reads
     scaled(kernel, scale) -> array                  its kernel with each output channel multiplied (`bridge.fold`)
+    holding(node, parameter) -> Node                the node that holds the weight which is its second input
     merge(node, reader) -> Node | None              the one node that does the work of its node and its only reader
     normal(node) -> Node                            the node in the one way in which that is said
 

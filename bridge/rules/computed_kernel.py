@@ -56,6 +56,11 @@ def merge(node: Node, reader: Node) -> Node | None:
     return merged and _computed(merged, *node.inputs)
 
 
+def holding(node: Node, parameter: Node) -> Node:
+    """The convolution whose own weight the kernel is."""
+    return replace(_inner(node), parameters=parameter.parameters)
+
+
 def read_keras(layer: KerasLayer) -> list[Node]:
     if len(layer.inputs) < 2:  # the kernel is an array: that of a frozen layer
         kernel = np.asarray(layer.arguments["kernel"])

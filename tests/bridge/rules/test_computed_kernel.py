@@ -157,6 +157,55 @@ def test_of_keras(check, options, size):
     assert "permute" not in inspect.getsource(type(module)) and "F.conv2d(" in inspect.getsource(type(module))
 
 
+class Own(layers.Layer):
+    """A layer that convolves with a weight of its own."""
+
+    def __init__(self, function):
+        super().__init__(name="own")
+        self.function = function
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(3, 2, shape[-1], 4), name="kernel")
+
+    def call(self, x):
+        return self.function(x, self.kernel)
+
+
+@pytest.mark.parametrize(
+    ("function", "held"),
+    [
+        (lambda x, k: ops.conv(x, k, strides=2, padding="same"), 1),
+        (lambda x, k: ops.conv(x, ops.cast(k, "float32"), dilation_rate=(1, 2), data_format="channels_last"), 1),
+        (lambda x, k: ops.conv(x, k, strides=(2, 1)) + ops.conv(x, k, strides=(3, 1), padding="same")[:, :, 1:], 2),
+        (lambda x, k: ops.conv(x, k) * ops.mean(k), 0),
+    ],
+    ids=["one", "cast", "two", "also a number"],
+)
+def test_a_weight_as_it_is_is_held(check, function, held):
+    """It is that of an nn.Conv2d, unless it is computed with, too; both sides read the same."""
+    x = keras.Input((6, 7, 3), name="x")
+    model = check.randomise(keras.Model(x, Own(function)(x)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert sum(type(m) is nn.Conv2d for m in module.modules()) == held
+    assert len(list(module.parameters())) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "log"}, {"mode": "angle", "padding": "same"}, {"mode": "stft", "expand_dims": True}], ids=str
+)
+def test_spectrogram(check, options):
+    """keras.layers.STFTSpectrogram convolves with weights of its own."""
+    x = keras.Input((61, 2), name="x")
+    layer = layers.STFTSpectrogram(frame_length=16, frame_step=7, fft_length=16, name="s", **options)
+    model = check.randomise(keras.Model(x, layer(x)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    assert sum(type(m) is nn.Conv1d for m in module.modules()) == 2
+
+
 @pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])
 def test_a_constant_kernel_is_a_frozen_one(options):
     x = keras.Input((7, 6, 3), name="x", dtype="float64")
