@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from bridge import composed, rules
+from bridge import composed, rules, tracing
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.keras_attention import kept_sizes
 from bridge.rules import KerasLayer, rescaling, sizes
@@ -99,6 +99,7 @@ def read(
     graph.outputs = way.model(model, graph.inputs)
     TRACES[model] = way.traces
     graph.notes += way.notes
+    obstacles += _lost(way)
     if obstacles and refuse:
         raise BridgeError(f"{model.name} has {len(obstacles)} layer(s) that cannot be carried:", obstacles)
     if obstacles:
@@ -106,6 +107,22 @@ def read(
     graph = simplify(graph)
     held = with_weights(graph)
     return graph if held is graph else simplify(held)
+
+
+def _lost(way: Walk) -> list[Obstacle]:
+    """Refuse the weights of layers that were entered of which no call has shown anything."""
+    calls: dict[str, tuple[Call, list[str]]] = {}
+    for call, variable in filter(None, way.lost.values()):
+        calls.setdefault(call.path, (call, []))[1].append(variable.path)
+    return [
+        Obstacle(
+            path,
+            type(call.operation).__name__,
+            f"its call does not compute with its weights {', '.join(paths)} by keras.ops",
+            tracing.OPS,
+        )
+        for path, (call, paths) in calls.items()
+    ]
 
 
 def _nodes(rule, layer: KerasLayer) -> list[Node]:

@@ -29,11 +29,13 @@ class Trace:
     """What a layer's `call` computes: a graph of its tensors and, behind them, of what stands for its `variables`.
 
     Of a variable that it does not read there is None. `trained` has the calls that are made in training mode, where
-    that does something else.
+    that does something else. `lost` has the weights of which its graph knows nothing: if that of no other call of the
+    layer does, they may have been computed with unseen.
     """
 
     function: Function
     variables: list[keras.Variable | None]
+    lost: list[keras.Variable]
     trained: frozenset[int] = frozenset()
     adds_loss: bool = False
 
@@ -114,7 +116,8 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
         if constants.places:  # one mode may have some that the other has not
             function = Function([*tensors, *hung[0], *places, *constants.places], function._outputs_struct)
     calls = frozenset(map(id, nodes(trained))) if trained else frozenset()
-    return Trace(function, _read(layer, function, own, places) + constants.variables(), calls, bool(losses))
+    variables, lost = _read(layer, function, own, places)
+    return Trace(function, variables + constants.variables(), lost, calls, bool(losses))
 
 
 @contextlib.contextmanager
@@ -217,22 +220,16 @@ def _swapped(layer, given: dict[int, Any]) -> Iterator[None]:
         vars(layer).update(held)
 
 
-def _read(layer, function: Function, own: list, places: list) -> list[keras.Variable | None]:
-    """Those of a layer's own variables that its graph reads.
-
-    Raises:
-        Unsupported: Its graph knows nothing of some weights: they may have been computed with unseen.
-    """
+def _read(layer, function: Function, own: list, places: list) -> tuple[list, list[keras.Variable]]:
+    """Those of a layer's own variables that its graph reads, and the weights that are neither these nor called for."""
     read, called = {id(x) for x in function.outputs}, set()
     for node in nodes(function):
         read.update(id(x) for x in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)))
         if isinstance(node.operation, keras.Layer):
             called.update(id(v) for v in node.operation.variables)
     seen = {id(v) for v, x in zip(own, places, strict=True) if id(x) in read}
-    lost = [v.path for v in layer.trainable_variables if id(v) not in seen | called | read]
-    if lost:
-        raise Unsupported(f"its call does not compute with its weights {', '.join(lost)} by keras.ops", OPS)
-    return [v if id(x) in read else None for v, x in zip(own, places, strict=True)]
+    lost = [v for v in layer.trainable_variables if id(v) not in seen | called | read]
+    return [v if id(x) in read else None for v, x in zip(own, places, strict=True)], lost
 
 
 def _text(function: Function) -> str:

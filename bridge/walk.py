@@ -83,6 +83,8 @@ class Walk:
         used: The labels given so far.
         traces: What has been traced before: a run is through what has been read.
         notes: Sentences on what is left out.
+        lost: Each weight of the layers that were entered, by the ids of both: None or, where no call of the layer has
+            shown anything of it so far, a call and the weight.
     """
 
     visit: Callable[[Call], list]
@@ -92,6 +94,7 @@ class Walk:
     variables: dict[tuple, Any] = field(default_factory=dict)
     traces: dict[tuple, tracing.Trace] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    lost: dict[tuple[int, int], tuple[Call, keras.Variable] | None] = field(default_factory=dict)
 
     def model(self, model, inputs: list):
         """Run through a model's graph; `inputs` are what stands for each of `model.inputs`, in their order.
@@ -208,6 +211,11 @@ class Walk:
             except Unsupported as e:
                 call.refused = e
             else:
+                lost = {id(v) for v in made.lost}
+                for v in operation.trainable_variables:
+                    if id(v) not in lost:
+                        self.lost[id(operation), id(v)] = None
+                    self.lost.setdefault((id(operation), id(v)), (call, v))
                 tensors = [x for x in keras.tree.flatten((call.arguments, call.keywords)) if tracing.is_tensor(x)]
                 hung = [m.tensor for m in looked_at if m]
                 weights = [v if v is None else self._variable(v, call.path + ".", inner) for v in made.variables]

@@ -178,3 +178,43 @@ def test_one_layer_called_several_times(check):
     assert report.passed, str(report)
     have = sum(p.numel() for p in module.parameters() if p.requires_grad)
     assert have == sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_layer_that_is_called_in_two_ways(check, tied):
+    """Each call of an embedding and its reverse reads one of its weights; together they show all."""
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    embedding = layers.ReversibleEmbedding(9, 4, tie_weights=tied, name="e")
+    x = layers.Dense(4, name="d")(embedding(ids))
+    model = check.randomise(keras.Model(ids, embedding(x, reverse=True)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    again = bridge.to_keras(module, (torch.randint(9, (2, 5)),))
+    assert bridge.verify(again, module).passed
+    if not tied:
+        with pytest.raises(bridge.BridgeError, match=r"does not compute with its weights .*reverse_embeddings"):
+            bridge.to_torch(keras.Model(ids, x))
+
+
+def test_what_another_layer_shows_is_its_own():
+    """A layer that takes numbers out of another one is refused, though that one is called elsewhere."""
+
+    class Reader(layers.Layer):
+        def __init__(self, other):
+            super().__init__(name="reader")
+            self.other = other
+
+        def call(self, x):
+            return x * float(np.sum(self.other.kernel))
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    x = keras.Input((6,), name="x")
+    dense = layers.Dense(6, name="dense")
+    y = dense(x)
+    with pytest.raises(
+        bridge.BridgeError, match=r"reader \(Reader\): .*does not compute with its weights dense/kernel"
+    ):
+        bridge.to_torch(keras.Model(x, Reader(dense)(y)))
