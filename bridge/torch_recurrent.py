@@ -1,7 +1,8 @@
 """Modules as torch.export is shown them: a recurrent one is one operator, over an open number of steps, too.
 
 torch.export would write a loop in Python out, as often as the example has steps, and of nn.LSTM it shows states that
-are made of open sizes. The operator has the module's weights and its options; `bridge.rules.recurrent` reads it.
+are made of open sizes. The operator has the module's weights and its options; its rule reads it, `recurrent` or
+`convolutional_recurrent`.
 Batch normalisation with a mask is shown with that, of which nothing is left in eval mode.
 """
 

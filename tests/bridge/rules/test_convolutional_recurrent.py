@@ -197,6 +197,27 @@ def test_next_frames(check):
     assert [type(x) for x in again.layers if x.weights] == [type(x) for x in model.layers if x.weights]
 
 
+def test_encoder_and_decoder(check):
+    """The last states of one layer begin the other, which is read back over an open number of steps."""
+    x, *states = [keras.Input(s, name=n) for n, s in (("x", (None, 5, 4, 2)), ("h", (5, 4, 3)), ("c", (5, 4, 3)))]
+    y, h, c = conv_lstm(padding="same", return_sequences=True, return_state=True)(x, initial_state=states)
+    z = layers.ConvLSTM2D(3, 3, padding="same", name="decoder")(y, initial_state=[h, c])
+    module, _ = both(check, keras.Model([x, *states], [z, c]), proof=False)
+    tensors = torch.randn(2, 2, 3, 5, 4), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+    longer = bridge.to_keras(module, tensors, [{0, 2}, {0}, {0}])
+    assert longer.inputs[0].shape == (None, None, 5, 4, 2)
+    assert [type(x) for x in longer.layers if x.weights] == [layers.ConvLSTM2D] * 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", 0.3), ("recurrent_activation", "Hardsigmoid")])
+def test_another_setting_is_told(check, name, value):
+    model = check.randomise(model_of(conv_lstm(dropout=0.2)))
+    module = bridge.to_torch(model)
+    setattr(module.r, name, value)
+    report = bridge.verify(model, module, [np.random.default_rng(0).normal(size=(2, 3, 5, 4, 2)).astype("float32")])
+    assert not report.passed and f"{name} is" in str(report)
+
+
 def test_one_layer_called_twice(check):
     layer = conv_lstm(padding="same", return_sequences=True)
     x = keras.Input((None, 5, 4, 3), name="x")
@@ -287,7 +308,7 @@ def unrolled():
         (random, "training=True"),
         (unrolled, "unroll=True"),
         (lambda: model_of(conv_lstm(activation="softmax")), "activation"),
-        (lambda: model_of(conv_lstm(recurrent_activation=lambda x: x * 2)), "activation"),
+        (lambda: model_of(conv_lstm(recurrent_activation=keras.activations.softmax)), "activation"),
         (lambda: model_of(conv_lstm(dtype="mixed_float16")), "mixed_float16"),
         (lambda: model_of(conv_lstm(dropout=1.0)), "drops everything"),
     ],
