@@ -282,7 +282,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
         kernel = {} if placement.kernel is None else {"kernel": placement.kernel}
         for role, form in (kernel | placement.weights).items():
             name = node.parameters[role]
-            if forms.setdefault(name, form) != form:
+            if forms.setdefault(name, form) != form and not node.attributes.get("pinned"):
                 return convert(_pin(graph, name), target, inputs)
             old = parameters.get(name)
             if old is not None and old is graph.parameters.get(name) and not isinstance(form, str):

@@ -1,5 +1,6 @@
 """The normal form: what both readers do to a graph, so that the same network reads the same from either side."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from bridge import rules
@@ -60,12 +61,23 @@ def with_weights(graph: Graph) -> Graph:
     A rule's `holding(node, parameter)` returns the node that does so. In torch's graphs the reader has done it.
     """
     leaving, readers = {v.name for v in flatten(graph.outputs)}, graph.consumers()
+
+    def holders(value: Value) -> list[tuple[Node, Callable]] | None:
+        """All that read a value, as such or converted; None if it is more than what they hold."""
+        found = []
+        for node in readers.get(value.name, []):
+            hold, cast = getattr(rules.for_operator(node.operator), "holding", None), node.operator == "cast"
+            if not cast and (not hold or [v.name for v in node.inputs].index(value.name) != 1):
+                return None
+            more = holders(node.outputs[0]) if cast else [(node, hold)]
+            if more is None:
+                return None
+            found += more
+        return None if value.name in leaving else found
+
     changed: dict[int, Node] = {}
     for parameter in (n for n in graph.nodes if n.operator == "parameter"):
-        name = parameter.outputs[0].name
-        holders = [(n, getattr(rules.for_operator(n.operator), "holding", None)) for n in readers.get(name, [])]
-        if name not in leaving and all(hold and [v.name for v in n.inputs].index(name) == 1 for n, hold in holders):
-            changed |= {id(n): hold(n, parameter) for n, hold in holders}
+        changed |= {id(n): hold(n, parameter) for n, hold in holders(parameter.outputs[0]) or ()}
     return replace(graph, nodes=[changed.get(id(n), n) for n in graph.nodes]) if changed else graph
 
 

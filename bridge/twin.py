@@ -53,6 +53,8 @@ class Twin:
             other.trainable = operation.trainable
             other(*arguments, **{**keywords, **({"training": False} if "training" in keywords else {})})  # builds it
             for mine, twin in zip(operation.weights, other.weights, strict=True):
+                if (known := self.variables.get(id(mine))) is not None:  # what computed with it came first
+                    twin._value = known._value
                 twin.assign(mine)
                 twin.trainable = mine.trainable
                 self.variables[id(mine)] = twin

@@ -218,3 +218,35 @@ def test_what_another_layer_shows_is_its_own():
         bridge.BridgeError, match=r"reader \(Reader\): .*does not compute with its weights dense/kernel"
     ):
         bridge.to_torch(keras.Model(x, Reader(dense)(y)))
+
+
+class Tied(layers.Layer):
+    """What computes with the kernel of another layer."""
+
+    def __init__(self, other, function):
+        super().__init__(name="tied")
+        self.other, self.function = other, function
+
+    def call(self, x):
+        return self.function(x, self.other.kernel)
+
+
+def test_the_kernel_of_another_layer(check):
+    """It is one weight in both, whichever of the two comes first."""
+    x = keras.Input((6, 7, 3), name="x")
+    conv = layers.Conv2D(4, 3, use_bias=False, name="c")
+    y = conv(x)
+    model = check.randomise(keras.Model(x, [y, Tied(conv, lambda x, k: ops.conv(x, k, padding="same"))(x)]))
+    module = bridge.to_torch(model)
+    assert len(list(module.parameters())) == 1
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+
+
+def test_the_kernel_of_a_dense_layer_is_refused():
+    """torch has its axes in another order there."""
+    x = keras.Input((3,), name="x")
+    dense = layers.Dense(4, use_bias=False, name="d")
+    y = dense(x)
+    with pytest.raises(bridge.BridgeError, match="is also another layer's, with its axes in another order"):
+        bridge.to_torch(keras.Model(x, [y, Tied(dense, ops.matmul)(x)]))

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import bridge
+from bridge import keras_reader, torch_reader
 
 layers, ops = keras.layers, keras.ops
 IMAGE = torch.randn(2, 6, 7, 5, generator=torch.Generator().manual_seed(0))
@@ -190,6 +191,20 @@ def test_a_weight_as_it_is_is_held(check, function, held):
     assert report.passed, str(report)
     assert sum(type(m) is nn.Conv2d for m in module.modules()) == held
     assert len(list(module.parameters())) == 1
+
+
+def test_a_weight_of_a_mixed_policy_is_held(check):
+    """It is converted on the way to each."""
+    x = keras.Input((6, 7, 3), name="x")
+    layer = Own(ops.conv)
+    layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    model = check.randomise(keras.Model(x, layer(x)))
+    made = keras_reader.read(model)
+    assert [n.operator for n in made.nodes] == ["cast", "convolution"]
+    assert [n.operator for n in torch_reader.read(bridge.to_torch(model), (torch.randn(2, 3, 6, 7),)).nodes] == [
+        "cast",
+        "convolution",
+    ]
 
 
 @pytest.mark.parametrize(
