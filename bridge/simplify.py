@@ -51,10 +51,6 @@ def simplify(graph: Graph) -> Graph:
     return simplify(graph) if any(map(_is_identity, graph.nodes)) else graph  # what met in between has come to nothing
 
 
-def _same(node: Node) -> Node:
-    return node
-
-
 def with_weights(graph: Graph) -> Graph:
     """Let operators hold the weights that nothing else reads: `ops.conv(x, self.kernel)` is a convolution.
 
@@ -79,6 +75,10 @@ def with_weights(graph: Graph) -> Graph:
     for parameter in (n for n in graph.nodes if n.operator == "parameter"):
         changed |= {id(n): hold(n, parameter) for n, hold in holders(parameter.outputs[0]) or ()}
     return replace(graph, nodes=[changed.get(id(n), n) for n in graph.nodes]) if changed else graph
+
+
+def _same(node: Node) -> Node:
+    return node
 
 
 def _is_identity(node: Node) -> bool:
