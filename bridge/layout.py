@@ -233,6 +233,8 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     nodes: list[Node] = []
     parameters = dict(graph.parameters)
     forms: dict[str, Any] = {}  # of the weights that have one
+    axes_of: dict[str, tuple[str, Order]] = {}  # value that renames axes -> the value that it renames, which axis of it
+    renamed: dict[str, list[str]] = {}  # that value -> those
 
     def put(value: Value, order) -> Value:
         shape = value.shape if isinstance(order, Rows) else tuple(value.shape[a] for a in order)
@@ -253,8 +255,16 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                 shape=tuple(value.shape[a] for a in order),
             )
             nodes.append(Node("permute", {"permutation": permutation}, inputs=[old], outputs=[new], scope=scope))
-            have[order] = new
+            share(value.name, order, new)
         return have[order]
+
+    def share(name: str, order: Order, new: Value) -> None:
+        """Let all that rename the axes of a value have it in an order, too."""
+        root, own = axes_of.get(name, (name, identity(len(order))))
+        for other in (root, *renamed.get(root, ())):
+            _, axes = axes_of.get(other, (root, identity(len(order))))
+            theirs = tuple(axes.index(own[a]) for a in order)
+            written[other].setdefault(theirs, replace(new, source=other, order=theirs))
 
     given = inputs or {}
     entering = [put(v, tuple(given.get(v.name) or boundary_order(v, graph.channels, target))) for v in graph.inputs]
@@ -272,9 +282,15 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
         )
         placement = rules.for_operator(node.operator).LAYOUT(node, context)
         if placement.alias:
-            for value, order in zip(node.outputs, placement.outputs, strict=True):
-                old = next(iter(written[node.inputs[0].name].values()))
-                written[value.name] = {order: replace(old, source=value.name, order=order)}
+            (value,), (order,), name = node.outputs, placement.outputs, node.inputs[0].name
+            (first, old), *more = written[name].items()
+            written[value.name] = {order: replace(old, source=value.name, order=order)}
+            if isinstance(order, tuple):
+                root, own = axes_of.get(name, (name, identity(len(order))))
+                axes_of[value.name] = root, tuple(own[first[order.index(a)]] for a in range(len(order)))
+                renamed.setdefault(root, []).append(value.name)
+                for other, new in more:
+                    share(name, other, new)
             continue
         read = [get(v, o) for v, o in zip(node.inputs, placement.inputs, strict=True)]
         made = [put(v, o) for v, o in zip(node.outputs, placement.outputs, strict=True)]

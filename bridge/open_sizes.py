@@ -374,7 +374,9 @@ def followed(sizes: Sizes) -> Iterator[None]:
     def item(x, key):
         parts = key if isinstance(key, tuple) else (key,)
         opened = any(isinstance(n, Size) for part in parts for n in _bounds(part))
-        return sizes.cut(x, key) if opened else own_item(x, key)
+        return (
+            sizes.cut(x, key) if opened else own_item(x, parts if key is None else key)
+        )  # of x[None] Keras knows nothing
 
     others = {id(f): shape if name == "shape" else looking(name, f) for name, f in functions.items()}
     with replaced(others):

@@ -144,8 +144,8 @@ def assert_equivalent(model, module, inputs=None, layouts=None) -> None:
 
 def _alone(case: Case, graph: Graph) -> None:
     """Compare the outputs for a batch of one, for which a module's Python may go another way."""
-    if any(v.shape[:1] != (None,) for v in graph.inputs):
-        return
+    if any(v.shape[:1] != (None,) for v in graph.inputs) or len({len(a) for a in case.arrays}) > 1:
+        return  # the first axis is not the batch of all of them
     outputs = flatten(walk.run(case.model, [a[:1] for a in case.arrays])[0])
     wanted = [np.asarray(x).transpose(v.order) for x, v in zip(outputs, flatten(case.first.outputs), strict=True)]
     try:

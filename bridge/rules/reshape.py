@@ -286,7 +286,8 @@ def find_blocks(source: tuple, target: tuple) -> tuple[Block, ...]:
             if p <= i or q <= j or (None in unknown and len(unknown) > 1):
                 raise Unsupported(f"it reshapes {_shown(source)} to {_shown(target)}", "fix all open sizes but one")
             new = target[j:q] if len(unknown) > 1 else tuple(n if isinstance(n, int) else -1 for n in target[j:q])
-            blocks, i, j = [*blocks, (p - i, new)], p, q
+            ones = next(i for i, n in enumerate(reversed(new)) if n != 1) if set(new) != {1} else 0  # new axes after it
+            blocks, i, j = [*blocks, (p - i, new[: len(new) - ones]), *[NEW] * ones], p, q
     return tuple(blocks)
 
 
