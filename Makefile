@@ -15,7 +15,7 @@ demo: .venv/bin/tfzoo
 	.venv/bin/tfzoo demo
 
 test: .venv/bin/tfzoo
-	.venv/bin/python -m pytest --numprocesses 2 $(TESTS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
 # Every script prints its table, writes it as JSON to the file it is given, and exits 1 where it falls short.
 acceptance: scripts = $(wildcard tests/acceptance/[!_]*.py)

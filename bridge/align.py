@@ -59,9 +59,10 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
             if id(a) not in counterparts and id(b) not in taken:
                 counterparts[id(a)] = b
                 taken.add(id(b))
-        others = [b for a, b in options if a is node] if not _read(node) else []
-        if others:  # of a size that one side takes from two tensors, and the other from one
-            counterparts.setdefault(id(node), others[0])
+        if id(node) not in counterparts and _repeatable(node):  # what one side makes of sizes of two tensors, say
+            again = [b for b in theirs.get(_place(node, read), []) if not _read(node) or _same(node, b)]
+            if again:
+                counterparts[id(node)] = max(again, key=lambda b: _likeness(node, b, first, second, fates))
         if id(node) not in counterparts:
             sentences.append((f"{label} ({node.operator}) has no counterpart in the torch module", read))
             continue
@@ -97,15 +98,21 @@ def _without_repeats(graph: Graph) -> Graph:
         held = sorted(node.parameters.items()) if node.operator == "parameter" else []  # which flows as it is held
         key = (*_key(node, [v.name for v in node.inputs]), repr([*sorted(node.attributes.items()), *held]))
         earlier = kept.setdefault(key, node)
-        if (
-            earlier is node
-            or (node.parameters and not held)
-            or getattr(rules.for_operator(node.operator), "RANDOM", False)
-        ):
+        if earlier is node or not (held or _repeatable(node)):
             nodes.append(node)
         else:
             same.update(zip((v.name for v in node.outputs), earlier.outputs, strict=True))
     return replace(graph, nodes=nodes, outputs=map_structure(lambda v: same.get(v.name, v), graph.outputs))
+
+
+def _repeatable(node: Node) -> bool:
+    """Tell whether a node makes the same of the same tensors wherever it stands."""
+    return not node.parameters and not getattr(rules.for_operator(node.operator), "RANDOM", False)
+
+
+def _same(a: Node, b: Node) -> bool:
+    keys = a.attributes.keys()
+    return not b.parameters and keys == b.attributes.keys() and all(_equal(a[k], b[k]) for k in keys)
 
 
 def _by_key(graph: Graph) -> dict[tuple, list[Node]]:

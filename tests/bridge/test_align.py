@@ -90,3 +90,18 @@ def test_sizes_may_be_taken_from_other_tensors(check):
     module = bridge.to_torch(model)
     report = bridge.verify(model, module)
     assert report.passed, str(report)
+
+
+def test_what_is_made_of_sizes_twice(check):
+    """Keras makes each causal mask of its own tensor, torch both of one size."""
+    words = keras.Input((None,), dtype="int32", name="words")
+    x = keras.layers.Embedding(9, 6, mask_zero=True, name="e")(words)
+    for i in range(2):
+        y = keras.layers.MultiHeadAttention(2, 3, name=f"a{i}")(x, x, use_causal_mask=True)
+        x = keras.layers.LayerNormalization(name=f"n{i}")(x + y)
+    model = check.randomise(keras.Model(words, x))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    module.a1.forward = lambda x, *others, whole=module.a1.forward: whole(x, *others).flip(1)
+    assert not bridge.verify(model, module).passed

@@ -181,3 +181,28 @@ def test_what_is_made_of_weights_alone(check, first):
     model = check.from_torch(module, x)
     report = bridge.verify(model, module)
     assert report.passed, str(report)
+
+
+class Quantiser(torch.nn.Module):
+    """Each cell's nearest row of a table, as people write it: by views of the cells with their channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.rows, self.d = torch.nn.Conv2d(3, 4, 1), torch.nn.Embedding(10, 4), torch.nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        z = self.c(x)
+        b, c, h, w = z.shape
+        cells = z.permute(0, 2, 3, 1).reshape(-1, c)
+        nearest = (cells[:, None] - self.rows.weight).square().sum(-1).argmin(1)
+        found = self.rows(nearest).view(b, h, w, c).permute(0, 3, 1, 2)
+        return self.d(z + (found - z).detach())
+
+
+@pytest.mark.parametrize("dynamic", [[{0}], [{0, 2, 3}]], ids=["fixed", "open"])
+def test_what_renames_axes_shares_what_is_written(check, dynamic):
+    module, x = Quantiser().eval(), torch.randn(2, 3, 8, 6)
+    model = check.to_keras(module, (x,), dynamic)
+    for other in (module, bridge.to_torch(model)):
+        report = bridge.verify(model, other)
+        assert report.passed, str(report)
