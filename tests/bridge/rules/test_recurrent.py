@@ -293,6 +293,36 @@ def test_one_layer_called_twice(check):
     assert names(module) == ["LSTM"] and len(again.layers) == 2
 
 
+def swap_gates(m):
+    """The input and the forget gate."""
+    rows = m.weight_ih_l0.unflatten(0, (4, -1))
+    m.weight_ih_l0.copy_(rows[[1, 0, 2, 3]].flatten(0, 1))
+
+
+def invert_mask(m):
+    m.forward = lambda x, states=(), mask=None, whole=m.forward: whole(x, states, ~mask)
+
+
+FAULTS = {
+    "gates swapped": swap_gates,
+    "bias doubled": lambda m: m.bias_ih_l0.mul_(2),
+    "mask inverted": invert_mask,
+    "zeros for what is masked": lambda m: setattr(m, "zero_masked", True),
+    "another activation": lambda m: setattr(m, "recurrent_activation", "Hardsigmoid"),
+    "states mirrored": lambda m: m.weight_hh_l0.copy_(m.weight_hh_l0.flip(1)),
+}
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_a_fault_is_seen(check, fault):
+    model = check.randomise(model_of(layers.LSTM(4, return_sequences=True, name="r"), masked=True))
+    module = bridge.to_torch(model)
+    with torch.no_grad():
+        FAULTS.get(fault, lambda m: None)(module.r)
+    x = np.random.default_rng(3).normal(size=(2, 4, 3)).astype("float32")
+    assert bridge.verify(model, module, x).passed == (fault is None)
+
+
 class Net(nn.Module):
     """A recurrent module and what is made of its outputs."""
 
