@@ -224,8 +224,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
     Returns:
         A graph in which every value has its `source` and `order`, and "permute" nodes stand where orders meet.
     """
-    order_of_execution = graph.nodes
-    graph = replace(graph, nodes=_late(_as_needed(graph)))
+    before, graph = graph.nodes, replace(graph, nodes=_late(_as_needed(graph)))
     consumers = graph.consumers()
     for value in flatten(graph.outputs):
         consumers.setdefault(value.name, []).append(Node("output"))
@@ -299,7 +298,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
         for role, form in (kernel | placement.weights).items():
             name = node.parameters[role]
             if forms.setdefault(name, form) != form and not node.attributes.get("pinned"):
-                return convert(_pin(graph, name), target, inputs)
+                return convert(_pin(replace(graph, nodes=before), name), target, inputs)
             old = parameters.get(name)
             if old is not None and old is graph.parameters.get(name) and not isinstance(form, str):
                 rows = isinstance(form, Rows)
@@ -307,7 +306,7 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                 parameters[name] = replace(old, value=value, own=rows or old.own)
     scope = ()
     outputs = map_structure(lambda v: get(v, boundary_order(v, graph.channels, target)), graph.outputs)
-    nodes = _executed(nodes, order_of_execution)
+    nodes = _executed(nodes, before)
     nodes = [replace(n, attributes={k: v for k, v in n.attributes.items() if k != "pinned"}) for n in nodes]
     laid_out = replace(graph, nodes=nodes, inputs=entering, outputs=outputs, parameters=parameters, channels=target)
     return simplify(laid_out)  # what a permutation stood between may meet now

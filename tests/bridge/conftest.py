@@ -302,7 +302,8 @@ def exported_once():
         held = [*module.named_parameters(), *module.named_buffers()]
         weights = [(n, x.dtype, x.requires_grad, x.data_ptr(), x._version) for n, x in held]
         given = [(x.shape, x.dtype) for x in tensors] if isinstance(tensors, tuple) else None
-        key = id(module), repr(module), str(weights), str(given), str(dynamic or torch_export.every_batch(tensors))
+        attributes = [str({k: v for k, v in vars(m).items() if k[0] != "_"}) for m in module.modules()]
+        key = id(module), *attributes, str(weights), str(given), str(dynamic or torch_export.every_batch(tensors))
         if key not in programs:
             programs[key] = module, export(module, tensors, dynamic)
         return programs[key][1]
