@@ -60,7 +60,8 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
                 counterparts[id(a)] = b
                 taken.add(id(b))
         if id(node) not in counterparts and _repeatable(node):  # what one side makes of sizes of two tensors, say
-            again = [b for b in theirs.get(_place(node, read), []) if not _read(node) or _same(node, b)]
+            others = theirs.get(_place(node, read), [])
+            again = [b for b in others if not _read(node) or (_same(node, b) and read == [v.name for v in b.inputs])]
             if again:
                 counterparts[id(node)] = max(again, key=lambda b: _likeness(node, b, first, second, fates))
         if id(node) not in counterparts:

@@ -332,14 +332,16 @@ def _as_needed(graph: Graph) -> list[Node]:
 def _executed(nodes: list[Node], before: list[Node]) -> list[Node]:
     """Laid-out nodes in the order of execution that they had before, each permutation with its first reader."""
     places = {v.name: i for i, n in enumerate(before) for v in n.outputs}
-    first: dict[str, int] = {}  # value -> the place of its first reader
-    keys = {}
+    first: dict[str, tuple] = {}  # value -> the place of its first reader, and its scope
+    found = []
     for node in reversed(nodes):
         made, written = node.outputs[0], node.operator == "permute"
-        place = first.get(made.name, len(before)) if written else places[made.source]
-        keys[id(node)] = place, not written
-        first.update((v.name, min(place, first.get(v.name, place))) for v in node.inputs)
-    return sorted(nodes, key=lambda n: keys[id(n)])
+        place, scope = first.get(made.name, (len(before), ())) if written else (places[made.source], node.scope)
+        found.append((place, not written, replace(node, scope=scope)))
+        for value in node.inputs:
+            if place < first.get(value.name, (len(before) + 1,))[0]:
+                first[value.name] = place, scope
+    return [node for *_, node in sorted(reversed(found), key=lambda item: item[:2])]
 
 
 def _late(nodes: list[Node]) -> list[Node]:

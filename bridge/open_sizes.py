@@ -201,7 +201,9 @@ class Constants:
 
     def place(self, x) -> keras.KerasTensor:
         """What stands for an array; the same for the same."""
-        array = x.numpy() if hasattr(x, "numpy") else np.asarray(x)
+        if isinstance(x, keras.Variable):
+            raise Unsupported("it repeats a variable that is not its own", "give it to the layer as an attribute")
+        array = np.asarray(keras.ops.convert_to_tensor(x))  # a number of Python's is a float32 or int32 in Keras
         dtype = array.dtype.name
         held = array if "float" in dtype else array.astype("float32")
         if not np.array_equal(held.astype(dtype), array):

@@ -12,27 +12,24 @@ from bridge.graph import BridgeError, Graph, Node, Value
 
 BATCH = 3
 LARGEST = 2**30  # values of a tensor, 4 GiB; a configuration can ask for any size
+Sizes = dict[tuple[int, int], int]  # (number of an input, axis) -> the size of an open axis
 FEW = 6  # open axes, of which any may be the batch
 SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299, 12, 9, 8, 6, 4)  # tried for open axes, the first that it takes
 
 
-def sample(
-    graph: Graph, size: int, batch: int = BATCH, seed: int = 0, batches: frozenset | None = None
-) -> list[np.ndarray]:
+def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0, given: Sizes | None = None) -> list[np.ndarray]:
     """Make random arrays for the inputs of a graph: normal numbers, or whole ones that it can take as an index.
 
     Args:
         graph: Of either framework.
-        size: Of open axes.
-        batch: Of those that are the batch.
+        size: Of open axes but the first, which is the batch.
+        batch: Of that.
         seed: Of the numbers.
-        batches: The open axes that are the batch, as (number of the input, axis); by default the first of each.
+        given: The sizes of all open axes, where they are others.
     """
     rng = np.random.default_rng(seed)
-    shapes = [
-        [d or (batch if (i == 0 if batches is None else (at, i) in batches) else size) for i, d in enumerate(v.shape)]
-        for at, v in enumerate(graph.inputs)
-    ]
+    sizes = given or {(n, a): size if a else batch for n, a in _opened(graph)}
+    shapes = [[d or sizes[n, a] for a, d in enumerate(v.shape)] for n, v in enumerate(graph.inputs)]
     whole = [v.dtype.startswith(("int", "uint", "bool")) for v in graph.inputs]
     below = [_below(v, graph.consumers()) or 4 * is_whole for v, is_whole in zip(graph.inputs, whole, strict=True)]
     found = []
@@ -87,9 +84,12 @@ def inputs_of(model, graph: Graph, given=None) -> list[np.ndarray]:
             )
     # of a table that is cut to the size of an input, torch.export takes its own size for the only one
     held = {n for node in graph.nodes if not node.inputs for n in node.outputs[0].shape}
-    tries = [(size, None) for size in sorted(SIZES, key=held.__contains__)]
-    for size, batches in (*tries, *((SIZES[0], batches) for batches in _other_batches(graph))):
-        arrays = sample(graph, size, _batch(graph), batches=batches)
+    batch = _batch(graph)
+    plain = (
+        dict.fromkeys(_opened(graph), size) | _first(graph, batch) for size in sorted(SIZES, key=held.__contains__)
+    )
+    for sizes in itertools.chain(_apart(graph, batch), plain, _other_batches(graph, batch)):
+        arrays = sample(graph, 0, given=sizes)
         try:
             one = arrays[1:] == [] and graph.inputs[0].shape[:1] == (None,)  # several may not be of the same batch
             walk.run(model, [arrays[0][:1]] if one else arrays)
@@ -110,12 +110,32 @@ def _batch(graph: Graph) -> int:
     return next(n for n in (BATCH, 2, *range(4, 99)) if n not in taken)
 
 
-def _other_batches(graph: Graph) -> Iterator[frozenset]:
+def _opened(graph: Graph) -> list[tuple[int, int]]:
+    return [(n, a) for n, v in enumerate(graph.inputs) for a, d in enumerate(v.shape) if d is None]
+
+
+def _first(graph: Graph, batch: int) -> Sizes:
+    """The batch, where it is the first axis."""
+    return {(n, a): batch for n, a in _opened(graph) if not a}
+
+
+def _apart(graph: Graph, batch: int) -> Iterator[Sizes]:
+    """Another size for each open axis, or for each of one input: what is swapped shows."""
+    axes = [(n, a) for n, a in _opened(graph) if a]
+    for names in (axes, [a for _, a in axes]):
+        order = list(dict.fromkeys(names))
+        if len(order) > 1:
+            yield _first(graph, batch) | {
+                axis: SIZES[0] + 2 * order.index(name) for axis, name in zip(axes, names, strict=True)
+            }
+
+
+def _other_batches(graph: Graph, batch: int) -> Iterator[Sizes]:
     """The ways in which the batch may be other axes than the first, as in the states of a network of torch's."""
-    opened = [(i, a) for i, v in enumerate(graph.inputs) for a, d in enumerate(v.shape) if d is None]
-    if len(opened) <= FEW:
-        for count in range(1, len(opened) + 1):
-            yield from map(frozenset, itertools.combinations(opened, count))
+    opened = _opened(graph)
+    for count in range(1, len(opened) + 1) if len(opened) <= FEW else ():
+        for batches in itertools.combinations(opened, count):
+            yield dict.fromkeys(opened, SIZES[0]) | dict.fromkeys(batches, batch)
 
 
 def check_layouts(graph: Graph, layouts: dict[str, tuple[int, ...]]) -> None:

@@ -23,10 +23,11 @@ def _call(layer, inputs, training=None, mask=None):
     changing, steps = next(filter(_changes, inner._flatten_layers()), None), inputs.shape[1]
     if changing and steps != 1:
         kind = type(changing).__name__
+        frozen = f"freeze the {kind}, " if isinstance(changing, keras.layers.BatchNormalization) else ""
         if steps is None or steps > STEPS:
             raise Unsupported(
                 f"a step of training changes its {kind} once for each of {steps or 'an open number of'} steps",
-                f"give it an input of at most {STEPS} steps, freeze the {kind}, or normalise outside of it",
+                f"give it an input of at most {STEPS} steps, {frozen}or normalise outside of it",
             )
         masks = [{"mask": mask[:, i]} if masked else {} for i in range(steps)]
         made = [inner(inputs[:, i], **options, **given) for i, given in enumerate(masks)]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bridge import decomposition, expressions, in_place, rules
-from bridge.graph import OUTPUT, BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, map_structure
+from bridge.graph import OUTPUT, BridgeError, Graph, Node, Obstacle, Unsupported, Value, chain, flatten, map_structure
 from bridge.rules import Size, TorchOperation, parameter, sizes
 from bridge.simplify import simplify
 from bridge.tensors import array
@@ -333,7 +333,10 @@ class Reader:
             if n.name in self.constants and n.name not in self.held:
                 self._update(n)
         call = self._operation(item, path, self.known)
-        rule = rules.for_torch(call.target)
+        rule, known = rules.for_torch(call.target), self.known
+        if getattr(rule, "HOLDS", False):  # whatever else is made of its weights
+            known = {n: v for n, v in known.items() if n not in self.state or n in self.flowing}
+            call = self._operation(item, path, known)
         if rule is None and _is_random(item[-1]):
             raise Unsupported(f"{call.target} is random, in inference too", RANDOM, final=True)
         if rule is None:
@@ -357,9 +360,9 @@ class Reader:
         refused = None
         for names in attempts:
             before = set(self.graph.parameters)
-            flows = {n: self._as_held(weights[n]) for n in weights if n in names and n not in self.known}
+            flows = {n: self._as_held(weights[n]) for n in weights if n in names and n not in known}
             try:
-                call = self._operation(item, path, self.known | flows) if flows else call
+                call = self._operation(item, path, known | flows) if flows else call
                 casts = _promote(call)
                 nodes = [*casts, *_read(rule, call)]
                 made = [node for n, v in flows.items() for node in parameter.flowing(*self.state[n], v, call)]
@@ -544,11 +547,9 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     class Recorder(torch.fx.Interpreter):
         def run_node(self, node):
             result = super().run_node(node)
-            several = isinstance(result, (list, tuple))
-            name = OUTPUT if node.op == "output" else f"{node.name}:{{}}" if several else node.name
-            for i, t in enumerate(result if several else [result]):
-                if isinstance(t, torch.Tensor):
-                    seen[name.format(i)] = array(t).copy()
+            for i, t in enumerate(result if isinstance(result, (list, tuple)) else [result]):
+                if isinstance(t, torch.Tensor) and node.op != "output":
+                    seen[node.name if not isinstance(result, (list, tuple)) else f"{node.name}:{i}"] = array(t).copy()
             return result
 
     signature = program.graph_signature
@@ -557,8 +558,10 @@ def run(program, inputs: list[torch.Tensor]) -> dict[str, np.ndarray]:
     flowing = iter(inputs)
     places = [n for n in program.graph.nodes if n.op == "placeholder"]
     with torch.no_grad():
-        Recorder(program.graph_module).run(*[state[held[n.name]] if n.name in held else next(flowing) for n in places])
-    return seen
+        given = [state[held[n.name]] if n.name in held else next(flowing) for n in places]
+        made = list(Recorder(program.graph_module).run(*given))
+    outputs = flatten(torch.utils._pytree.tree_unflatten(made, program.call_spec.out_spec))  # in the graph's order
+    return seen | {OUTPUT.format(i): array(t) for i, t in enumerate(outputs)}
 
 
 def unused(module: torch.nn.Module, nodes: list[Node]) -> list[str]:

@@ -97,7 +97,7 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     """
     like = recorded.args, {k: recorded.kwargs.get(k, x) for k, x in keywords.items()}
     tensors, (arguments, keywords) = symbolic((arguments, keywords), like)
-    hung, own = symbolic(looked_at), _own_variables(layer)
+    hung, own = symbolic(looked_at), [*_own_variables(layer), *_inner_variables(layer)]
     places = [keras.Input(batch_shape=v.shape, dtype=v.dtype) for v in own]
     constants = open_sizes.Constants()
     alike = _alike(layer, tensors, like, arguments, keywords)
@@ -106,15 +106,16 @@ def trace(layer, arguments: tuple, keywords: dict[str, Any], recorded, looked_at
     adding = mock.patch.object(keras.Layer, "add_loss", lambda _, loss: losses.append(loss))
     with _uncalled(layer), adding:
         if layer._call_has_training_arg and not keywords.get("training"):
-            function, trained = (_called(*given, keywords | {"training": mode}) for mode in (None, True))
+            function, trained = [_called(*given, keywords | {"training": mode}) for mode in (None, True)]
+            if constants.places:  # one mode may have some that the other has not
+                inputs = [*tensors, *hung[0], *places, *constants.places]
+                function, trained = (Function(inputs, f._outputs_struct) for f in (function, trained))
             if _text(function) == _text(trained):
                 trained = None
             else:
                 function = modes.joined(function, trained)
         else:
             function = _called(*given, keywords)
-        if constants.places:  # one mode may have some that the other has not
-            function = Function([*tensors, *hung[0], *places, *constants.places], function._outputs_struct)
     calls = frozenset(map(id, nodes(trained))) if trained else frozenset()
     variables, lost = _read(layer, function, own, places)
     return Trace(function, variables + constants.variables(), lost, calls, bool(losses))
@@ -149,7 +150,7 @@ def _alike(layer, tensors: list, recorded, arguments, keywords) -> list[tuple]:
 def _called(
     layer, tensors: list, hung: tuple[list, list], places: list, constants, alike: list[tuple], arguments, keywords
 ) -> Function:
-    own = _own_variables(layer)
+    own = [*_own_variables(layer), *_inner_variables(layer)]
     compute = layer.compute_dtype if layer.autocast else None
 
     def cast(x):
@@ -165,7 +166,7 @@ def _called(
         sizes = open_sizes.Sizes([*tensors, *hung[0], *places], [*alike, *masks], constants)
         with contextlib.ExitStack() as looks, keras.StatelessScope() as scope:
             following = open_sizes.followed(sizes), keras_attention.followed(), time_distributed.followed()
-            for look in (_swapped(layer, given), *following):
+            for look in (_swapped(layer, given), _swapped_inside(layer, given), *following):
                 looks.enter_context(look)
             outputs = layer.call(*keras.tree.map_structure(cast, arguments), **keras.tree.map_structure(cast, keywords))
         if scope.state_mapping:
@@ -185,6 +186,8 @@ def _said(error: Exception) -> str:
         return "it assigns to a variable"
     if "cannot be used as input to a TensorFlow function" in words:
         return "it calls a function of TensorFlow itself"
+    if "A KerasTensor is symbolic" in words:
+        return "it asks for the numbers of a tensor or a weight"
     return f"{type(error).__name__}: {words if len(words) < 200 else words[:200].rpartition(' ')[0] + ' ...'}"
 
 
@@ -195,25 +198,69 @@ def _own_variables(layer) -> list[keras.Variable]:
     return [v for v in layer.variables if id(v) not in theirs]
 
 
+def _inner_variables(layer) -> list[keras.Variable]:
+    """The variables of the layers inside a layer, with which its `call` may compute itself: a table that is a head."""
+    seeds = {id(g.state) for x in layer._flatten_layers() for g in x._seed_generators}
+    found = {id(v): v for x in layer._flatten_layers(include_self=False) for v in x.variables}
+    own = {id(v) for v in _own_variables(layer)}
+    return [v for i, v in found.items() if i not in seeds | own]
+
+
+@contextlib.contextmanager
+def _swapped_inside(layer, given: dict[int, Any]) -> Iterator[None]:
+    """Put tensors in the place of variables of the layers inside a layer, but while one of them is called."""
+    inside = {id(x): x for x in layer._flatten_layers(include_self=False)}
+    held = []  # attributes of a layer, the name of one, what it is and what stands for it
+    for x in inside.values():
+        held += [(vars(x), k, v, new) for k, v in list(vars(x).items()) if (new := _placed(v, given)) is not v]
+    calls, call = [], keras.Layer.__call__
+
+    def put(back: bool) -> None:
+        for attributes, name, variable, new in held:
+            have, other = (new, variable) if back else (variable, new)
+            if attributes.get(name) is have:  # else `call` has put something else there
+                attributes[name] = other
+
+    def called(self, *arguments, **keywords):
+        entered = id(self) in inside and not calls
+        if entered:
+            calls.append(self)
+            put(back=True)
+        try:
+            return call(self, *arguments, **keywords)
+        finally:
+            if entered:
+                calls.pop()
+                put(back=False)
+
+    with mock.patch.object(keras.Layer, "__call__", called):
+        put(back=False)
+        try:
+            yield
+        finally:
+            put(back=True)
+
+
+def _placed(x, given: dict[int, Any]):
+    """An attribute of a layer with tensors in the place of variables, in lists and dictionaries, too."""
+    if id(x) in given:
+        return given[id(x)]
+    if isinstance(x, dict):
+        made = {k: _placed(v, given) for k, v in x.items()}
+        return made if any(made[k] is not v for k, v in x.items()) else x
+    if isinstance(x, list | tuple):
+        made = [_placed(v, given) for v in x]
+        same = all(a is b for a, b in zip(made, x, strict=True))
+        return x if same else tuple(made) if isinstance(x, tuple) else made
+    return x
+
+
 @contextlib.contextmanager
 def _swapped(layer, given: dict[int, Any]) -> Iterator[None]:
-    """Put tensors in the place of variables among the attributes of a layer, in lists and dictionaries, too."""
+    """Put tensors in the place of variables among the attributes of a layer."""
     held = dict(vars(layer))
-
-    def swap(x):
-        if id(x) in given:
-            return given[id(x)]
-        if isinstance(x, dict):
-            made = {k: swap(v) for k, v in x.items()}
-            return made if any(made[k] is not v for k, v in x.items()) else x
-        if isinstance(x, list | tuple):
-            made = [swap(v) for v in x]
-            same = all(a is b for a, b in zip(made, x, strict=True))
-            return x if same else tuple(made) if isinstance(x, tuple) else made
-        return x
-
     try:
-        vars(layer).update({k: swap(v) for k, v in held.items()})
+        vars(layer).update({k: _placed(v, given) for k, v in held.items()})
         yield
     finally:
         vars(layer).clear()

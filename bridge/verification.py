@@ -155,10 +155,6 @@ def _alone(case: Case, graph: Graph) -> None:
     except Exception as e:  # as the user's own code fails
         case.report.fail("forward", f"the torch module does not take a batch of one: {said(e)}")
         return
-    for value, mine, theirs in zip(flatten(case.first.outputs), wanted, have, strict=True):
-        if "float" in mine.dtype.name and mine.dtype != theirs.dtype:
-            name = value.source or value.name
-            case.report.fail("structure", f"the output {name} is {mine.dtype} in Keras and {theirs.dtype} in torch")
     largest = max(magnitude(x) for x in case.values.values())
     errors = (distance(h, w, NOTHING * largest) for h, w in zip(have, wanted, strict=True))
     error = max(errors, default=0.0)
@@ -233,10 +229,12 @@ def _called(case: Case) -> None:
         case.report.fail("structure", f"the Keras model cannot be called: {said(e)}")
         return
     for i, own in enumerate(outputs):
-        walked = case.values[OUTPUT.format(i)]
-        if np.array_equal(np.asarray(own), walked, equal_nan=True):
+        own, walked = np.asarray(own), case.values[OUTPUT.format(i)]
+        if own.dtype != walked.dtype:
+            case.report.fail("structure", f"the Keras model returns {own.dtype}, and its layers make {walked.dtype}")
+        if np.array_equal(own, walked, equal_nan=True):
             continue
-        if not (error := distance(np.asarray(own), walked)) <= WALKED:
+        if not (error := distance(own, walked)) <= WALKED:
             case.report.fail(
                 "structure",
                 f"the Keras model's own output differs by {error:.1e} from what its layers compute one after the "
@@ -306,11 +304,17 @@ def _forward(case: Case, graph: Graph) -> None:
             rounding[mine.name] = before
             label = pair.label if i == 0 else f"{pair.label}:{i}"
             compare(label, pair.keras.operator, mine, theirs, least, before)
-    outputs = zip(flatten(case.first.outputs), flatten(case.second.outputs), strict=False)
+    outputs = list(zip(flatten(case.first.outputs), flatten(case.second.outputs), strict=False))
+    for i, (value, _) in enumerate(outputs if not report.failures else []):
+        mine, theirs = (values[OUTPUT.format(i)].dtype for values in (case.values, torch32))
+        if "float" in mine.name and mine != theirs:
+            name = value.source or value.name
+            report.fail("structure", f"the output {name} is {mine} in Keras and {theirs} in torch")
+    largest = NOTHING * max(map(magnitude, case.values.values()))
     for i, (mine, theirs) in enumerate(outputs if not report.failures else []):
         if mine.name not in compared:  # torch may record a part of it alone, as of the last state of an LSTM
             name, (mine, theirs) = mine.source, (replace(v, source=OUTPUT.format(i)) for v in (mine, theirs))
-            if not compare(name, "output", mine, theirs, 0.0, 0.0):
+            if not compare(name, "output", mine, theirs, largest, 0.0):
                 report.fail("forward", f"the output {name} could not be compared")
     seen = [v.source for p in case.pairs for v in p.keras.outputs]  # not what is inside: a maximum is padded with -inf
     fine = (lambda x: np.isfinite(x) | np.isneginf(x)) if _masks(case) else np.isfinite

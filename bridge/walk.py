@@ -218,10 +218,17 @@ class Walk:
                     self.lost.setdefault((id(operation), id(v)), (call, v))
                 tensors = [x for x in keras.tree.flatten((call.arguments, call.keywords)) if tracing.is_tensor(x)]
                 hung = [m.tensor for m in looked_at if m]
-                weights = [v if v is None else self._variable(v, call.path + ".", inner) for v in made.variables]
+                weights = [v if v is None else self._variable(v, _prefix(call, v), inner) for v in made.variables]
                 given = [*tensors, *hung, *weights]
                 return self.graph(made.function, given, call.path + ".", training, inner, True, made.trained)
         return self.visit(call)
+
+
+def _prefix(call: Call, variable) -> str:
+    """The path of the layer that holds a variable: the one that is called, or one inside it."""
+    inside = (x for x in call.operation._flatten_layers(include_self=False) if not x._layers)
+    owner = next((x for x in inside if any(v is variable for v in x.variables)), None)
+    return f"{call.path}.{owner.name}." if owner else f"{call.path}."
 
 
 def _entering(model, recorded, arguments, keywords) -> list | None:

@@ -42,6 +42,7 @@ and, where they apply,
     FREEZES       attributes of its Keras layer that hold arrays which it computes with, and no variable says
     PASSING       torch class -> its attribute with the rate, where it returns its input itself in eval mode
     AUTOCAST      "lower": under torch.autocast it computes in the lower precision, "as given": in that of its input
+    HOLDS         True: its ATen operators hold their weights even where these flow elsewhere, too
     AMONG         function of a node and the graph's parameters: numbers that show what it does, to be compared with
     READS         function of a node: how many of its inputs it reads; of the others it takes sizes alone
     BELOW         function of a node whose input must be whole numbers below what it returns

@@ -237,6 +237,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
     kernel, padding = tuple(o["kernel_size"]), o["padding"]
     strides, dilation = _each(o["stride"], kernel), _each(o["dilation"], kernel)
     pads = ((0, 0),) * len(kernel) if padding == "valid" else padding
+    if padding == "same" and max(strides) > 1:
+        raise Unsupported('its padding is "same" at a stride', "say what comes before and after each axis")
     if padding == "same":
         pads = resolve_same(_step(x, 1), len(kernel) + 1, kernel, strides, dilation)
     options = {k: recurrent.FUNCTIONS[o[k]] for k in ("activation", "recurrent_activation")}

@@ -2,7 +2,7 @@
 
 Keras makes int32 of any index that is not int32 or int64; torch takes those two alone. torch's padding_idx is not
 Keras' mask_zero: the row is one like the others, but gets no gradient. A small model behind the layer takes it away.
-The mask of mask_zero itself is not carried; a layer that it reaches is refused.
+The mask of mask_zero is a tensor of its own (`bridge.masks`).
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ KERAS = ("Embedding", "model.padding_rows")
 TORCH = ("embedding",)
 LAYOUT = fixed
 CASTS = ("Embedding",)
+HOLDS = True
 WEIGHTS = {"embeddings": ("weight", "i o -> i o")}
 INDICES = ("int32", "int64")
 

@@ -202,7 +202,7 @@ class Quantiser(torch.nn.Module):
 @pytest.mark.parametrize("dynamic", [[{0}], [{0, 2, 3}]], ids=["fixed", "open"])
 def test_what_renames_axes_shares_what_is_written(check, dynamic):
     module, x = Quantiser().eval(), torch.randn(2, 3, 8, 6)
-    model = check.to_keras(module, (x,), dynamic)
+    model = bridge.to_keras(module, (x,), dynamic)
     for other in (module, bridge.to_torch(model)):
         report = bridge.verify(model, other)
         assert report.passed, str(report)

@@ -175,17 +175,29 @@ def test_a_constant_for_each_example(check, name, training):
     report = bridge.verify(model, module)
     assert report.passed, str(report)
     frozen = [n for n, p in module.state_dict(keep_vars=True).items() if "constant" in n and not p.requires_grad]
-    assert len(frozen) == (2 if name == "several" else 1)
+    assert len(frozen) == (2 if name == "several" else 1) + training
     if not training:  # which torch's eval mode does not show
         report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 5, 6),)), module)
         assert report.passed, str(report)
 
 
 class InMode(Mine):
-    """Another one in training."""
+    """Another one in training, and one more constant."""
 
     def call(self, x, training=False):
-        return super().call(x * 2 if training else x)
+        return super().call(x + ops.tile(ops.ones((1, 5, 6)), (ops.shape(x)[0], 1, 1)) if training else x)
+
+
+def test_a_number_is_a_float32_as_in_keras(check):
+    def call(self, x):
+        return ops.concatenate([x, ops.broadcast_to(0.5, (ops.shape(x)[0], 2))], -1)
+
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, Whole(call)(x))
+    module = bridge.to_torch(model)
+    assert module(torch.ones(3, 6)).dtype == torch.float32
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
 
 
 def test_a_constant_that_float32_cannot_hold_is_refused():

@@ -70,3 +70,12 @@ def test_layouts():
         samples.check_layouts(graph, {"y": (0, 1)})
     with pytest.raises(bridge.BridgeError, match="must be a permutation of 3 axes"):
         samples.check_layouts(graph, {"x": (0, 1)})
+
+
+def test_open_sizes_are_told_apart_where_they_may_be_others():
+    """A module that takes one for the other shows."""
+    x, y = keras.Input((None, None, 3)), keras.Input((None, None, 3))
+    pooled = layers.GlobalAveragePooling2D()
+    for made, wanted in ((pooled(x) + pooled(y), [(17, 19), (21, 23)]), (layers.Add()([x, y]), [(17, 19), (17, 19)])):
+        model = keras.Model([x, y], made)
+        assert [a.shape[1:3] for a in samples.inputs_of(model, graph_of(model))] == wanted

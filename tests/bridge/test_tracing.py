@@ -215,7 +215,7 @@ def test_what_another_layer_shows_is_its_own():
     dense = layers.Dense(6, name="dense")
     y = dense(x)
     with pytest.raises(
-        bridge.BridgeError, match=r"reader \(Reader\): .*does not compute with its weights dense/kernel"
+        bridge.BridgeError, match=r"reader \(Reader\): .*it asks for the numbers of a tensor or a weight"
     ):
         bridge.to_torch(keras.Model(x, Reader(dense)(y)))
 
@@ -250,3 +250,45 @@ def test_the_kernel_of_a_dense_layer_is_refused():
     y = dense(x)
     with pytest.raises(bridge.BridgeError, match="is also another layer's, with its axes in another order"):
         bridge.to_torch(keras.Model(x, [y, Tied(dense, ops.matmul)(x)]))
+
+
+class Head(layers.Layer):
+    """A table of words that is the head, too, whatever is made of it first."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.words, self.function = layers.Embedding(9, 4, name="words"), function
+
+    def build(self, shape):
+        self.words.build(shape)
+        self.built = True
+
+    def call(self, ids):
+        return self.function(self, self.words(ids), self.words.embeddings)
+
+
+HEADS = {
+    "as it is": lambda self, x, table: ops.einsum("btd,vd->btv", x, table),
+    "transposed": lambda self, x, table: ops.matmul(x, ops.transpose(table)),
+    "scaled": lambda self, x, table: ops.matmul(x, ops.transpose(table * 0.5)),
+    "for each example": lambda self, x, table: ops.matmul(
+        x, ops.transpose(ops.tile(table[None], (ops.shape(x)[0], 1, 1)), (0, 2, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_weight_of_a_layer_inside_is_trained_wherever_it_is_read(check, name):
+    """By Keras' own gradient: `verify` goes through the same trace as the module was made of."""
+    ids = keras.Input((5,), dtype="int32", name="ids")
+    model = check.randomise(keras.Model(ids, Head(HEADS[name], name="head")(ids)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    given = np.random.default_rng(0).integers(0, 9, (3, 5)).astype("int32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(given) ** 2)
+    want = tf.convert_to_tensor(tape.gradient(loss, model.trainable_weights[0].value))
+    module(torch.from_numpy(given)).square().sum().backward()
+    (weight,) = module.parameters()
+    np.testing.assert_allclose(weight.grad, want, rtol=1e-4, atol=1e-5)

@@ -433,12 +433,54 @@ def test_every_output_is_compared(check, monkeypatch):
     assert not report.passed and "the output tanh could not be compared" in str(report)
 
 
-def test_a_later_output_of_a_layer_that_differs_is_named(check):
+def test_a_later_output_of_a_layer_that_differs_is_named(check, monkeypatch):
+    run = verification.torch_reader.run
+
+    def with_another_state(*given):
+        return {k: v + 1e-3 if v.shape[1:] == (4,) else v for k, v in run(*given).items()}
+
     x = keras.Input((5, 3), name="x")
     model = check.randomise(keras.Model(x, layers.GRU(4, return_sequences=True, return_state=True, name="r")(x)))
     module = bridge.to_torch(model)
-    forward = type(module).forward
-    type(module).forward = lambda self, x: (lambda y, h: (y, h))(*forward(self, x))
     assert bridge.verify(model, module).passed
-    type(module).forward = lambda self, x: (lambda y, h: (y, h.detach() + 1e-3))(*forward(self, x))
-    assert not bridge.verify(model, module).passed
+    monkeypatch.setattr(verification.torch_reader, "run", with_another_state)
+    report = bridge.verify(model, module)
+    assert not report.passed and "the first layer that differs is r:1 (recurrent)" in str(report), report
+
+
+def test_outputs_by_name_are_compared_by_name(check):
+    """Keras sorts them; torch keeps the order in which they are returned."""
+    x = keras.Input((5, 3), name="x")
+    y, h = layers.GRU(4, return_sequences=True, return_state=True, name="r")(x)
+    model = check.randomise(keras.Model(x, {"b": h, "c": y, "a": keras.ops.tanh(x), "d": keras.ops.tanh(x)}))
+    module = bridge.to_torch(model)
+
+    class Turned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x):
+            made = self.inner(x)
+            return {k: made[k] for k in "dcba"}
+
+    report = bridge.verify(model, Turned())
+    assert report.passed, report
+
+
+def test_an_output_of_another_dtype_is_seen(check):
+    x = keras.Input(batch_shape=(4, None, 3), name="x")
+    h = keras.Input((5,), name="h")
+    model = check.randomise(keras.Model([x, h], [keras.ops.mean(layers.Dense(5, name="d")(x), 0) + h]))
+    module = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed
+
+    class Wider(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = module
+
+        def forward(self, x, h):
+            return self.inner(x, h)[0].double()
+
+    assert not bridge.verify(model, Wider()).passed
