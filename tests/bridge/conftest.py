@@ -207,8 +207,20 @@ def in_dtype(model, dtype="float64"):
     return other
 
 
+class Both:
+    """What a Keras model was carried to: the torch module, and the Keras model that comes back, if one asks for it."""
+
+    def __init__(self, module, back):
+        self.module, self.back = module, back
+
+    def __iter__(self):
+        return iter((self.module, self.back()))
+
+
 def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=True, single=2e-5):
     """Carry a Keras model to torch and back, and compare values and weights at each step.
+
+    In float32 it is carried back where a test goes on with that model: what reads a module takes as long as all else.
 
     Args:
         model: A functional Keras model, of any dtype; the comparison is made with its float64 twin and in float32.
@@ -218,7 +230,7 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
         single: Largest relative difference in float32.
 
     Returns:
-        The torch module (float32) and the Keras model that came back.
+        `Both`: the torch module (float32) and the Keras model that comes back.
     """
     import keras
     import torch
@@ -234,7 +246,8 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
         {i for i, d in enumerate(to_first(np.empty([1 if d is None else 2 for d in t.shape])).shape) if d == 1}
         for t in model.inputs
     ]
-    for dtype, tolerance in (("float64", limit), ("float32", single)):
+
+    def there(dtype, tolerance):
         other = in_dtype(model, dtype)
         x = [a.astype(dtype) for a in arrays]
         want = [np.asarray(t) for t in keras.tree.flatten(other(x[0] if len(x) == 1 else x, training=False))]
@@ -248,16 +261,23 @@ def both_ways(model, limit=1e-9, size=7, seed=1, randomised=True, same_layers=Tr
         assert sum(p.numel() for p in module.parameters() if p.requires_grad) == sum(
             int(np.prod(w.shape)) for w in other.trainable_weights
         )
-        again = bridge.to_keras(module, tensors, dynamic)
-        have = [np.asarray(t) for t in keras.tree.flatten(again(x[0] if len(x) == 1 else x, training=False))]
-        for h, w in zip(have, want, strict=True):
-            assert relative(h, w) < tolerance, f"{dtype}, back to Keras: {relative(h, w):.1e}"
-        for a, b in zip(*(_weights(m, same_layers) for m in (other, again)), strict=True):
-            # groups of one channel come back as a depthwise kernel: the same numbers with one more axis
-            np.testing.assert_array_equal(a.reshape(b.shape) if a.size == b.size and a.ndim == b.ndim else a, b)
-        if same_layers:
-            assert [x.name for x in other.layers if x.weights] == [x.name for x in again.layers if x.weights]
-    return module, again
+
+        def back():
+            again = bridge.to_keras(module, tensors, dynamic)
+            have = [np.asarray(t) for t in keras.tree.flatten(again(x[0] if len(x) == 1 else x, training=False))]
+            for h, w in zip(have, want, strict=True):
+                assert relative(h, w) < tolerance, f"{dtype}, back to Keras: {relative(h, w):.1e}"
+            for a, b in zip(*(_weights(m, same_layers) for m in (other, again)), strict=True):
+                # groups of one channel come back as a depthwise kernel: the same numbers with one more axis
+                np.testing.assert_array_equal(a.reshape(b.shape) if a.size == b.size and a.ndim == b.ndim else a, b)
+            if same_layers:
+                assert [x.name for x in other.layers if x.weights] == [x.name for x in again.layers if x.weights]
+            return again
+
+        return Both(module, back)
+
+    there("float64", limit).back()
+    return there("float32", single)
 
 
 def from_torch(module, *tensors):

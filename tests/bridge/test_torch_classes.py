@@ -68,7 +68,7 @@ def test_deeper(check):
     inner = keras.Model(x, encoder("first")(x) + encoder("second")(x), name="pair")
     z = keras.Input((9, 7, 3), name="z")
     model = keras.Model(z, layers.ReLU()(inner(inner(layers.Conv2D(3, 1, name="mix")(z))[..., :3])), name="net")
-    module, _ = check.both_ways(model, same_layers=False)
+    module = check.both_ways(model, same_layers=False).module
     assert "pair.second.norm.running_mean" in module.state_dict()
     text = inspect.getsource(inspect.getmodule(type(module)))
     assert text.count("class ") == 4 and text.count("self.pair(") == 2
@@ -81,7 +81,7 @@ def test_called_twice_at_other_sizes(check):
     part = keras.Model(x, y, name="part")
     a, b = keras.Input((9, 8, 3), name="a"), keras.Input((9, 8, 3), name="b")
     model = keras.Model([a, b], [part(a), part(b), part(keras.layers.Cropping2D(((1, 0), (0, 1)))(a))], name="net")
-    module, _ = check.both_ways(model, same_layers=False)
+    module = check.both_ways(model, same_layers=False).module
     assert list(module.state_dict()) == ["part.conv.weight", "part.conv.bias"]
     source = inspect.getsource(type(module))
     assert source.count("self.part(") == 1 and source.count("self.part.conv(") == 2
@@ -93,7 +93,9 @@ def test_several_inputs_and_outputs(check):
     two = keras.Model({"a": a, "b": b}, {"sum": layers.Add()([y, b]), "y": y}, name="two")
     x = keras.Input((5, 4, 3), name="x")
     z = two({"b": x, "a": layers.Conv2D(3, 1, name="d")(x)})
-    module, _ = check.both_ways(keras.Model(x, layers.Concatenate()([z["y"], z["sum"]]), name="net"), same_layers=False)
+    module = check.both_ways(
+        keras.Model(x, layers.Concatenate()([z["y"], z["sum"]]), name="net"), same_layers=False
+    ).module
     assert "self.two(" in inspect.getsource(type(module))
 
 
@@ -119,7 +121,7 @@ def test_two_models_of_one_name(check):
     z = keras.Input((9, 7, 3), name="z")
     other = keras.Model(z, encoder("net")(z), name="other")
     y = layers.Concatenate()([outer(z), other(z)])
-    module, _ = check.both_ways(keras.Model(z, y, name="net"), same_layers=False)
+    module = check.both_ways(keras.Model(z, y, name="net"), same_layers=False).module
     text = inspect.getsource(inspect.getmodule(type(module)))
     assert [line for line in text.splitlines() if line.startswith("class ")] == [
         "class Block(nn.Module):",
@@ -146,6 +148,6 @@ def test_a_nested_model_is_frozen(check):
     inner = encoder()
     inner.trainable = False
     model = keras.Model(x, layers.Conv2D(2, 1, name="c")(inner(x)), name="net")
-    module, _ = check.both_ways(model, same_layers=False)
+    module = check.both_ways(model, same_layers=False).module
     assert [k for k, p in module.named_parameters() if p.requires_grad] == ["c.weight", "c.bias"]
     assert bridge.verify(model, bridge.to_torch(model)).passed

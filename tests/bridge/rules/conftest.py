@@ -29,10 +29,10 @@ def carried(check):
         outputs = keras.tree.flatten(function(*made))
         outputs = [t if "float" in t.dtype else keras.ops.cast(t, "float32") for t in outputs]
         model = keras.Model(inputs, [*outputs, *(t * 0.1 for t in made)])
-        module, again = check.both_ways(model, same_layers=same_layers, **options)
+        both = check.both_ways(model, same_layers=same_layers, **options)
         if verified:
-            report = bridge.verify(model, module)
+            report = bridge.verify(model, both.module)
             assert report.passed, str(report)
-        return module, again
+        return both
 
     return carried

@@ -173,7 +173,7 @@ def test_layer_options(check, kind, options):
 def test_layer_inside_a_layer(check, kind, options):
     """activation=LeakyReLU(0.2): Keras writes the layer into the configuration."""
     model = apply(layers.Dense(4, activation=getattr(layers, kind)(**options), name="dense"), 3, 2)
-    module, _ = check.both_ways(model, limit=limit_of(model))
+    module = check.both_ways(model, limit=limit_of(model)).module
     assert_aligned(model, module, torch.randn(2, 3, 2))
 
 
@@ -183,7 +183,7 @@ def test_layer_inside_a_layer(check, kind, options):
 def test_linear_is_nothing(check, form):
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(2, name="last")(form("linear")(x)))
-    module, _ = check.both_ways(model)
+    module = check.both_ways(model).module
     assert "activation" not in convert.source(model).text
     assert_aligned(model, module, torch.randn(2, 4))
 

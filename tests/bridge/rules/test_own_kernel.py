@@ -173,7 +173,7 @@ def test_of_keras(check, pads):
     x, y = keras.Input((7, 7, 4), name="x"), keras.Input((3, 2, 2, 6), name="y")
     options = {"strides": (1, 2), "dilation": (2, 1), "pads": pads, "groups": 2}
     model = keras.Model([x, y], composed.made("own_kernel", options, [x, y])([x, y]))
-    module, _ = check.both_ways(model)
+    module = check.both_ways(model).module
     assert "F.conv2d(" in inspect.getsource(type(module))
 
 

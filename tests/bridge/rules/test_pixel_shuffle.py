@@ -65,7 +65,7 @@ def test_channel_shuffle(check, groups, channels, shape):
     from_torch(check, nn.Sequential(nn.ChannelShuffle(groups)), channels, *shape) if len(shape) > 1 else None
     x = keras.Input((*shape, channels), name="image")
     indices = np.arange(channels).reshape(groups, -1).T.ravel()
-    module, _ = check.both_ways(keras.Model(x, ops.take(x, indices, axis=-1)), limit=1e-15)
+    module = check.both_ways(keras.Model(x, ops.take(x, indices, axis=-1)), limit=1e-15).module
     assert ("nn.ChannelShuffle" in inspect.getsource(type(module))) == (1 < groups < channels)
 
 
@@ -74,7 +74,7 @@ def test_permutation_of_channels(check, axis, shape):
     """As from RGB to BGR."""
     x = keras.Input(shape, name="image")
     model = keras.Model(x, ops.take(x, [2, -2, 0], axis=axis))
-    module, _ = check.both_ways(model, limit=1e-15)
+    module = check.both_ways(model, limit=1e-15).module
     assert "ChannelPermutation(3)" in inspect.getsource(type(module))
     assert [k.split(".")[-1] for k in module.state_dict()] == ["indices"]
 

@@ -67,7 +67,7 @@ def test_between_convolutions_nothing_is_transposed(check):
     y = layers.PReLU(shared_axes=[1, 2, 3], name="e")(y)
     y = layers.PReLU(name="g")(layers.Dense(3, name="f")(layers.Flatten(name="flat")(y)))
     model = keras.Model(x, y, name="net")
-    module, _ = check.both_ways(model)
+    module = check.both_ways(model).module
     assert "permute" not in convert.source(model).text
     report = bridge.verify(model, module)
     assert report.passed, str(report)

@@ -46,10 +46,10 @@ def proved(model, module, *arrays):
 
 def both(check, model, proof=True, **options):
     """Carry a model both ways at few steps, and verify it, unless another test does so with the same gradients."""
-    module, again = check.both_ways(model, size=3, **options)
+    made = check.both_ways(model, size=3, **options)
     if proof:
-        proved(model, module)
-    return module, again
+        proved(model, made.module)
+    return made
 
 
 def names(module):
@@ -106,7 +106,7 @@ def test_a_state_alone(check):
     ids=str,
 )
 def test_functions(check, kind, options):
-    module, _ = both(check, model_of(KINDS[kind](3, return_sequences=True, name="r", **options)))
+    module = both(check, model_of(KINDS[kind](3, return_sequences=True, name="r", **options))).module
     assert names(module) == ["Recurrent"]
 
 
@@ -129,7 +129,7 @@ def test_mask(check, kind, options):
 @pytest.mark.parametrize(("kind", "sequences"), [("lstm", True), ("gru", True), ("rnn", False)])
 def test_backwards(check, kind, sequences):
     layer = KINDS[kind](4, return_sequences=sequences, go_backwards=True, name="r")
-    module, _ = both(check, model_of(layer), proof=kind == "lstm")
+    module = both(check, model_of(layer), proof=kind == "lstm").module
     assert type(module.r) is TORCH[kind]
 
 
@@ -147,7 +147,7 @@ def test_backwards(check, kind, sequences):
 )
 def test_bidirectional(check, kind, merge, options):
     model = model_of(layers.Bidirectional(KINDS[kind](4, **options), merge_mode=merge, name="b"))
-    module, _ = both(check, model, proof=merge in ("concat", "ave"), same_layers=merge is not None)
+    module = both(check, model, proof=merge in ("concat", "ave"), same_layers=merge is not None).module
     if merge == "concat" and options:
         assert type(module.b) is TORCH[kind]
 
@@ -179,7 +179,7 @@ def test_one_direction_is_frozen(check):
 def test_bidirectional_states(check):
     """Those of the forward layer come first."""
     layer = layers.Bidirectional(layers.LSTM(4, return_state=True, return_sequences=True), name="b")
-    module, _ = both(check, model_of(layer, 4, 4, 4, 4), proof=False)
+    module = both(check, model_of(layer, 4, 4, 4, 4), proof=False).module
     assert names(module) == ["KerasLSTM"]
 
 
@@ -230,7 +230,7 @@ def test_dropout(check, kind, options):
 
 def test_dropout_of_two_directions(check):
     """Each has a mask of its own."""
-    module, _ = both(check, model_of(layers.Bidirectional(layers.GRU(4, dropout=0.5), name="b")))
+    module = both(check, model_of(layers.Bidirectional(layers.GRU(4, dropout=0.5), name="b"))).module
     assert names(module) == ["Recurrent"] and module.b.dropout == 0.5
 
 

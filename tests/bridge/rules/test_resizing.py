@@ -123,7 +123,7 @@ def test_functions_and_data_formats(check, data_format, interpolation):
     y = ops.image.resize(x, (8, 9), interpolation, data_format=data_format)
     y = layers.UpSampling2D(2, data_format, interpolation)(y)
     model = keras.Model(x, y)
-    module, _ = check.both_ways(model, limit=SINGLE)
+    module = check.both_ways(model, limit=SINGLE).module
     assert bridge.verify(model, module).passed
 
 
@@ -317,7 +317,7 @@ def test_scale_and_translate(check, method, antialias, scale):
     translation = tuple(0.5 * (1 - s) if method == "linear" else 0.0 for s in scale)
     y = ops.image.scale_and_translate(x, (None, *size, 3), scale, translation, (1, 2), method, antialias)
     model = keras.Model(x, y)
-    module, _ = check.both_ways(model, limit=SINGLE)
+    module = check.both_ways(model, limit=SINGLE).module
     report = bridge.verify(model, module)
     assert report.passed, report
 

@@ -30,7 +30,7 @@ INDICES = [
 def test_indices(check, index):
     x = keras.Input((5, 7, 6), name="x")
     model = keras.Model(x, layers.ReLU()(index(x)))
-    module, _ = check.both_ways(model)
+    module = check.both_ways(model).module
     check.same_graph(model, module, (torch.randn(2, 6, 5, 7),))
 
 
@@ -102,5 +102,5 @@ def test_what_leaves_two_axes(check, key):
     """The last step of a sequence: there a slice and a Flatten are one thing."""
     x = keras.Input((7, 5), name="x")
     model = keras.Model(x, layers.Dense(2)(layers.Conv1D(4, 3)(x)[key]))
-    module, _ = check.both_ways(model, same_layers=False)
+    module = check.both_ways(model, same_layers=False).module
     assert bridge.verify(model, module).passed

@@ -51,7 +51,7 @@ def test_axes(check, shape, axis, want):
 def test_functions(check, order, axis, epsilon):
     """An epsilon of 3 is above some of the norms."""
     model = model_of(lambda x: ops.normalize(x, axis=axis, order=order, epsilon=epsilon), 3, 4, 5)
-    module, _ = check.both_ways(model)
+    module = check.both_ways(model).module
     norm = next(module.children())
     assert norm.p == order and norm.eps == (epsilon or 1e-7)
     report = bridge.verify(model, module)
