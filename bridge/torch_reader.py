@@ -712,6 +712,10 @@ def _outputs(program, node, values):
         values.get(x.name) if isinstance(x, torch.fx.Node) else None
         for x in torch.fx.graph.map_arg(node.args[0], lambda n: n)
     ]
-    if any(v is None for v in flat):
-        raise BridgeError("the module returns something that is not a tensor computed from its inputs")
+    if wrong := [
+        f"output {i} is {'no tensor computed from its inputs' if isinstance(x, torch.fx.Node) else x}"
+        for i, (x, v) in enumerate(zip(node.args[0], flat, strict=True))
+        if v is None
+    ]:
+        raise BridgeError(f"the module returns what is no tensor: {', '.join(wrong)}. Return the tensors alone")
     return map_structure(lambda v: v, torch.utils._pytree.tree_unflatten(flat, program.call_spec.out_spec))

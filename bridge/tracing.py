@@ -223,6 +223,10 @@ def _swapped_inside(layer, given: dict[int, Any]) -> Iterator[None]:
 
     def called(self, *arguments, **keywords):
         entered = id(self) in inside and not calls
+        given = keras.tree.flatten((arguments, keywords))
+        if entered and self.variables and not any(isinstance(x, keras.KerasTensor) for x in given):
+            arguments = [keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x for x in arguments]
+            return self.call(*arguments, **keywords)  # of constants: computed, they would be a constant, too
         if entered:
             calls.append(self)
             put(back=True)

@@ -50,7 +50,7 @@ def _dense(layer: KerasLayer, x: str, kernel: str, made: str) -> list[Node]:
     """Nodes for a Linear over the last axes of a tensor; none where it is none."""
     value, out = layer.inputs[0], layer.outputs[0]
     summed, new = [c for c in x if c not in made], [c for c in made if c not in x]
-    kept, sizes = x[: len(x) - len(summed)], layer.parameters[layer.weights["kernel"]].value.shape
+    kept, sizes = x[: len(x) - len(summed)], tuple(layer.operation.kernel.shape)  # as it is before a call is read
     bias = layer.config["bias_axes"] or ""
     if (
         not summed

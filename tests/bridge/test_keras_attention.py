@@ -167,3 +167,13 @@ def test_values_of_another_size_by_hand_are_refused():
 def test_a_dropout_has_its_name_in_the_layer():
     model, _ = texts(layers.Attention(dropout=0.2, name="a"), True)
     assert "a.dropout" in [n.name for n in keras_reader.read(model).nodes]
+
+
+def test_one_layer_called_twice(check):
+    """Its kernels have been given other axes when the second call is read."""
+    x = keras.Input((5, 8), name="x")
+    attention = layers.MultiHeadAttention(2, 4, name="a")
+    model = check.randomise(keras.Model(x, attention(y := attention(x, x), y)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)

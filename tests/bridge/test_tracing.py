@@ -292,3 +292,39 @@ def test_a_weight_of_a_layer_inside_is_trained_wherever_it_is_read(check, name):
     module(torch.from_numpy(given)).square().sum().backward()
     (weight,) = module.parameters()
     np.testing.assert_allclose(weight.grad, want, rtol=1e-4, atol=1e-5)
+
+
+class Positions(layers.Layer):
+    """keras.io's TokenAndPositionEmbedding: of a fixed length the positions are a constant."""
+
+    def __init__(self):
+        super().__init__(name="p")
+        self.words, self.places = layers.Embedding(9, 4, name="words"), layers.Embedding(7, 4, name="places")
+
+    def call(self, x):
+        return self.words(x) + self.places(ops.arange(0, ops.shape(x)[-1], 1))
+
+
+@pytest.mark.parametrize("length", [5, 7])
+def test_a_layer_inside_may_be_called_with_a_constant(check, length):
+    ids = keras.Input((length,), dtype="int32", name="ids")
+    model = check.randomise(keras.Model(ids, layers.Dense(3, name="d")(Positions()(ids))))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    given = np.random.default_rng(0).integers(0, 9, (3, length)).astype("int32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(given) ** 2)
+    want = {
+        w.path: g
+        for w, g in zip(
+            model.trainable_weights, tape.gradient(loss, [v.value for v in model.trainable_weights]), strict=True
+        )
+    }
+    module(torch.from_numpy(given)).square().sum().backward()
+    (name,) = [n for n, _ in module.named_parameters() if "places" in n]
+    (key,) = [k for k in want if "places" in k]
+    np.testing.assert_allclose(module.get_parameter(name).grad, tf.convert_to_tensor(want[key]), rtol=1e-4, atol=1e-5)
+    again = bridge.to_keras(module, (torch.from_numpy(given),))
+    report = bridge.verify(again, module)
+    assert report.passed, str(report)
