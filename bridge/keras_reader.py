@@ -119,7 +119,7 @@ def _lost(way: Walk) -> list[Obstacle]:
             path,
             type(call.operation).__name__,
             f"its call does not compute with its weights {', '.join(paths)} by keras.ops",
-            tracing.OPS,
+            f"{tracing.OPS}, and leave out those that no call reads",
         )
         for path, (call, paths) in calls.items()
     ]

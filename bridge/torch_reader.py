@@ -355,6 +355,8 @@ class Reader:
             arguments = zip((a.name for a in item[-1].target._schema.arguments), item[-1].args, strict=False)
             forced |= {x.name for name, x in arguments if name in given} & weights.keys()
         attempts = [forced] if call.inputs or forced or not weights else []
+        if not attempts and getattr(rule, "WEIGHTS", None) and item[-1].all_input_nodes[0].name in weights:
+            attempts = [{item[-1].all_input_nodes[0].name}]  # a layer that is given a weight
         floats = {n for n in weights if "float" in self.state[n][1].dtype.name}  # the others may be an index of theirs
         attempts += [names for names in (floats, set(weights)) if names and names not in attempts]
         refused = None

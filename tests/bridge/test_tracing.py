@@ -328,3 +328,25 @@ def test_a_layer_inside_may_be_called_with_a_constant(check, length):
     again = bridge.to_keras(module, (torch.from_numpy(given),))
     report = bridge.verify(again, module)
     assert report.passed, str(report)
+
+
+class Latent(layers.Layer):
+    """A Dense of a weight and of the input."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(4, name="dense")
+        self.dense.build(shape)
+        self.latent = self.add_weight(shape=(1, 3, 8), name="latent")
+
+    def call(self, x):
+        return self.dense(self.latent) + self.dense(x)
+
+
+def test_a_layer_may_be_given_a_weight(check):
+    x = keras.Input((3, 8), name="x")
+    model = check.randomise(keras.Model(x, Latent(name="p")(x)))
+    module = bridge.to_torch(model)
+    report = bridge.verify(model, module)
+    assert report.passed, str(report)
+    report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 8),)), module)
+    assert report.passed, str(report)
