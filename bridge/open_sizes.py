@@ -318,6 +318,10 @@ class Sizes:
             sizes[symbol] = at
         operation = Sized(name, function, arguments, keywords, sizes, own)
         made = operation.symbolic_call(*tensors)
+        if name == "reshape":
+            asked = inspect.signature(function).bind(*arguments, **keywords).arguments["newshape"]
+            if not any(n == -1 for n in asked):  # what was asked for is what there is
+                self._learn(made, [n.text if isinstance(n, Open) else None for n in asked])
         parts = [f"({n}) - ({text})" for n in own[0] for text in texts] if name == "cut" else []
         operation.made = self.symbols(made, (*texts, *parts))
         return made

@@ -269,3 +269,20 @@ def test_what_is_run_is_what_was_read(check):
     report = bridge.verify(model, bridge.to_torch(model))
     assert report.passed, str(report)
     assert len(report.layers) > 2 and len(report.gradients) == 2
+
+
+class Neighbours(layers.Layer):
+    """Attention along the edges of a graph, whose matrix has sizes of its own."""
+
+    def call(self, given):
+        x, edges = given
+        scores = ops.where(edges[..., None] > 0, x[:, :, None] + x[:, None], -1e9)
+        y = ops.einsum("bijh,bjh->bih", ops.softmax(scores, axis=2), x)
+        return ops.reshape(y, (ops.shape(y)[0], ops.shape(y)[1], 4))
+
+
+def test_a_reshape_has_the_sizes_that_it_asks_for(check):
+    x, edges = keras.Input((None, 4), name="x"), keras.Input((None, None), name="edges")
+    model = check.randomise(keras.Model([x, edges], layers.Dense(3, name="d")(Neighbours()([x, edges]))))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)
