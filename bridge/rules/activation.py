@@ -5,6 +5,7 @@ keeps one: ReLU(max_value=6), relu6, Hardtanh(0, 6) and clamp(0, 6) are "clip"; 
 
 Defaults are the trap: keras.ops.gelu is the tanh approximation, keras.activations.gelu is not; a leaky slope is 0.3 in
 Keras' layer, 0.2 in its function and 0.01 in torch. torch's Softplus is the identity beyond 20, which is 1e-10 off.
+Of whole numbers relu and clip are bounds (`bridge.rules.elementwise`): Keras' layers would make floats of them.
 At a kink itself the gradients may differ: selu and celu at 0, hard_tanh and clip at their bounds.
 """
 
@@ -23,6 +24,7 @@ from bridge.rules import (
     TorchCall,
     TorchOperation,
     call_source,
+    elementwise,
     for_torch,
     literal,
     softmax,
@@ -247,9 +249,36 @@ def _options(function: str, config: dict) -> dict:
 def read_keras(layer: KerasLayer) -> list[Node]:
     if layer.class_name in OPERATIONS:
         function = OPERATIONS[layer.class_name]
+        if "float" not in layer.inputs[0].dtype:
+            bounds = _bounds(function, _options(function, layer.config))
+            if any(isinstance(n, float) for n in bounds):
+                raise Unsupported(f"{bounds} of {layer.inputs[0].dtype}, which TensorFlow refuses", "give whole ones")
+            return _of_whole_numbers(function, *bounds, layer)
         return [activation(function, _options(function, layer.config), layer.path)]
     nodes = _from_layer(layer.class_name, layer.config, layer.rank - 1, layer.path)
     return nodes or [Node("permute", {"permutation": identity(layer.rank)}, name=layer.path)]
+
+
+def _of_whole_numbers(function: str, low, high, source: KerasLayer | TorchOperation) -> list[Node]:
+    """Nodes for the bounds of whole numbers, which stay what they are."""
+    x, made = source.inputs[0], source.outputs[0]
+    if "int" not in x.dtype or x.dtype != made.dtype or low is None:
+        raise Unsupported(f"{function} of {x.dtype}", "convert the tensor to a float dtype before")
+    if high is None:
+        return [elementwise.bound("maximum", low, x.dtype, source.path)]
+    if low > high:
+        raise Unsupported(f"its values lie between {low} and {high}", "give a maximum above the minimum")
+    above = elementwise.bound("maximum", low, x.dtype)
+    return [above, elementwise.bound("minimum", high, x.dtype, source.path)]
+
+
+def _bounds(function: str, options: dict) -> tuple:
+    """Between what numbers a function keeps a tensor as it is; nothing where it does other things."""
+    if function == "bounded_relu" and not options["negative_slope"] and not options["threshold"]:
+        return 0, options["max_value"]
+    if function == "clip":
+        return options["x_min"], options["x_max"]
+    return {"relu": (0, None), "relu6": (0, 6)}.get(function, (None, None))
 
 
 def write_keras(node: Node) -> list[KerasCall]:
@@ -289,7 +318,14 @@ def read_torch(call: TorchOperation) -> list[Node]:
             return for_torch(operator).read_torch(replace(call, target=operator, arguments={**a, "other": bound}))
         if isinstance(a["min"], Value) or isinstance(a["max"], Value):
             return _between(call)
-        a = {"min_val": a["min"], "max_val": a["max"]}
+        a = {**a, "min_val": a["min"], "max_val": a["max"]}
+    x, made = call.inputs[0], call.outputs[0]
+    if "float" not in x.dtype and "float" in made.dtype:  # torch converts them before
+        floats = replace(x, name=f"{made.name}:float", dtype=made.dtype)
+        cast = Node("cast", {"dtype": "float"}, inputs=[x], outputs=[floats])
+        arguments = {k: floats if v == x else v for k, v in call.arguments.items()}
+        nodes = read_torch(replace(call, inputs=[floats], arguments=arguments))
+        return [cast, replace(nodes[0], inputs=nodes[0].inputs or [floats]), *nodes[1:]]
     if (a.get("scale", 1), a.get("input_scale", 1)) != (1, 1):
         raise Unsupported(f"elu with scale={a['scale']} and input_scale={a['input_scale']}", "leave them at 1")
     if call.target == "rrelu":  # in eval mode its slope is the mean of those that it draws
@@ -299,7 +335,10 @@ def read_torch(call: TorchOperation) -> list[Node]:
     if function == "softplus":
         return _softplus(_plain("beta", a["beta"]), a["threshold"], call.path)
     options = FUNCTIONS[function].options if function in FUNCTIONS else {}
-    return [activation(function, {k: a[name] for k, (_, name, _) in options.items()}, call.path)]
+    options = {k: a[name] for k, (_, name, _) in options.items()}
+    if "float" not in x.dtype:
+        return _of_whole_numbers(function, *_bounds(function, options), call)
+    return [activation(function, options, call.path)]
 
 
 def _between(call: TorchOperation) -> list[Node]:

@@ -2,7 +2,8 @@
 
 A node has a function under Keras' name and, where it has one, a number: `x ** 3`, `maximum(x, 0.5)`. The same has
 several names, of which the normal form keeps one: `x ** 2` is "square", `x ** -1` is "reciprocal", and a maximum with 0
-is a ReLU. Both frameworks compute all of them in float64 and round half to even.
+is a ReLU, but of whole numbers, of which both keep the bounds, the absolute value, the sign and the square. Both
+frameworks compute all of them in float64 and round half to even.
 
 They differ at single points. Gradients: of `x ** 0` and sinc at 0 that of TensorFlow is NaN and torch's is 0; floor,
 ceil, round and trunc have none in TensorFlow and 0 in torch, which is the same to a training step. Values: TensorFlow's
@@ -15,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridge.graph import Node, Unsupported, Value
+from bridge.graph import Node, Unsupported
 from bridge.layout import anything
 from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, for_torch, literal
 
@@ -63,6 +64,7 @@ POWERS = {2: "square", -1: "reciprocal"}  # exponents that have a function of th
 
 OPERATIONS = {f"ops.{name.capitalize()}": name for name in FUNCTIONS} | {"ops.Fabs": "absolute", "ops.Abs": "absolute"}
 ATEN = {target: name for name, targets in FUNCTIONS.items() for target in targets}
+WHOLE = ("absolute", "sign", "square")  # functions of whole numbers, too
 BOUNDS = {"clamp_min": ("maximum", "min"), "clamp_max": ("minimum", "max")}  # ATen -> function, argument
 
 OPERATORS = ("elementwise",)
@@ -71,8 +73,10 @@ TORCH = (*ATEN, *BOUNDS)
 LAYOUT = anything
 
 
-def bound(function: str, number, name: str = "") -> Node:
-    """Return the normal form of the "maximum" or "minimum" of a tensor and a number."""
+def bound(function: str, number, dtype: str, name: str = "") -> Node:
+    """Return the normal form of the "maximum" or "minimum" of a tensor of a dtype and a number."""
+    if "int" in dtype:
+        return Node("elementwise", {"function": function, "number": _whole(number, dtype)}, name=name)
     if function == "maximum" and number == 0:
         return Node("activation", {"function": "relu"}, name=name)
     return Node("elementwise", {"function": function, "number": _plain(number)}, name=name)
@@ -85,6 +89,13 @@ def _plain(number) -> float:
     return float(number)
 
 
+def _whole(number, dtype: str) -> int:
+    limits = np.iinfo(dtype)
+    if isinstance(number, bool) or number != number or not limits.min <= number <= limits.max or number % 1:
+        raise Unsupported(f"{number!r} is no number of {dtype}", "give it as a whole number in the range of that dtype")
+    return int(number)
+
+
 def power(exponent, name: str = "") -> Node:
     """Return the normal form of a tensor to the power of a number; other powers are in `pairwise`."""
     if exponent in POWERS:
@@ -92,16 +103,21 @@ def power(exponent, name: str = "") -> Node:
     return Node("elementwise", {"function": "power", "number": _plain(exponent)}, name=name)
 
 
-def check_dtype(dtype: str) -> None:
+def check_dtype(dtype: str, function: str = "it") -> None:
     """Refuse what TensorFlow and torch convert to a float each in its own way."""
     if "float" not in dtype:
-        raise Unsupported(f"it is computed from {dtype}", "convert the tensor to a float dtype before")
+        raise Unsupported(f"{function} is computed from {dtype}", "convert the tensor to a float dtype before")
 
 
 def read_keras(layer: KerasLayer) -> list[Node]:
-    check_dtype(layer.inputs[0].dtype)
+    _check(OPERATIONS[layer.class_name], layer.inputs[0].dtype, layer.outputs[0].dtype)
     _check_decimals(layer.config.get("decimals", 0))
     return [Node("elementwise", {"function": OPERATIONS[layer.class_name]}, name=layer.path)]
+
+
+def _check(function: str, given: str, made: str) -> None:
+    if function not in WHOLE or "int" not in given or given != made:
+        check_dtype(given, function)
 
 
 def _check_decimals(decimals: int) -> None:
@@ -117,13 +133,11 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    check_dtype(call.inputs[0].dtype)
     if call.target in BOUNDS:
         function, argument = BOUNDS[call.target]
-        if isinstance(call[argument], Value):
-            arguments = {**call.arguments, "other": call[argument]}
-            return for_torch(function).read_torch(replace(call, target=function, arguments=arguments))
-        return [bound(function, call[argument], call.path)]
+        arguments = {**call.arguments, "other": call[argument]}
+        return for_torch(function).read_torch(replace(call, target=function, arguments=arguments))
+    _check(ATEN[call.target], call.inputs[0].dtype, call.outputs[0].dtype)
     _check_decimals(call.arguments.get("decimals", 0))
     return [Node("elementwise", {"function": ATEN[call.target]}, name=call.path)]
 

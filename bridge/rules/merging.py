@@ -149,7 +149,9 @@ def _arithmetic(operator: str, left, right, name: str, outputs: list[Value]) -> 
         return join(operator, [left, right], name, outputs)
     tensor, number = (left, right) if isinstance(left, Value) else (right, left)
     if operator in ("maximum", "minimum"):
-        return [replace(elementwise.bound(operator, number, name), inputs=[tensor])]
+        if tensor.dtype != outputs[0].dtype and "float" not in outputs[0].dtype:
+            raise Unsupported(f"it makes {outputs[0].dtype} of {tensor.dtype}", "give it a number of that dtype")
+        return [replace(elementwise.bound(operator, number, tensor.dtype, name), inputs=[tensor])]
     if operator == "multiply" and number == 1 and tensor.dtype == outputs[0].dtype:
         return _same(tensor, name)
     if operator == "subtract" and isinstance(right, Value):

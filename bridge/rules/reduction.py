@@ -16,7 +16,7 @@ from math import prod, sqrt
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, fixed
-from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, literal, single
+from bridge.rules import KerasCall, KerasLayer, TorchCall, TorchOperation, call_source, for_torch, literal, single
 from bridge.rules.elementwise import check_dtype
 
 # Keras' name -> (torch's name, other names that torch.export uses)
@@ -121,9 +121,10 @@ def read_torch(call: TorchOperation) -> list[Node]:
     a, x, function = call.arguments, call.inputs[0], ATEN.get(call.target, "sum")
     if call.target == "count_nonzero":
         return _count(x, a["dim"], False, call.path, call.outputs[0])
-    _check(function, x.dtype)
     if "other" in a:
-        raise Unsupported(f"torch.{call.target} of two tensors", f"use torch.{call.target}imum")
+        pair = f"{call.target}imum"
+        return for_torch(pair).read_torch(replace(call, target=pair))
+    _check(function, x.dtype)
     if a.get("dtype") is not None:
         raise Unsupported(f"dtype={a['dtype']}", "convert the tensor before")
     node = reduction(function, a.get("dim"), x.rank, a.get("keepdim", False), call.path)

@@ -406,6 +406,16 @@ def same_graph(model, module, tensors, dynamic=None):
     assert not align.differences(pairs, *graphs)
 
 
+def whole(model, module, x):
+    """Assert that a Keras model and a torch module make the very same of whole numbers, and are proven to."""
+    import bridge
+
+    have, want = np.asarray(model(x.numpy())), module(x.clone()).numpy()
+    assert have.dtype == want.dtype
+    np.testing.assert_array_equal(have, want)
+    assert bridge.verify(model, module).passed
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """The same numbers in every run, whichever tests have run before: limits are close to what most numbers give."""
@@ -435,6 +445,7 @@ def check():
         single=single,
         small=small,
         tied=tied,
+        whole=whole,
         randomise=randomise,
         relative=relative,
         to_first=to_first,

@@ -626,3 +626,69 @@ def test_keras_cannot_hold_a_relu_with_a_negative_option():
 def test_rrelu_is_random_in_training():
     with pytest.raises(bridge.BridgeError, match="in training it calls rrelu"):
         bridge.to_keras(nn.Sequential(nn.RReLU(0.125, 0.375)), (torch.randn(2, 5),))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.ReLU(),
+        nn.ReLU6(),
+        nn.Hardtanh(-3, 4),
+        lambda x: (x * 2).relu_(),
+        lambda x: x.clamp(-3, 2**24 + 1),
+        lambda x: x.clamp(0, 0),
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp(x * 0 - 1, x * 0 + 2),
+    ],
+)
+def test_whole_numbers_stay_whole(check, function, dtype):
+    """Also those that have no float32; on the way back, too."""
+    module, x = check.Function(function), torch.tensor([[-5, 3, 2**24 + 3], [0, -1, 7]]).to(dtype)
+    model = bridge.to_keras(module, (x,))
+    check.whole(model, module, x)
+    check.whole(model, bridge.to_torch(model), x)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        ops.relu,
+        ops.relu6,
+        keras.activations.relu,
+        lambda x: keras.activations.relu(x, max_value=5),
+        lambda x: ops.clip(x, -3, 2**24 + 1),
+        lambda x: ops.clip(x, 2, 2),
+    ],
+)
+def test_whole_numbers_of_keras_stay_whole(check, function, dtype):
+    x = keras.Input((3,), dtype=dtype, name="x")
+    numbers = torch.tensor([[-5, 3, 2**24 + 3], [0, -1, 7]]).to(getattr(torch, dtype))
+    model = keras.Model(x, function(x))
+    module = bridge.to_torch(model)
+    check.whole(model, module, numbers)
+    check.whole(bridge.to_keras(module, (numbers,)), module, numbers)
+
+
+@pytest.mark.parametrize("function", [lambda x: x.clamp(-0.5, 3), torch.sigmoid, torch.tanh])
+def test_torch_makes_floats_of_whole_numbers(check, function):
+    module, x = check.Function(function), torch.tensor([[-5, 3, 2], [0, -1, 7]])
+    model = bridge.to_keras(module, (x,))
+    have, want = np.asarray(model(x.numpy())), module(x).numpy()
+    assert have.dtype == want.dtype == np.float32 and check.relative(have, want) < 1e-6
+    assert bridge.verify(model, module).passed
+
+
+@pytest.mark.parametrize(
+    "function, text",
+    [
+        (lambda x: ops.clip(x, 0.0, 4.0), r"\(0.0, 4.0\) of int32, which TensorFlow refuses; give whole ones"),
+        (lambda x: ops.clip(x, 3, 2), "its values lie between 3 and 2; give a maximum above the minimum"),
+        (ops.sigmoid, "sigmoid of int32; convert the tensor to a float dtype before"),
+    ],
+)
+def test_what_is_refused_of_whole_numbers(function, text):
+    x = keras.Input((3,), dtype="int32", name="x")
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.to_torch(keras.Model(x, function(x)))

@@ -187,12 +187,51 @@ def test_refused_from_keras(function, text):
 
 
 def test_integers_are_refused(check):
-    text = "it is computed from int{}; convert the tensor to a float dtype before"
+    text = "sqrt is computed from int{}; convert the tensor to a float dtype before"
     x = keras.Input((4,), dtype="int32", name="x")
     with pytest.raises(bridge.BridgeError, match=text.format(32)):
         bridge.to_torch(keras.Model(x, ops.sqrt(x)))
     with pytest.raises(bridge.BridgeError, match=text.format(64)):
         bridge.to_keras(check.Function(torch.sqrt), (torch.arange(8).reshape(2, 4),))
+
+
+BOUNDS = {
+    "min": lambda x: x.clamp(min=-3),
+    "max": lambda x: x.clamp(max=2**24 + 1),
+    "zero": lambda x: torch.clamp_min(x, 0),
+    "below": lambda x: torch.clamp_max(x, -1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("function", [torch.abs, torch.sign, torch.square, *BOUNDS.values()])
+def test_whole_numbers_of_torch(check, function, dtype):
+    """They stay whole: 2**24 + 3 has no float32."""
+    module, x = check.Function(function), torch.tensor([[-5, 3, 2**24 + 3], [0, -1, -(2**24) - 3]]).to(dtype)
+    check.whole(bridge.to_keras(module, (x,)), module, x)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+@pytest.mark.parametrize("name", [*elementwise.WHOLE, "maximum", "minimum"])
+def test_whole_numbers_of_keras(check, name, dtype):
+    x = keras.Input((3,), dtype=dtype, name="x")
+    model = keras.Model(x, getattr(ops, name)(x, *([2] if "imum" in name else [])))
+    numbers = torch.tensor([[-5, 3, 2**24 + 3], [0, -1, 2]]).to(getattr(torch, dtype))
+    module = bridge.to_torch(model)
+    check.whole(model, module, numbers)
+    check.whole(bridge.to_keras(module, (numbers,)), module, numbers)
+
+
+def test_a_float_beside_whole_numbers(check):
+    """torch makes floats of them, Keras as well, of which it is said; other dtypes of numbers are not mixed."""
+    module, x = check.Function(lambda x: torch.clamp_min(x, 0.5)), torch.arange(-3, 3).reshape(2, 3)
+    check.whole(bridge.to_keras(module, (x,)), module, x)
+    x = keras.Input((3,), dtype="int32", name="x")
+    for number, text in ((0.5, "it makes float32 of int32"), (np.int64(3), "it makes int64 of int32; give it a")):
+        with pytest.raises(bridge.BridgeError, match=text):
+            bridge.to_torch(keras.Model(x, ops.maximum(x, number)))
+    with pytest.raises(bridge.BridgeError, match="1099511627776 is no number of int32; give it as a whole number in"):
+        bridge.to_torch(keras.Model(x, ops.maximum(x, 2**40)))
 
 
 def test_a_layout_passes_through(check):

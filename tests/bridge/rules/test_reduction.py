@@ -182,7 +182,6 @@ def test_verified(check):
     "function, text",
     [
         (lambda x: x.sum(1, dtype=torch.float64), "dtype=torch.float64; convert the tensor before"),
-        (lambda x: torch.max(x, x * 2), "torch.max of two tensors; use torch.maximum"),
         (lambda x: x + x.argmax(), "argmax over all axes, the batch included; name one axis"),
         (
             lambda x: x.var(0),
@@ -241,3 +240,13 @@ def test_integers_are_refused():
     x = keras.Input((4,), dtype="int32", name="x")
     with pytest.raises(bridge.BridgeError, match="it is computed from int32; convert the tensor to a float"):
         bridge.to_torch(keras.Model(x, ops.prod(x, axis=1)))
+
+
+@pytest.mark.parametrize("function", [torch.min, torch.max])
+def test_of_two_tensors(check, function):
+    """They are joined cell by cell, of floats and of whole numbers."""
+    check.from_torch(check.Function(lambda x: function(x, x.flip(1) * 2)), torch.randn(2, 5))
+    module, x = check.Function(lambda x: function(x, torch.full_like(x, -2))), torch.arange(-4, 4).reshape(2, 4)
+    model = bridge.to_keras(module, (x,))
+    check.whole(model, module, x)
+    check.whole(model, bridge.to_torch(model), x)
