@@ -173,9 +173,14 @@ def _of_equation(call: Call, made: list) -> list:
     """The outputs with the sizes that EinsumDense keeps of its input, and with cells of an open axis."""
     if type(call.operation).__name__ == "GetItem" and isinstance(call.arguments[0], Value):
         key = call.arguments[1] if isinstance(call.arguments[1], list | tuple) else (call.arguments[1],)
-        if len(key) == len(made[0].shape) and all(isinstance(k, slice) and k.step in (None, 1) for k in key):
-            cells = [(k.stop or 0) - (k.start or 0) if (k.start or 0) >= 0 and k.stop else None for k in key]
-            cells = [1 if (k.start, k.stop) == (-1, None) else n for k, n in zip(key, cells, strict=True)]
+        rank = len(made[0].shape)
+        if len(key) <= rank and all(isinstance(k, slice) and k.step in (None, 1) for k in key):
+            counted = len(key) == rank
+            cells = [
+                (k.stop or 0) - (k.start or 0) if counted and (k.start or 0) >= 0 and k.stop else None for k in key
+            ]
+            single = [(k.start or 0) + 1 == (k.stop or 0) and k.stop != 0 for k in key]  # from either end
+            cells = [1 if one else n for one, n in zip(single, cells, strict=True)] + [None] * (rank - len(key))
             shape = [n if m is None and n and n > 0 else m for n, m in zip(cells, made[0].shape, strict=True)]
             return [keras.KerasTensor(shape, made[0].dtype)]
     if not isinstance(call.operation, keras.layers.EinsumDense):

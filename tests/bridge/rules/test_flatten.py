@@ -141,6 +141,35 @@ def test_from_torch_and_back(check, flatten):
     np.testing.assert_array_equal(again.state_dict()["3.weight"].numpy(), module[3].weight.detach().numpy())
 
 
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda x: x[:, :, -1],
+        lambda x: x[:, :, -2],
+        lambda x: x[:, :, 2],
+        lambda x: x[:, :, :1].squeeze(2),
+        lambda x: x[:, :, -1:].flatten(1),
+        lambda x: x[:, :, -1:].transpose(1, 2)[:, 0],
+    ],
+)
+def test_one_cell_of_an_open_axis(take):
+    """Of the slice before it Keras knows no size: the reader does, so that nothing is permuted on either side."""
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.fc = torch.nn.Conv1d(3, 6, 3), torch.nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(take(self.c(x)))
+
+    module = Network().eval()
+    model = bridge.to_keras(module, (torch.randn(2, 3, 9),), [{0, 2}])
+    again = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed and bridge.verify(model, again).passed
+    assert "permute" not in inspect.getsource(type(again))
+
+
 def test_refusals():
     x = keras.Input((4, 5, 3), name="x")
     with pytest.raises(bridge.BridgeError, match=r"f .Flatten.: data_format='channels_first'.*use channels_last"):
