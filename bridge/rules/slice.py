@@ -81,8 +81,8 @@ def _size(size: int | None, part: Node) -> int | None:
         return len(range(*_part(part).indices(size)))
     if (part["start"], part["stop"], part["step"]) == (-1, None, 1):
         return 1
-    whole = part["step"] == 1 and part["stop"] is not None and part["start"] >= 0 and part["stop"] >= 0
-    return part["stop"] - part["start"] if whole else None
+    whole = part["step"] == 1 and part["stop"] is not None and (part["start"] >= 0) == (part["stop"] >= 0)
+    return max(0, part["stop"] - part["start"]) if whole else None
 
 
 def _part(node: Node) -> slice:
@@ -212,6 +212,8 @@ def _open(x: Value, axis: int, part: slice, made: Value, call: TorchOperation) -
         raise Unsupported("it takes every nth cell up to an open size", "take them in two steps")
     given, size, start = str(x.symbols[axis]), str(made.symbols[axis]), part.start or 0
     at = f"({given}) - {-start}" if isinstance(start, int) and start < 0 else _text(start)
+    if part.stop in (None, END) and expressions.equal(at, f"-({size})"):  # x[:, -n:] is x[:, x.shape[1] - n :]
+        at = f"({given}) - ({size})"
     first, last = (expressions.constant(n) for n in (at, f"({at}) + ({size}) - ({given})"))
     first = first if first is not None else expressions.constant(f"({at}) - ({given})")
     if first is not None and last is not None and last <= 0:  # so many cells from both ends

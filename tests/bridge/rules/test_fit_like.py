@@ -233,6 +233,27 @@ def test_verify(check, function):
     assert report.passed, str(report)
 
 
+class Steps(nn.Module):
+    """A block of WaveNet: the convolution shortens what goes past it to its last steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Conv1d(4, 4, 2, dilation=2)
+
+    def forward(self, x):
+        y = self.c(x)
+        return torch.tanh(y) + x[:, :, -y.size(2) :]
+
+
+def test_last_cells_counted_from_the_end():
+    """x[:, :, -n:] is the slice that x[:, :, size - n :] is, where that is a number."""
+    module = Steps().eval()
+    model = bridge.to_keras(module, (torch.randn(2, 4, 12),), [{0, 2}])
+    again = bridge.to_torch(model)
+    assert bridge.verify(model, module).passed and bridge.verify(model, again).passed
+    assert ".shape" not in inspect.getsource(type(again))
+
+
 def test_source(check):
     module = check.live_torch(Network(crop_middle))
     source = inspect.getsource(type(bridge.to_torch(bridge.to_keras(module, (image(9, 11).float(),), [{0, 2, 3}]))))
