@@ -173,8 +173,9 @@ def _of_equation(call: Call, made: list) -> list:
     """The outputs with the sizes that EinsumDense keeps of its input, and with cells of an open axis."""
     if type(call.operation).__name__ == "GetItem" and isinstance(call.arguments[0], Value):
         key = call.arguments[1] if isinstance(call.arguments[1], list | tuple) else (call.arguments[1],)
-        rank = len(made[0].shape)
-        if len(key) <= rank and all(isinstance(k, slice) and k.step in (None, 1) for k in key):
+        rank, numbers = len(made[0].shape), all(isinstance(k, slice) for k in key)
+        numbers = numbers and all(isinstance(n, int | None) for k in key for n in (k.start, k.stop, k.step))
+        if numbers and len(key) <= rank and all(k.step in (None, 1) for k in key):
             counted = len(key) == rank
             cells = [
                 (k.stop or 0) - (k.start or 0) if counted and (k.start or 0) >= 0 and k.stop else None for k in key

@@ -54,6 +54,12 @@ def test_open_sizes(check, index):
     check.both_ways(keras.Model(x, layers.ReLU()(index(x))))
 
 
+def test_computed_bound_refused():
+    x, n = keras.Input((None, 3), name="x"), keras.Input((), batch_size=1, dtype="int32", name="n")
+    with pytest.raises(bridge.BridgeError, match="GetItem"):
+        bridge.to_torch(keras.Model([x, n], x[:, : n[0]]))
+
+
 def test_split_channels_between_convolutions(check):
     """The parts are taken where the layout has the channels."""
     x = keras.Input((6, 7, 3), name="x")
