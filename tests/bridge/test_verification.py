@@ -1,5 +1,7 @@
 """`verify` believes what is true and sees every seeded lie."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -430,7 +432,7 @@ def test_every_output_is_compared(check, monkeypatch):
     seen = verification.recorded
     monkeypatch.setattr(verification, "recorded", lambda values, v: None if v.rank == 2 else seen(values, v))
     report = bridge.verify(model, module)
-    assert not report.passed and "the output tanh could not be compared" in str(report)
+    assert not report.passed and re.search(r"the output tanh\w* could not be compared", str(report))
 
 
 def test_a_later_output_of_a_layer_that_differs_is_named(check, monkeypatch):

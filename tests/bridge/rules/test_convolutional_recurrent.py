@@ -153,7 +153,7 @@ def test_backwards(check):
 )
 def test_bidirectional(check, merge, options, masked):
     model = model_of(layers.Bidirectional(conv_lstm(**options), merge, name="b"), masked=masked)
-    module = both(check, model, proof=masked, same_layers=False).module
+    module = both(check, model, proof=masked, same_layers=False)[0]
     assert sum(type(m).__name__ == "ConvLSTM" for m in module.modules()) == 2
 
 
@@ -202,7 +202,7 @@ def test_encoder_and_decoder(check):
     x, *states = [keras.Input(s, name=n) for n, s in (("x", (None, 5, 4, 2)), ("h", (5, 4, 3)), ("c", (5, 4, 3)))]
     y, h, c = conv_lstm(padding="same", return_sequences=True, return_state=True)(x, initial_state=states)
     z = layers.ConvLSTM2D(3, 3, padding="same", name="decoder")(y, initial_state=[h, c])
-    module = both(check, keras.Model([x, *states], [z, c]), proof=False).module
+    module = both(check, keras.Model([x, *states], [z, c]), proof=False)[0]
     tensors = torch.randn(2, 2, 3, 5, 4), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
     longer = bridge.to_keras(module, tensors, [{0, 2}, {0}, {0}])
     assert longer.inputs[0].shape == (None, None, 5, 4, 2)
