@@ -24,6 +24,7 @@ from keras.src.ops.function import Function
 from bridge import expressions
 from bridge.fixed_noise import in_keras
 from bridge.graph import Unsupported
+from bridge.torch_writer import GENERATED
 
 # sizes that stand for the open ones when a shape is worked out twice; the second kind where the first is too small
 PRIMES = (
@@ -396,7 +397,7 @@ def followed(sizes: Sizes) -> Iterator[None]:
 @contextlib.contextmanager
 def replaced(others: dict[int, Callable]) -> Iterator[None]:
     """Put functions in the place of others, by the id of these, under every name that a module has for them."""
-    places = _places(frozenset(others), len(sys.modules))
+    places = _places(frozenset(others), tuple(name for name in sys.modules if not name.startswith(GENERATED)))
     places = [(names, name, value) for names, name, value in places if names.get(name) is value]
     try:
         for namespace, name, value in places:
@@ -408,7 +409,7 @@ def replaced(others: dict[int, Callable]) -> Iterator[None]:
 
 
 @functools.lru_cache(4)
-def _places(wanted: frozenset[int], _: int) -> list[tuple[dict, str, Callable]]:
-    """Where the functions of these ids are found, for as long as there are so many modules."""
-    namespaces = [x for m in list(sys.modules.values()) if isinstance(x := getattr(m, "__dict__", None), dict)]
+def _places(wanted: frozenset[int], modules: tuple[str, ...]) -> list[tuple[dict, str, Callable]]:
+    """Where the functions of these ids are found, for as long as there are these modules."""
+    namespaces = [x for name in modules if isinstance(x := getattr(sys.modules[name], "__dict__", None), dict)]
     return [(names, k, v) for names in namespaces for k, v in list(names.items()) if id(v) in wanted and callable(v)]

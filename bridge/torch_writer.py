@@ -18,6 +18,8 @@ from bridge.graph import BridgeError, Graph
 from bridge.tensors import tensor
 from bridge.torch_classes import Network, access, calls, forward, method
 
+GENERATED = "bridge_generated_"  # what the names of modules made of generated source begin with
+
 HEADER = '''"""{title}
 
 Written by bridge from the model {name!r}. It needs torch alone; `load()` also needs safetensors.{notes}
@@ -143,7 +145,7 @@ def build(source: TorchSource):
 
 def execute(text: str) -> types.ModuleType:
     """Run generated source as a module of its own."""
-    name = f"bridge_generated_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    name = f"{GENERATED}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if name not in sys.modules:
         module = types.ModuleType(name)
         module.__file__ = f"<{name}>"

@@ -1,8 +1,10 @@
 """What the bridge's tests share: live random weights, and one check of a model in both directions."""
 
 import contextlib
+import linecache
 import logging
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -414,6 +416,17 @@ def whole(model, module, x):
     assert have.dtype == want.dtype
     np.testing.assert_array_equal(have, want)
     assert bridge.verify(model, module).passed
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Forget what a test has generated: torch.export sets attributes of nn.Module, which asks all its subclasses."""
+    from bridge.torch_writer import GENERATED
+
+    before = set(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.startswith(GENERATED) and name not in before]:
+        linecache.cache.pop(sys.modules.pop(name).__file__, None)
 
 
 @pytest.fixture(autouse=True)
