@@ -29,6 +29,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import tfzoo
 from apps import RunFailed, no_room
 from bridge.files import aside
 from bridge.sources import load_keras
@@ -174,6 +175,37 @@ def load(target: pathlib.Path) -> keras.Model:
     if not target.is_file():
         raise ValueError(f"no such model: {target}. Accepted: a run folder that holds best.keras, or a .keras file.")
     return load_keras(str(target))
+
+
+def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Model]]:
+    """Load every network of a finished run, the best ones, or that of a file.
+
+    Args:
+        target: A run folder or a `.keras` file.
+
+    Returns:
+        The family, None of a file that is of none, and the networks by name; one alone is called "model".
+
+    Raises:
+        ValueError: The run is not finished, there is no such model, or Keras cannot read it.
+    """
+    if not target.is_dir():
+        model = load(target)
+        return (model.name if model.name in tfzoo.names() else None), {"model": model}
+    family = options(target)["family"]
+    if unfinished(target):
+        raise ValueError(
+            f"{target} holds a run that is not finished. Go on with it (tfzoo train {family} --output {target}), or "
+            f"name its best model so far: {target / 'best.keras'}."
+        )
+    files = {path.stem.removeprefix("best_"): path for path in sorted(target.glob("best_*.keras"))}
+    return family, {name: load(path) for name, path in (files or {"model": target / "best.keras"}).items()}
+
+
+def figures(folder: pathlib.Path) -> dict[str, Any]:
+    """Read what `evaluate` measured; nothing where it has not been run."""
+    path = folder / "evaluate.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def unfinished(folder: pathlib.Path) -> bool:

@@ -60,6 +60,18 @@ def unet(
     return keras.Model(image, logits, name="unet")
 
 
+def signatures(networks: dict[str, keras.Model]):
+    """Give what an export serves: `image` to `mask`, the probability of the foreground, or of each class."""
+    import tensorflow as tf
+
+    from tfzoo.export.signatures import DEFAULT, Signature
+
+    model = networks["model"]
+    activation = tf.sigmoid if model.output_shape[-1] == 1 else tf.nn.softmax
+    image = tf.TensorSpec(model.input_shape, "float32", "image")
+    return {DEFAULT: Signature(lambda image: {"mask": activation(model(image, training=False))}, (image,))}
+
+
 def convs(x, width: int, name: str, batch_norm: bool):
     """Apply two 3x3 convolutions with ReLU: `(B, H, W, C)` to `(B, H, W, width)`."""
     for j in range(2):

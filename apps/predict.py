@@ -1,0 +1,177 @@
+"""Ask an exported model, in its folder or behind TensorFlow Serving, about pictures."""
+
+import pathlib
+import re
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+RESULTS = pathlib.Path("predictions")
+
+
+def run(
+    model: Annotated[
+        str, Argument(metavar="MODEL", help="models/unet, http://HOST:8501/v1/models/unet or grpc://HOST:8500/unet.")
+    ],
+    images: Annotated[list[pathlib.Path], Argument(metavar="IMAGE...", help="Picture files.")],
+    output: Annotated[pathlib.Path, Option("--output", "-o", help="Folder of the results.")] = RESULTS,
+    signature: Annotated[str, Option(help="One that takes files.")] = "serving_bytes",
+    batch: Annotated[int, Option(min=1, help="Pictures in a request.")] = 8,
+    timeout: Annotated[float, Option(min=0.001, help="Seconds that an answer may take.")] = 60.0,
+    retries: Annotated[int, Option(min=0, max=4, help="Where the server is busy or away.")] = 3,
+) -> int:
+    """Run the command."""
+    from bridge import _quiet
+
+    _quiet.import_tensorflow()
+    from apps import run_folder
+    from tfzoo.export import client
+
+    run_folder.check(output)
+    files = [read(path) for path in checked(images)]
+    with client.connect(model, timeout=timeout, retries=retries) as opened, run_folder.room(output):
+        answers = ask(opened, signature, batch, images, files)
+        written = write(output, images, answers)
+    print(f"wrote {output / 'predictions.json'}" + (f" and {written} picture(s) beside it" if written else ""))
+    return 0
+
+
+def checked(images: list[pathlib.Path]) -> list[pathlib.Path]:
+    """Give back the pictures if all can be read; raises a ValueError that lists the others."""
+    from tfzoo.data.image_folder import open_picture
+
+    problems = []
+    for path in images:
+        try:
+            open_picture(path).load()
+        except Exception as error:  # Pillow's decoders raise anything on a broken file
+            problems.append(f"{path}: {str(error) or type(error).__name__}")
+    if problems:
+        raise ValueError(
+            "every IMAGE must be a picture of 8 bits per channel. Received, of which none can be read:\n  "
+            + "\n  ".join(problems)
+        )
+    return images
+
+
+def read(path: pathlib.Path) -> bytes:
+    """Give a picture's file as it is sent: itself, or a PNG of what the model could not decode."""
+    import io
+
+    from PIL import Image
+
+    from tfzoo.data.image_folder import ORIENTATION, open_picture
+
+    with Image.open(path) as picture:
+        kind, turned = picture.format, picture.getexif().get(ORIENTATION, 1) != 1
+    if kind == "JPEG" or (kind == "PNG" and not turned):
+        return path.read_bytes()
+    file = io.BytesIO()
+    open_picture(path).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: list[bytes]) -> list[dict[str, Any]]:
+    """Send the files in batches, with progress.
+
+    Args:
+        client: A `tfzoo.export.client.Client`.
+        signature: One with one input, of texts.
+        batch: Files in a request; a model of a fixed batch gets that many, the last one again where some are missing.
+        images: The files' names, for messages.
+        files: Their contents.
+
+    Returns:
+        For each file the outputs by name, arrays without the batch.
+
+    Raises:
+        ValueError: There is no such signature, it takes no files, or a file is refused; names the file.
+    """
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    if signature not in client.signatures:
+        known = ", ".join(sorted(client.signatures)) or "none"
+        raise ValueError(f"the model has no signature {signature!r}. Accepted: --signature, one of {known}.")
+    inputs = client.signatures[signature].inputs
+    if len(inputs) != 1 or next(iter(inputs.values())).dtype != 7:  # DT_STRING
+        taken = ", ".join(sorted(inputs))
+        raise ValueError(f"the signature {signature} takes {taken}, no files. Accepted: one whose only input is texts.")
+    name, info = next(iter(inputs.items()))
+    fixed = info.tensor_shape.dim[0].size if info.tensor_shape.dim else -1
+    batch = fixed if fixed > 0 else batch
+    answers = []
+    begins = range(0, len(files), batch)
+    for begin in track(begins, "asking", console=Console(stderr=True), disable=len(begins) < 2):
+        some = files[begin : begin + batch]
+        padded = some + [some[-1]] * (batch - len(some)) if fixed > 0 else some
+        try:
+            made = client.ask(signature, {name: np.array(padded, object)})
+        except ValueError as error:
+            found = re.search(r"the file at place (\d+)", str(error))
+            names = [images[begin + int(found[1])]] if found else images[begin : begin + len(some)]
+            raise ValueError(f"{', '.join(map(str, names))}: {error}") from error
+        answers += [{key: value[i] for key, value in made.items()} for i in range(len(some))]
+    return answers
+
+
+def write(output: pathlib.Path, images: list[pathlib.Path], answers: list[dict[str, Any]]) -> int:
+    """Write `predictions.json`, and each output that is a picture as a PNG.
+
+    Args:
+        output: The folder.
+        images: The pictures that were asked about.
+        answers: The outputs of each by name.
+
+    Returns:
+        How many pictures were written.
+    """
+    from apps import run_folder
+    from bridge.files import aside
+    from tfzoo.export.signatures import unique
+
+    found, pictures = [], 0
+    stems = unique([safe(path.stem) for path in images])
+    for path, stem, outputs in zip(images, stems, answers, strict=True):
+        values: dict[str, Any] = {}
+        for name, value in outputs.items():
+            if (drawn := picture(value)) is None:
+                values[name] = value.tolist() if value.dtype.kind != "O" else [str(x) for x in value.ravel()]
+                continue
+            values[name] = f"{safe(name)}/{stem}.png"
+            with aside(output / values[name]) as side:
+                drawn.save(side)
+            pictures += 1
+        found.append({"image": str(path), **values})
+    run_folder.write_json(output / "predictions.json", {"predictions": found})
+    return pictures
+
+
+def safe(name: str) -> str:
+    """Give a name that a file may have, wherever it came from."""
+    return re.sub(r"[^\w-]", "_", name)[:100] or "_"
+
+
+def picture(value):
+    """Draw an output, if it is a picture: `(H, W, 1 or 3)` of [0, 1], or `(H, W, classes)`, whose largest is shown.
+
+    Args:
+        value: An array without the batch.
+
+    Returns:
+        A Pillow image, or None.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if value.ndim != 3 or value.dtype.kind != "f" or min(value.shape[:2]) < 2:
+        return None
+    if value.shape[-1] in (1, 3):
+        pixels = np.rint(np.clip(np.nan_to_num(value), 0, 1) * 255).astype(np.uint8)
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    drawn = Image.fromarray(value.argmax(-1).astype(np.uint8)).convert("P")
+    hues = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    hues[0] = 0
+    drawn.putpalette(hues.tobytes())
+    return drawn

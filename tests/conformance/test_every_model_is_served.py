@@ -1,0 +1,20 @@
+"""Every family, exported at its tiny size, answers as TensorFlow Serving's loader asks it, its warm-up requests too."""
+
+import pytest
+
+import tfzoo
+from tfzoo.export import save, session, warm_up
+
+
+@pytest.mark.parametrize("name", tfzoo.names())
+def test_a_model_is_served(name, tmp_path):
+    made = save(tfzoo.build(name, size="tiny"), tmp_path / name, family=name)
+    asked = dict(warm_up.read(made.path))
+    with session.load(made.path) as (signatures, run):
+        assert signatures.keys() == asked.keys() == made.differences.keys()
+        for signature, inputs in asked.items():
+            outputs = run(signature, inputs)
+            assert outputs.keys() == set(signatures[signature].outputs)
+            for key, value in outputs.items():
+                shape = [d.size for d in signatures[signature].outputs[key].tensor_shape.dim]
+                assert all(n in (-1, m) for n, m in zip(shape, value.shape, strict=True)), key

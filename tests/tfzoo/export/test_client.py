@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from tfzoo.export import client
+from tfzoo.export.signatures import BYTES, DEFAULT
+
+
+def test_the_same_answers_in_every_way(connect, unet, astronaut, encode):
+    image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
+    want = 1 / (1 + np.exp(-np.asarray(unet(image))))
+    assert np.ptp(want) > 0.02
+    with connect() as opened:
+        assert set(opened.signatures) == {DEFAULT, BYTES}
+        mask = opened.ask(DEFAULT, {"image": image})["mask"]
+        np.testing.assert_allclose(mask, want, rtol=1e-5)
+        files = np.array([encode(astronaut, "PNG"), encode(astronaut, "JPEG")], object)
+        of_files = opened.ask(BYTES, {"image_bytes": files})["mask"]
+    assert of_files.shape == (2, 32, 32, 1) and np.abs(of_files[0] - of_files[1]).max() > 0
+
+
+def test_the_models_own_words_reach_the_client(connect):
+    files = np.array([b"GIF89a and so on"], object)
+    with connect() as opened, pytest.raises(ValueError, match="the file at place 0 is neither PNG nor JPEG"):
+        opened.ask(BYTES, {"image_bytes": files})
+
+
+def test_no_such_signature(connect):
+    with (
+        connect() as opened,
+        pytest.raises(ValueError, match="no signature 'encode'. Accepted: serving_bytes, serving"),
+    ):
+        opened.ask("encode", {"image": np.zeros((1, 32, 32, 3), np.float32)})
+
+
+@pytest.mark.parametrize("kind, busy", [("REST", [503, 429]), ("gRPC", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])])
+def test_a_busy_server_is_asked_again(kind, busy, version, rest_server, grpc_server):
+    start = rest_server if kind == "REST" else grpc_server
+    with client.connect(start(version, busy), retries=3) as opened:
+        assert DEFAULT in opened.signatures
+    with pytest.raises(client.NoAnswer, match=r"busy: .*overloaded|UNAVAILABLE: overloaded"):
+        client.connect(start(version, busy), retries=0).__enter__()
+
+
+@pytest.mark.parametrize("kind", ["REST", "gRPC"])
+def test_another_model_is_refused_in_the_servers_words(kind, version, rest_server, grpc_server):
+    address = rest_server(version) if kind == "REST" else grpc_server(version)
+    words = r"refused the request.*(Could not find any versions|Servable not found)"
+    with pytest.raises(ValueError, match=words):
+        client.connect(address.replace("unet", "other")).__enter__()
+    one, two = ("/versions/1", "/versions/2") if kind == "REST" else ("/1", "/2")
+    with client.connect(address + one) as opened:
+        assert DEFAULT in opened.signatures
+    with pytest.raises(ValueError, match=words):
+        client.connect(address + two).__enter__()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/v1/models/unet", "grpc://127.0.0.1:1/unet"])
+def test_nobody_is_there(address):
+    with pytest.raises(client.NoAnswer, match="no answer from .*Is the server running") as caught:
+        client.connect(address, retries=0, timeout=2).__enter__()
+    assert caught.value.exit_code == 3 and "onnect" in str(caught.value)
+
+
+def test_an_answer_that_does_not_come(rest_server, version, monkeypatch):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for address in (f"http://127.0.0.1:{port}/v1/models/unet", f"grpc://127.0.0.1:{port}/unet"):
+            with pytest.raises(client.NoAnswer, match=r"timed out|DEADLINE_EXCEEDED|UNAVAILABLE"):
+                client.connect(address, retries=0, timeout=0.3).__enter__()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://host/unet", "grpc://host:1/", "ftp://host/v1/models/unet", "grpc://host:1/unet/latest"]
+)
+def test_no_address_of_a_model(address):
+    with pytest.raises(ValueError, match="not the address of a model: .*Accepted: http://HOST:PORT/v1/models/NAME"):
+        client.connect(address).__enter__()
+
+
+def test_another_server(version):
+    import http.server
+    import threading
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(ValueError, match="is not TensorFlow Serving: HTTP 200, not JSON"):
+            client.connect(f"http://127.0.0.1:{server.server_port}/v1/models/unet").__enter__()

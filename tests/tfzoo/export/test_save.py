@@ -1,0 +1,184 @@
+import pathlib
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+import tfzoo
+from tfzoo.export import Different, save, session, versions, warm_up
+from tfzoo.export.signatures import BYTES, DEFAULT
+
+
+def dtypes(path) -> set[str]:
+    """Of the weights in a SavedModel."""
+    found = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_dtype_map()
+    return {kind.name for name, kind in found.items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+def test_what_is_served_is_the_model(version, unet):
+    image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
+    want = 1 / (1 + np.exp(-np.asarray(unet(image), np.float64)))
+    with session.load(version) as (signatures, run):
+        mask = run(DEFAULT, {"image": image})["mask"]
+        shapes = {
+            name: {k: [d.size for d in v.tensor_shape.dim] for k, v in (*s.inputs.items(), *s.outputs.items())}
+            for name, s in signatures.items()
+        }
+    np.testing.assert_allclose(mask, want, rtol=1e-5)
+    picture, mask = [-1, 32, 32, 3], [-1, 32, 32, 1]
+    assert shapes == {DEFAULT: {"image": picture, "mask": mask}, BYTES: {"image_bytes": [-1], "mask": mask}}
+
+
+def test_the_warm_up_asks_every_signature(version):
+    asked = dict(warm_up.read(version))
+    assert asked.keys() == {DEFAULT, BYTES}
+    with session.load(version) as (_, run):
+        for name, inputs in asked.items():
+            assert run(name, inputs)["mask"].shape == (2, 32, 32, 1)
+
+
+def test_the_command_line_of_tensorflow_reads_it(version):
+    command = [pathlib.Path(sys.executable).with_name("saved_model_cli"), "show", "--all", "--dir", version]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert "signature_def['serving_bytes']" in said and "inputs['image'] tensor_info" in said
+    assert "Method name is: tensorflow/serving/predict" in said
+
+
+def test_the_servers_settings(version):
+    config = text_format.Parse((version.parent / "models.config").read_text(), ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path, model.model_platform) == ("unet", "/models/unet", "tensorflow")
+    assert {file.name for file in version.parent.iterdir()} == {
+        "1",
+        "models.config",
+        "batching.config",
+        "monitoring.config",
+    }
+
+
+def test_folded(unet, tmp_path, version):
+    made = save(unet, tmp_path / "unet", family="unet", fold=True)
+    assert 0 < made.changes[DEFAULT] < 1e-5
+    pb = (made.path / "saved_model.pb").read_bytes()
+    assert b"Rsqrt" not in pb and b"Rsqrt" in (version / "saved_model.pb").read_bytes()
+
+
+def test_bfloat16(unet, tmp_path, version):
+    made = save(unet, tmp_path / "unet", family="unet", precision="bfloat16")
+    assert 1e-5 < made.changes[DEFAULT] < 0.05
+    assert dtypes(made.path) == {"bfloat16"} and dtypes(version) == {"float32"}
+    rounded = keras.models.clone_model(unet)
+    for w, v in zip(rounded.weights, unet.weights, strict=True):
+        w.assign(tf.cast(tf.cast(v.value, tf.bfloat16), tf.float32))
+    image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
+    want = tf.sigmoid(rounded(image)).numpy()
+    with session.load(made.path) as (_, run):
+        np.testing.assert_allclose(run(DEFAULT, {"image": image})["mask"], want, rtol=1e-5)
+
+
+def test_a_fixed_batch_and_open_sizes(live, tmp_path):
+    model = live(tfzoo.build("unet", size="tiny", image_shape=(None, None, 1)))
+    path = save(model, tmp_path / "unet", family="unet", batch=3).path
+    assert "allowed_batch_sizes: 3\n" in (path.parent / "batching.config").read_text()
+    image = np.random.default_rng(1).random((3, 20, 12, 1), np.float32)
+    want = tf.sigmoid(model(image)).numpy()
+    with session.load(path) as (_, run):
+        np.testing.assert_allclose(run(DEFAULT, {"image": image})["mask"], want, rtol=1e-5)
+        with pytest.raises(ValueError, match="Cannot feed value of shape"):
+            run(DEFAULT, {"image": image[:2]})
+    assert dict(warm_up.read(path))[BYTES]["image_bytes"].shape == (3,)
+
+
+def test_several_networks(tmp_path):
+    x, z = keras.Input((6,), name="x"), keras.Input((2,), name="z")
+    parts = {"encoder": keras.Model(x, keras.layers.Dense(2)(x)), "decoder": keras.Model(z, keras.layers.Dense(6)(z))}
+    whole = keras.Model(x, parts["decoder"](parts["encoder"](x)))
+
+    class Both(keras.Model):
+        pass
+
+    model = Both()
+    model.encoder, model.decoder = parts.values()
+    for i, given in enumerate((parts, model)):
+        path = save(given, tmp_path / f"vae{i}").path
+        value = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+        with session.load(path) as (signatures, run):
+            assert set(signatures) == {DEFAULT, "encoder", "decoder"}
+            (code,) = run("encoder", {"x": value}).values()
+            (back,) = run("decoder", {"z": code}).values()
+        np.testing.assert_allclose(back, whole(value), rtol=1e-5)
+
+
+def test_lookup_tables_are_carried(tmp_path):
+    word = keras.Input((3,), dtype="string", name="word")
+    numbers = keras.layers.StringLookup(vocabulary=["0", "1", "2"])(word)
+    model = keras.Model(word, keras.layers.Embedding(4, 2)(numbers))
+    path = save(model, tmp_path / "words").path
+    with session.load(path) as (_, run):
+        (have,) = run(DEFAULT, {"word": np.array([[b"1", b"x", b"2"]], object)}).values()
+    np.testing.assert_array_equal(have, model(tf.constant([["1", "x", "2"]])))
+
+
+def test_another_function_is_not_published(unet, tmp_path, monkeypatch):
+    write = warm_up.write
+
+    def other(path, requests):  # the SavedModel is another one by the time it is asked
+        write(path, requests)
+        shutil.rmtree(path / "variables")
+        unet.get_layer("logits").bias.assign_add([1e-3])
+        again = save(unet, tmp_path / "other", family="unet").path
+        unet.get_layer("logits").bias.assign_add([-1e-3])
+        shutil.copytree(again / "variables", path / "variables")
+
+    def once(path, requests):
+        monkeypatch.setattr(warm_up, "write", write)
+        other(path, requests)
+
+    monkeypatch.setattr(warm_up, "write", once)
+    with pytest.raises(Different, match="the SavedModel differs serving_default by .* Nothing was published") as caught:
+        save(unet, tmp_path / "unet", family="unet")
+    assert caught.value.exit_code == 1 and not (tmp_path / "unet").exists()
+
+
+def test_the_numbers_of_versions(tmp_path, version):
+    folder = tmp_path / "unet"
+    shutil.copytree(version, folder / "7")
+    (folder / ".partial-12-8").mkdir()  # of an export that was killed
+    assert versions.choose(folder, None) == 8 and versions.choose(folder, 30) == 30
+    assert versions.highest(folder) == folder / "7"
+
+
+def test_no_room_leaves_nothing(unet, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises((OSError, tf.errors.OpError)):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            save(unet, tmp_path / "models" / "unet", family="unet")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"batch": 0}])
+def test_options_that_are_none(options, unet, tmp_path):
+    with pytest.raises(ValueError, match=r"precision is float32 or bfloat16, and a batch.*Received: precision="):
+        save(unet, tmp_path / "unet", **options)
+
+
+def test_the_card(version, unet):
+    card = (version / "model_card.md").read_text()
+    assert f"| parameters of model | {unet.count_params():,} |" in card
+    assert "| `serving_bytes` | `image_bytes` string (?) | `mask` float32 (?, 32, 32, 1) | 0.0e+00 |" in card
+    for file, digest in re.findall(r"^\| (\S+) \| ([0-9a-f]{64}) \|$", card, re.MULTILINE):
+        import hashlib
+
+        assert hashlib.sha256((version / file.replace("\\", "")).read_bytes()).hexdigest() == digest
+    assert card.count(" | ") > 10 and "tf_serving_warmup_requests" in card

@@ -1,0 +1,155 @@
+"""Pictures in the graph: PNG and JPEG files in, the tensor that a model was trained on out.
+
+The operations are TensorFlow's own, so TensorFlow Serving runs them where Python is not. They do what
+`tfzoo.data.image_folder` does with Pillow: the file is decoded as it is displayed (a JPEG's EXIF orientation is
+obeyed), alpha is left out, grey is Pillow's (ITU-R 601-2 luma), the window is the largest centred one of the model's
+aspect ratio, and it is resampled bilinearly over the area that a new pixel covers.
+
+How many pixels a file claims is read from its header before anything is decoded.
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+EXIF, HEAD = b"Exif\x00\x00", 1 << 16  # where a JPEG's orientation is looked for: APP1 follows the first two bytes
+LUMA = (19595, 38470, 7471)  # of 2**16
+FITS = ("crop", "stretch")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How files become the tensor of a model.
+
+    Attributes:
+        size: `(H, W)` in pixels; None keeps each file's own, which must then be one for all of a request.
+        channels: 1 (grey) or 3.
+        values: What black and white become.
+        fit: "crop" takes the largest centred window of the aspect ratio, "stretch" the whole picture.
+        limit: Pixels that a file may have at most.
+    """
+
+    size: tuple[int, int] | None
+    channels: int
+    values: tuple[float, float] = (0.0, 1.0)
+    fit: str = "crop"
+    limit: int = 25_000_000
+
+    def __post_init__(self):
+        if self.fit not in FITS or self.channels not in (1, 3) or self.limit < 1 or self.values[0] == self.values[1]:
+            raise ValueError(
+                f"pictures have 1 or 3 channels, fit by {' or '.join(FITS)}, two different values for black and white, "
+                f"and at least one pixel. Received: {self}"
+            )
+
+    def decode(self, files: tf.Tensor) -> tf.Tensor:
+        """Decode the files of a request.
+
+        Args:
+            files: Strings `(B,)`.
+
+        Returns:
+            float32 `(B, H, W, channels)`.
+        """
+        one = tf.TensorSpec([*(self.size or (None, None)), self.channels], tf.float32)
+        places = tf.range(tf.size(files))
+        few = None if tf.executing_eagerly() else 2  # at a time: each may be large
+        made = tf.map_fn(lambda x: self._one(*x), (files, places), fn_output_signature=one, parallel_iterations=few)
+        return tf.ensure_shape(made, [files.shape[0], *one.shape])
+
+    def _one(self, file: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        png, jpeg = (tf.strings.substr(file, 0, len(start)) == start for start in (PNG, JPEG))
+        length = tf.strings.length(file)
+        known = refuse(
+            png | jpeg, "the file at place {} is neither PNG nor JPEG; its length in bytes is {}", place, length
+        )
+        with tf.control_dependencies([known]):
+            height, width = tf.cond(png, lambda: png_size(file), lambda: jpeg_size(file))
+        few = (tf.minimum(height, width) > 0) & (height * width <= self.limit)  # PNG's two may be below 0
+        wrong = (
+            f"the file at place {{}} must have from 1 to {self.limit} pixels; by its header it has {{}} rows of {{}}"
+        )
+        small = refuse(few, wrong, place, height, width)
+        with tf.control_dependencies([small]):  # nothing else would keep the decoder waiting
+            file = tf.identity(file)
+        picture = tf.cond(png, lambda: tf.io.decode_png(file, channels=3), lambda: displayed_jpeg(file))
+        picture = luma(picture) if self.channels == 1 else picture
+        picture = self._resized(picture) if self.size else tf.cast(picture, tf.float32)
+        black, white = self.values
+        return black + picture * ((white - black) / 255)
+
+    def _resized(self, picture: tf.Tensor) -> tf.Tensor:
+        """Resample the window: `(h, w, C)` uint8 to `(H, W, C)` float32, from 0 to 255."""
+        have, want = tf.cast(tf.shape(picture)[:2], tf.float32), tf.constant(self.size, tf.float32)
+        scale = want / have
+        if self.fit == "crop":
+            scale = tf.fill([2], tf.reduce_max(scale))
+        shift = (want - have * scale) / 2
+        made = tf.raw_ops.ScaleAndTranslate(
+            images=picture[None], size=self.size, scale=scale, translation=shift, kernel_type="triangle", antialias=True
+        )
+        return tf.ensure_shape(made[0], [*self.size, self.channels])
+
+
+def refuse(accepted: tf.Tensor, sentence: str, *values: tf.Tensor) -> tf.Operation | None:
+    """Fail with a sentence, whose {} are filled with numbers, unless something is true."""
+    return tf.debugging.Assert(accepted, [tf.strings.format(sentence, values)])
+
+
+def png_size(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Read height and width from the header chunk, with which every PNG begins; 0 where the file is too short."""
+    header = tf.strings.substr(tf.strings.join([file, b"\0" * 24]), 16, 8)
+    width, height = tf.unstack(tf.cast(tf.io.decode_raw(header, tf.int32, little_endian=False), tf.int64), num=2)
+    return height, width
+
+
+def jpeg_size(file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Read height and width from the frame's header."""
+    height, width, _ = tf.unstack(tf.cast(tf.io.extract_jpeg_shape(file), tf.int64), num=3)
+    return height, width
+
+
+def luma(picture: tf.Tensor) -> tf.Tensor:
+    """Make a picture grey as Pillow does: `(H, W, 3)` to `(H, W, 1)`, uint8."""
+    weighted = tf.reduce_sum(tf.cast(picture, tf.int32) * tf.constant(LUMA), -1, keepdims=True)
+    return tf.cast((weighted + 0x8000) // 0x10000, tf.uint8)
+
+
+def displayed_jpeg(file: tf.Tensor) -> tf.Tensor:
+    """Decode a JPEG and turn it as its EXIF orientation says."""
+    picture = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's
+    turns = orientation(file)
+    picture = tf.cond(turns > 4, lambda: tf.transpose(picture, [1, 0, 2]), lambda: picture)
+    # what is left for 1 to 8 once 5 to 8 are transposed: which axes are mirrored
+    rows = tf.gather([False, False, True, True, False, False, True, True], turns - 1)
+    columns = tf.gather([False, True, True, False, False, True, True, False], turns - 1)
+    picture = tf.cond(rows, lambda: picture[::-1], lambda: picture)
+    return tf.cond(columns, lambda: picture[:, ::-1], lambda: picture)
+
+
+def orientation(file: tf.Tensor) -> tf.Tensor:
+    """Read a JPEG's EXIF orientation, a number from 1 to 8; 1 where there is none.
+
+    EXIF 2.32, 4.6.2: after "Exif\\0\\0" comes a TIFF header (byte order, 42, place of the directory), and in the
+    directory entries of 12 bytes each: tag, type, count, value.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([file, b"\0" * HEAD]), 0, HEAD), tf.uint8)
+    head = tf.cast(head, tf.int32)
+    found = tf.reduce_all(tf.signal.frame(head, len(EXIF), 1) == tf.constant(list(EXIF)), -1)
+    start = tf.cast(tf.argmax(found), tf.int32) + len(EXIF)
+    little = head[start] == ord("I")
+
+    def number(place: tf.Tensor, size: int) -> tf.Tensor:
+        """Unsigned, in the file's byte order; places behind the end read as the last byte."""
+        places = tf.clip_by_value(place[..., None] + tf.range(size), 0, HEAD - 1)
+        digits = tf.gather(head, places)
+        digits = tf.where(little, digits, tf.reverse(digits, [-1]))
+        return tf.reduce_sum(digits * tf.constant([256**i for i in range(size)]), -1)
+
+    offset = tf.clip_by_value(number(start + 4, 4), 0, HEAD)
+    directory = start + offset
+    entries = directory + 2 + 12 * tf.range(number(directory, 2))
+    named = tf.boolean_mask(number(entries + 8, 2), number(entries, 2) == 0x0112)
+    value = tf.concat([named, [1]], 0)[0]
+    return tf.where(tf.reduce_any(found) & (value >= 1) & (value <= 8), value, 1)
