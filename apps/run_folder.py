@@ -32,8 +32,8 @@ import numpy as np
 import tfzoo
 from apps import RunFailed, no_room
 from bridge.files import aside
+from bridge.models import functional, is_functional
 from bridge.sources import load_keras
-from bridge.walk import functional, is_functional
 
 
 def check(folder: pathlib.Path) -> None:

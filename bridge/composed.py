@@ -21,7 +21,8 @@ def made(name: str, options: dict, tensors: list, title: str | None = None):
 
 def roles(layer) -> dict[str, keras.Variable]:
     """The weights of a layer by its own names for them; of a small model by the names of its layers and theirs."""
-    from bridge.walk import is_functional, unique
+    from bridge.models import is_functional
+    from bridge.walk import unique
 
     if is_functional(layer):
         return {f"{part.name}/{w.name}": w for part in layer.layers for w in part.weights}

@@ -155,7 +155,8 @@ def examples(use: Callable, inputs: dict):
     import torch
 
     from bridge.graph import Graph, Value
-    from bridge.samples import SIZES, sample
+    from bridge.models import SIZES
+    from bridge.samples import sample
 
     values = [Value(name, shape, dtype) for name, (shape, dtype) in inputs.items()]
     dynamic = [{i for i, d in enumerate(v.shape) if d is None} for v in values]

@@ -11,10 +11,11 @@ import numpy as np
 from bridge import composed, rules, tracing
 from bridge.graph import BridgeError, Graph, Node, Obstacle, Parameter, Unsupported, Value, chain
 from bridge.keras_attention import kept_sizes
+from bridge.models import functional, input_names, is_functional
 from bridge.rules import KerasLayer, rescaling, sizes
 from bridge.simplify import simplify, with_weights
 from bridge.tensors import held
-from bridge.walk import TRACES, Call, Walk, functional, input_names, is_functional, unique
+from bridge.walk import TRACES, Call, Walk, unique
 
 FLOATS = {"bfloat16", "float16", "float32", "float64"}
 

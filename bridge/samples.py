@@ -9,12 +9,12 @@ import numpy as np
 
 from bridge import rules, walk
 from bridge.graph import BridgeError, Graph, Node, Value
+from bridge.models import SIZES
 
 BATCH = 3
 LARGEST = 2**30  # values of a tensor, 4 GiB; a configuration can ask for any size
 Sizes = dict[tuple[int, int], int]  # (number of an input, axis) -> the size of an open axis
 FEW = 6  # open axes, of which any may be the batch
-SIZES = (17, 16, 24, 32, 48, 64, 96, 128, 224, 299, 12, 9, 8, 6, 4)  # tried for open axes, the first that it takes
 
 
 def sample(graph: Graph, size: int, batch: int = BATCH, seed: int = 0, given: Sizes | None = None) -> list[np.ndarray]:

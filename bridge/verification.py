@@ -31,6 +31,7 @@ from bridge.comparison import (
 from bridge.explain import explain
 from bridge.fixed_noise import in_keras, in_torch
 from bridge.graph import OUTPUT, BridgeError, Graph, Node, Value, flatten
+from bridge.models import functional
 from bridge.progress import log
 from bridge.report import Layer, Report
 from bridge.rules import SUM
@@ -223,7 +224,7 @@ def _called(case: Case) -> None:
     """Compare the model's own call with the walk through its layers: `call` may have been replaced."""
     model = case.model
     try:
-        inputs = keras.tree.pack_sequence_as(walk.functional(model)._inputs_struct, case.arrays)
+        inputs = keras.tree.pack_sequence_as(functional(model)._inputs_struct, case.arrays)
         outputs = list(flatten(model(inputs, training=False)))
     except Exception as e:  # `call` of the user's own fails in any way
         case.report.fail("structure", f"the Keras model cannot be called: {said(e)}")

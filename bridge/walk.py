@@ -17,24 +17,7 @@ import numpy as np
 from bridge import composed, modes, rules, tracing
 from bridge.graph import OUTPUT, Unsupported
 from bridge.masks import Given, Masks, forget, given_mask
-
-
-def functional(model):
-    """The graph of layers that a model is or, for a Sequential, has."""
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def is_functional(model) -> bool:
-    """Tell whether a model is a graph of layers: functional, or Sequential and built."""
-    own = (keras.src.models.Functional, keras.Sequential)
-    if not isinstance(model, own) or not getattr(model, "inputs", None):
-        return False
-    return type(model).call in [kind.call for kind in own]  # another `call` may do anything
-
-
-def input_names(model) -> list[str]:
-    """The names of a model's inputs; a KerasTensor's own name is another in each process."""
-    return [t._keras_history.operation.name for t in keras.tree.flatten(functional(model).inputs)]
+from bridge.models import functional, input_names, is_functional
 
 
 def unique(name: str, taken) -> str:

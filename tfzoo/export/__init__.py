@@ -18,7 +18,7 @@ import numpy as np
 
 import tfzoo
 from bridge.files import aside
-from bridge.walk import is_functional
+from bridge.models import is_functional
 from tfzoo.export import card, configs, session, versions, warm_up, weights
 from tfzoo.export.pictures import Pictures
 from tfzoo.export.signatures import DEFAULT, Signature, evaluate, example, of_model, with_batch, with_pictures

@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from bridge.samples import SIZES
-from bridge.walk import functional, input_names
+from bridge.models import SIZES, functional, input_names
 from tfzoo.export.pictures import Pictures
 
 DEFAULT, BYTES = "serving_default", "serving_bytes"  # the first is what TensorFlow Serving takes when none is named

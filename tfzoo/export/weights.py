@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from bridge import fold, keras_reader, keras_writer, layout
 from tfzoo.export.signatures import Signature
 
 KINDS = ("float32", "bfloat16")
@@ -23,6 +22,8 @@ def folded(model: keras.Model) -> keras.Model:
     Raises:
         bridge.BridgeError: Lists what the bridge cannot read.
     """
+    from bridge import fold, keras_reader, keras_writer, layout  # with all rules and torch, for this alone
+
     made = keras_writer.write(layout.convert(fold.fold(keras_reader.read(model)), "last"))
     made.name = model.name
     return made
