@@ -419,6 +419,13 @@ def whole(model, module, x):
 
 
 @pytest.fixture(autouse=True)
+def exports():
+    """A module is exported once in a test, to be read and to be compared."""
+    with exported_once():
+        yield
+
+
+@pytest.fixture(autouse=True)
 def forgotten():
     """Forget what a test has generated: torch.export sets attributes of nn.Module, which asks all its subclasses."""
     from bridge.torch_writer import GENERATED

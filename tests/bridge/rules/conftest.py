@@ -3,13 +3,6 @@
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def exports(check):
-    """A module is exported once in a test, to be read and to be compared."""
-    with check.exported_once():
-        yield
-
-
 @pytest.fixture
 def carried(check):
     """Carry a function of keras.ops, of what Dense layers make, both ways; values, gradients and training are compared.
