@@ -54,6 +54,7 @@ def run(
     from bridge import _quiet
 
     _quiet.import_tensorflow()
+    import tfzoo
     from apps import run_folder
 
     run_folder.check(output)
@@ -64,7 +65,7 @@ def run(
         return export(
             networks,
             output,
-            family=family,
+            signatures=getattr(tfzoo.family(family), "signatures", None) if family else None,
             facts=facts(target),
             version=version,
             precision=precision.value,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tfzoo.export
+import tfzoo.unet
 from apps import run_folder
 from tfzoo.export import session, warm_up
 
@@ -58,7 +59,7 @@ def test_options_reach_the_export(trained, invoke, tmp_path, monkeypatch):
         invoke("export", trained, "-o", tmp_path / "m", *options.split())
     del given["progress"], given["facts"]
     assert given == {
-        "family": "unet",
+        "signatures": tfzoo.unet.signatures,
         "version": 9,
         "precision": "bfloat16",
         "fold": True,

@@ -25,7 +25,7 @@ def model():
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
     """The folder of its versions."""
-    return save(model, tmp_path_factory.mktemp("models") / "unet", family="unet").path.parent
+    return save(model, tmp_path_factory.mktemp("models") / "unet", signatures=tfzoo.unet.signatures).path.parent
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_masks_as_pictures(exported, model, pictures, invoke, tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_fixed_batch_is_filled(model, pictures, invoke, tmp_path, batch):
-    save(model, tmp_path / "fixed", family="unet", batch=3)
+    save(model, tmp_path / "fixed", signatures=tfzoo.unet.signatures, batch=3)
     result = invoke("predict", tmp_path / "fixed", *pictures, "-o", tmp_path / "out", "--batch", batch)
     assert result.exit_code == 0, result.stderr
     assert len(list((tmp_path / "out" / "mask").iterdir())) == 4

@@ -8,7 +8,7 @@ from tfzoo.export import save, session, warm_up
 
 @pytest.mark.parametrize("name", tfzoo.names())
 def test_a_model_is_served(name, tmp_path):
-    made = save(tfzoo.build(name, size="tiny"), tmp_path / name, family=name)
+    made = save(tfzoo.build(name, size="tiny"), tmp_path / name, signatures=tfzoo.family(name).signatures)
     asked = dict(warm_up.read(made.path))
     with session.load(made.path) as (signatures, run):
         assert signatures.keys() == asked.keys() == made.differences.keys()

@@ -16,12 +16,22 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import tfzoo
 from bridge.files import aside
 from bridge.models import is_functional
 from tfzoo.export import card, configs, session, versions, warm_up, weights
 from tfzoo.export.pictures import Pictures
-from tfzoo.export.signatures import DEFAULT, Signature, evaluate, example, of_model, with_batch, with_pictures
+from tfzoo.export.signatures import (
+    DEFAULT,
+    Signature,
+    evaluate,
+    example,
+    in_float32,
+    of_model,
+    with_batch,
+    with_pictures,
+)
+
+Signatures = Callable[[dict[str, keras.Model]], Mapping[str, Signature]]
 
 # Of the largest output. The SavedModel runs the model's own kernels: without options they have not differed at all.
 TOLERANCE = 1e-5
@@ -57,7 +67,7 @@ def save(
     folder: str | Path,
     *,
     version: int | None = None,
-    family: str | None = None,
+    signatures: Signatures | None = None,
     batch: int | None = None,
     precision: str = "float32",
     fold: bool = False,
@@ -75,7 +85,8 @@ def save(
             attributes they are.
         folder: Of the versions; its name is that of the model for the server.
         version: Above all that are there; None for the next.
-        family: Of `tfzoo.names()`, whose `signatures` are served; None for the inputs and outputs by their names.
+        signatures: From the networks by name to what is served by name, one of them `serving_default`, such as
+            `tfzoo.unet.signatures`; None for the inputs and outputs by their names.
         batch: Examples of every request, for servers and accelerators that want one shape; None leaves it open.
         precision: "bfloat16" keeps the weights in half the space; they are computed with as float32.
         fold: Take each BatchNormalization into the convolution or Dense layer before it.
@@ -100,13 +111,13 @@ def save(
             f"Received: precision={precision!r}, batch={batch}"
         )
     chosen = versions.choose(folder, version)
-    before = networks_of(model)
+    before, pictures = networks_of(model), Pictures(size, 3, values, fit, max_pixels)
     networks = {name: weights.folded(network) for name, network in before.items()} if fold else before
-    served, notes = signatures_of(networks, family, batch, Pictures(size, 3, values, fit, max_pixels))
+    served, notes = signatures_of(networks, signatures, batch, pictures)
     wanted = {name: example(name, signature) for name, signature in served.items()}
     changes = {}
     if precision == "bfloat16" or fold:
-        original, _ = signatures_of(before, family, batch, Pictures(size, 3, values, fit, max_pixels))
+        original, _ = signatures_of(before, signatures, batch, pictures)
         if precision == "bfloat16":
             served = {name: weights.in_bfloat16(one, networks.values()) for name, one in served.items()}
         unchanged = {name: example(name, one)[1] for name, one in original.items()}
@@ -129,27 +140,29 @@ def save(
 
 
 def networks_of(model: keras.Model | Mapping[str, keras.Model]) -> dict[str, keras.Model]:
-    """Give the networks by name; a model that is one is called "model"."""
+    """Give the networks by name; a model that is one itself, or has a `call` of its own, is called "model"."""
     if isinstance(model, Mapping):
         return dict(model)
-    found = {name: value for name, value in vars(model).items() if isinstance(value, keras.Model)}
-    return {"model": model} if is_functional(model) or not found else found
+    if is_functional(model):
+        return {"model": model}
+    own = type(model).call is not keras.Model.call
+    parts = {name: value for name, value in vars(model).items() if isinstance(value, keras.Model)}
+    return ({"model": model} if own or not parts else {}) | parts
 
 
 def signatures_of(
-    networks: dict[str, keras.Model], family: str | None, batch: int | None, pictures: Pictures
+    networks: dict[str, keras.Model], signatures: Signatures | None, batch: int | None, pictures: Pictures
 ) -> tuple[dict[str, Signature], list[str]]:
     """Give what is served, and why there is no signature for files where there is none."""
-    module = tfzoo.family(family) if family else None
-    if module and hasattr(module, "signatures"):
-        served = module.signatures(networks)
+    if signatures:
+        served = dict(signatures(networks))
     elif len(networks) == 1:
         served = of_model(next(iter(networks.values())))
     else:
         served = {name: of_model(network)[DEFAULT] for name, network in networks.items()}
         served = {DEFAULT: next(iter(served.values())), **served}
     served, notes = with_pictures(served, pictures)
-    return {name: with_batch(signature, batch) for name, signature in served.items()}, notes
+    return {name: with_batch(in_float32(signature), batch) for name, signature in served.items()}, notes
 
 
 def write(served: Mapping[str, Signature], networks: Iterable[keras.Model], path: Path) -> None:

@@ -5,6 +5,7 @@ outputs by their names. Whatever the family, a signature whose one input is pict
 JPEG files.
 """
 
+import inspect
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.export.export_utils import get_input_signature
 from PIL import Image
 
-from bridge.models import SIZES, functional, input_names
+from bridge.models import SIZES, functional, input_names, is_functional
 from tfzoo.export.pictures import Pictures
 
 DEFAULT, BYTES = "serving_default", "serving_bytes"  # the first is what TensorFlow Serving takes when none is named
@@ -42,11 +44,13 @@ def of_model(model: keras.Model) -> dict[str, Signature]:
     """Give the signature of any model: its inputs and outputs by their names.
 
     Args:
-        model: A functional or Sequential model.
+        model: A functional or Sequential model, or one with a `call` of its own that has been called.
 
     Raises:
-        ValueError: Lists every input that a request cannot hold.
+        ValueError: Lists every input that a request cannot hold; or the model has not been called yet.
     """
+    if not is_functional(model):
+        return {DEFAULT: of_call(model)}
     structure, outputs = functional(model)._inputs_struct, unique(model.output_names)
     inputs = dict(zip(unique(input_names(model)), model.inputs, strict=True))
     wrong = [f"{name}: sparse" for name, x in inputs.items() if getattr(x, "sparse", False)]
@@ -63,6 +67,33 @@ def of_model(model: keras.Model) -> dict[str, Signature]:
         return dict(zip(outputs, keras.tree.flatten(model(given, training=False)), strict=True))
 
     return {DEFAULT: Signature(serve, tuple(tf.TensorSpec(x.shape, x.dtype, name) for name, x in inputs.items()))}
+
+
+def of_call(model: keras.Model) -> Signature:
+    """Give the signature of a `call` of one's own: what it was first called with, by the arguments' names."""
+    structure = get_input_signature(model)
+    arguments = list(inspect.signature(model.call).parameters)
+    specs = {
+        "_".join([arguments[first], *map(str, rest)]): x
+        for (first, *rest), x in keras.tree.flatten_with_path(structure)
+    }
+
+    def serve(**tensors):
+        given = keras.tree.pack_sequence_as(structure, [tensors[name] for name in specs])
+        found = {"_".join(map(str, path)): x for path, x in keras.tree.flatten_with_path(model(*given))}
+        return {name or "output": x for name, x in found.items()}
+
+    return Signature(serve, tuple(tf.TensorSpec(x.shape, x.dtype, name) for name, x in specs.items()))
+
+
+def in_float32(signature: Signature) -> Signature:
+    """Give a signature whose outputs of 16 bits, as mixed precision makes them, are float32: JSON has no other."""
+
+    def function(**inputs):
+        outputs = signature.function(**inputs)
+        return {k: tf.cast(x, tf.float32) if x.dtype in (tf.bfloat16, tf.float16) else x for k, x in outputs.items()}
+
+    return replace(signature, function=function)
 
 
 def fixed(x: keras.KerasTensor) -> bool:

@@ -42,7 +42,7 @@ def unet(live):
 @pytest.fixture(scope="package")
 def version(unet, tmp_path_factory):
     """An exported version of it; not to be changed."""
-    return save(unet, tmp_path_factory.mktemp("models") / "unet", family="unet").path
+    return save(unet, tmp_path_factory.mktemp("models") / "unet", signatures=tfzoo.unet.signatures).path
 
 
 @pytest.fixture(scope="package")

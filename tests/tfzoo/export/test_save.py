@@ -65,14 +65,14 @@ def test_the_servers_settings(version):
 
 
 def test_folded(unet, tmp_path, version):
-    made = save(unet, tmp_path / "unet", family="unet", fold=True)
+    made = save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures, fold=True)
     assert 0 < made.changes[DEFAULT] < 1e-5
     pb = (made.path / "saved_model.pb").read_bytes()
     assert b"Rsqrt" not in pb and b"Rsqrt" in (version / "saved_model.pb").read_bytes()
 
 
 def test_bfloat16(unet, tmp_path, version):
-    made = save(unet, tmp_path / "unet", family="unet", precision="bfloat16")
+    made = save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures, precision="bfloat16")
     assert 1e-5 < made.changes[DEFAULT] < 0.05
     assert dtypes(made.path) == {"bfloat16"} and dtypes(version) == {"float32"}
     rounded = keras.models.clone_model(unet)
@@ -86,7 +86,7 @@ def test_bfloat16(unet, tmp_path, version):
 
 def test_a_fixed_batch_and_open_sizes(live, tmp_path):
     model = live(tfzoo.build("unet", size="tiny", image_shape=(None, None, 1)))
-    path = save(model, tmp_path / "unet", family="unet", batch=3).path
+    path = save(model, tmp_path / "unet", signatures=tfzoo.unet.signatures, batch=3).path
     assert "allowed_batch_sizes: 3\n" in (path.parent / "batching.config").read_text()
     image = np.random.default_rng(1).random((3, 20, 12, 1), np.float32)
     want = tf.sigmoid(model(image)).numpy()
@@ -134,7 +134,7 @@ def test_another_function_is_not_published(unet, tmp_path, monkeypatch):
         write(path, requests)
         shutil.rmtree(path / "variables")
         unet.get_layer("logits").bias.assign_add([1e-3])
-        again = save(unet, tmp_path / "other", family="unet").path
+        again = save(unet, tmp_path / "other", signatures=tfzoo.unet.signatures).path
         unet.get_layer("logits").bias.assign_add([-1e-3])
         shutil.copytree(again / "variables", path / "variables")
 
@@ -144,7 +144,7 @@ def test_another_function_is_not_published(unet, tmp_path, monkeypatch):
 
     monkeypatch.setattr(warm_up, "write", once)
     with pytest.raises(Different, match="the SavedModel differs serving_default by .* Nothing was published") as caught:
-        save(unet, tmp_path / "unet", family="unet")
+        save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures)
     assert caught.value.exit_code == 1 and not (tmp_path / "unet").exists()
 
 
@@ -161,7 +161,7 @@ def test_no_room_leaves_nothing(unet, tmp_path):
     with pytest.raises((OSError, tf.errors.OpError)):
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-            save(unet, tmp_path / "models" / "unet", family="unet")
+            save(unet, tmp_path / "models" / "unet", signatures=tfzoo.unet.signatures)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
@@ -182,3 +182,21 @@ def test_the_card(version, unet):
 
         assert hashlib.sha256((version / file.replace("\\", "")).read_bytes()).hexdigest() == digest
     assert card.count(" | ") > 10 and "tf_serving_warmup_requests" in card
+
+
+def test_a_model_with_a_call_of_its_own_is_served_whole(tmp_path):
+    """Not the network that it has in it alone."""
+
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__(name="scaled")
+            self.backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+        def call(self, x):
+            return self.backbone(x) * 7
+
+    model, x = Scaled(), np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    want = np.asarray(model(x))
+    with session.load(save(model, tmp_path / "m").path) as (signatures, run):
+        assert set(signatures) == {DEFAULT, "model", "backbone"}
+        np.testing.assert_allclose(run(DEFAULT, {"x": x})["output"], want, rtol=1e-5)

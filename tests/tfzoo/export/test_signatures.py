@@ -131,3 +131,40 @@ def test_what_a_unet_serves():
         logits = np.asarray(model(image), np.float64)
         share = np.exp(logits) / (1 + np.exp(logits) if classes == 1 else np.exp(logits).sum(-1, keepdims=True))
         np.testing.assert_allclose(mask, share, rtol=1e-5)
+
+
+class Own(keras.Model):
+    """A model with a `call` of its own, that takes a dictionary and gives one."""
+
+    def __init__(self):
+        super().__init__(name="own")
+        self.backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="d")])
+
+    def call(self, given, scale):
+        return {"sum": self.backbone(given["x"]) + scale, "x": given["y"]}
+
+
+def test_a_call_of_ones_own():
+    model = Own()
+    with pytest.raises(ValueError, match="built"):
+        signatures.of_model(model)
+    x, y, scale = (np.random.default_rng(i).normal(size=(2, n)).astype("float32") for i, n in enumerate((4, 2, 1)))
+    want = model({"x": x, "y": y}, scale)
+    made = signatures.of_model(model)[DEFAULT]
+    assert {s.name: tuple(s.shape) for s in made.inputs} == {
+        "given_x": (None, 4),
+        "given_y": (None, 2),
+        "scale": (None, 1),
+    }
+    outputs = made.function(given_x=tf.constant(x), given_y=tf.constant(y), scale=tf.constant(scale))
+    assert outputs.keys() == {"sum", "x"}
+    np.testing.assert_array_equal(outputs["sum"], want["sum"])
+
+
+def test_outputs_of_mixed_precision_are_float32():
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.layers.Dense(2, dtype="mixed_bfloat16", name="y")(x))
+    made = signatures.in_float32(signatures.of_model(model)[DEFAULT])
+    y = made.function(x=tf.ones([1, 4]))["y"]
+    assert y.dtype == "float32"
+    np.testing.assert_array_equal(y, tf.cast(model(tf.ones([1, 4])), "float32"))
