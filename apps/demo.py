@@ -44,7 +44,7 @@ def run(
     for path, what in {
         "samples/evaluate.png": "held-out pictures, masks and predictions",
         "best.keras": "the model; plain Keras loads it",
-        "saved_model/1": "the same for TensorFlow Serving",
+        "models/unet/1": "the same for TensorFlow Serving; model_card.md in it says how to ask it",
         "torch/model.py": "the same as PyTorch source, model.safetensors beside it",
         "torch/report.html": "the proof that they are equal",
         "back.keras": "from PyTorch back to Keras",
@@ -61,7 +61,7 @@ def free_folder(path: pathlib.Path) -> pathlib.Path:
 
 
 def exported(folder: pathlib.Path) -> dict[str, str]:
-    """Export a run's best model to `saved_model/1`; the export compares itself with the model.
+    """Export a run's best model to `models/unet/1`; the export compares itself with the model.
 
     Args:
         folder: The run folder.
@@ -70,12 +70,21 @@ def exported(folder: pathlib.Path) -> dict[str, str]:
         The figure for the summary.
 
     Raises:
-        VerificationFailed: The SavedModel gives other numbers.
+        tfzoo.export.Different: The SavedModel gives other numbers.
     """
+    import tfzoo.unet
     from apps import run_folder
-    from apps.export import export
+    from apps.export import facts
+    from tfzoo.export import save
 
-    largest = export(run_folder.load(folder), folder / "saved_model" / "1")
+    with run_folder.room(folder):
+        made = save(
+            run_folder.load(folder),
+            folder / "models" / "unet",
+            signatures=tfzoo.unet.signatures,
+            facts=facts(folder),
+        )
+    largest = max(made.differences.values())
     return {"SavedModel against Keras": f"verified, {largest:.1e} largest difference in float32"}
 
 

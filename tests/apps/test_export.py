@@ -1,6 +1,11 @@
 import json
+import pathlib
 import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -10,6 +15,8 @@ import tfzoo.export
 import tfzoo.unet
 from apps import run_folder
 from tfzoo.export import session, warm_up
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -154,3 +161,20 @@ def test_a_place_that_cannot_be_written(trained, invoke, tmp_path):
     assert result.exit_code == 2 and "a folder that can be written. Received:" in result.stderr
     assert "(Not a directory)" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_killed_export_publishes_nothing(trained, invoke, tmp_path):
+    """A real process, killed while it writes; what it left is no version to a server, and the next export goes on."""
+    folder = tmp_path / "unet"
+    command = [sys.executable, "-m", "apps", "export", trained, "-o", folder]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not list(folder.glob(".partial-*/saved_model.pb")):
+        assert running.poll() is None and time.monotonic() < deadline, running.stdout.read()
+        time.sleep(0.002)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    assert [path for path in folder.iterdir() if path.name[0] != "."] == []
+    result = invoke("export", trained, "-o", folder)
+    assert result.exit_code == 0, result.stderr
+    assert (folder / "1" / "saved_model.pb").is_file()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 # else pytest listens to what torch.export tells of every step, with its place in the source, which takes a while
 logging.getLogger("torch.__trace").propagate = True
@@ -321,9 +322,11 @@ def exported_once():
     programs, export = {}, torch_export.export
 
     def once(module, tensors, dynamic=None):
+        if not isinstance(tensors, tuple) or not all(isinstance(x, torch.Tensor) for x in tensors):
+            return export(module, tensors, dynamic)  # which refuses them
         held = [*module.named_parameters(), *module.named_buffers()]
         weights = [(n, x.dtype, x.requires_grad, x.data_ptr(), x._version) for n, x in held]
-        given = [(x.shape, x.dtype) for x in tensors] if isinstance(tensors, tuple) else None
+        given = [(x.shape, x.dtype) for x in tensors]
         attributes = [str({k: v for k, v in vars(m).items() if k[0] != "_"}) for m in module.modules()]
         key = id(module), *attributes, str(weights), str(given), str(dynamic or torch_export.every_batch(tensors))
         if key not in programs:
@@ -427,11 +430,15 @@ def exports():
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """Forget what a test has generated: torch.export sets attributes of nn.Module, which asks all its subclasses."""
+    """Forget what a test has generated: torch.export sets attributes of nn.Module, which asks all its subclasses.
+
+    What torch remembers of operators on symbols keeps every export's symbols: it is of no use to the next.
+    """
     from bridge.torch_writer import GENERATED
 
     before = set(sys.modules)
     yield
+    FakeTensorMode.cache_clear()
     for name in [name for name in sys.modules if name.startswith(GENERATED) and name not in before]:
         linecache.cache.pop(sys.modules.pop(name).__file__, None)
 

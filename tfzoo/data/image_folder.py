@@ -63,9 +63,8 @@ def datasets(
             "a folder's pictures are brought to one fixed size: image_shape must be (height, width, 1 or 3). "
             f"Received: image_shape={image_shape}"
         )
-    import tensorflow as tf
 
-    from tfzoo.data.numbers import endless
+    from tfzoo.data.numbers import count, endless
 
     found = pairs(folder, classes)
     order = np.random.default_rng(seed).permutation(len(found))
@@ -81,8 +80,7 @@ def datasets(
         return example(training[shuffled(epoch)[i]], image_shape, classes, np.random.default_rng([seed, epoch, i]))
 
     def judge(some: list[Pair]):
-        numbers = tf.data.Dataset.range(len(some))
-        made = load(numbers, lambda n: example(some[n], image_shape, classes), image_shape)
+        made = load(count(0, len(some)), lambda n: example(some[n], image_shape, classes), image_shape)
         return made.batch(batch_size).prefetch(4)
 
     return (

@@ -20,9 +20,20 @@ def endless(batch_size: int, start: int = 0) -> tf.data.Dataset:
     """
     worker, workers = place(tf.distribute.get_strategy())
     own = batch_size // workers
-    numbers = tf.data.Dataset.range(start * own, 2**62)
+    numbers = count(start * own, 2**62)
     if workers == 1:
         return numbers
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return numbers.map(lambda n: n // own * batch_size + worker * own + n % own).with_options(options)
+
+
+def count(start: int, stop: int) -> tf.data.Dataset:
+    """Count from `start` to before `stop`, for a pipeline that says itself how much it does at once.
+
+    TensorFlow would tune that in a thread, which sleeps longer and longer, at last for a minute; an iterator that is
+    dropped half-way waits for it, and Python with it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(start, stop).with_options(options)

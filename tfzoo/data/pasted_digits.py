@@ -106,7 +106,7 @@ def dataset(
     """
     import tensorflow as tf
 
-    from tfzoo.data.numbers import endless
+    from tfzoo.data.numbers import count, endless
 
     check(split, image_shape)
 
@@ -118,7 +118,7 @@ def dataset(
         image, mask = tf.numpy_function(make, [n], [tf.float32, tf.float32], stateful=False)
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
-    numbers = endless(batch_size, start) if pictures is None else tf.data.Dataset.range(pictures)
+    numbers = endless(batch_size, start) if pictures is None else count(0, pictures)
     return numbers.map(load).batch(batch_size, drop_remainder=pictures is None).prefetch(4)
 
 

@@ -111,12 +111,17 @@ def rest(base: str, timeout: float, retries: int) -> Iterator[Client]:
             http.mount(scheme, HTTPAdapter(max_retries=policy))
 
         def send(method: str, address: str, body: dict | None = None) -> dict:
+            text = b""
             try:
-                answer = http.request(method, address, json=body, timeout=timeout)
+                with http.request(method, address, json=body, timeout=timeout, stream=True) as answer:
+                    for part in answer.iter_content(2**20):
+                        text += part
+                        if len(text) > LARGEST:
+                            raise ValueError(f"{address} answers with over {LARGEST >> 20} MiB: send fewer at once")
             except requests.RequestException as error:
                 raise NoAnswer(f"no answer from {address}: {cause(error)}. Is the server running?") from error
             try:
-                values = answer.json()
+                values = json.loads(text)
             except ValueError as error:
                 raise ValueError(f"{address} is not TensorFlow Serving: HTTP {answer.status_code}, not JSON") from error
             if answer.status_code in BUSY_HTTP:

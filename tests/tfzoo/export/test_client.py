@@ -1,3 +1,7 @@
+import http.server
+import socket
+import threading
+
 import numpy as np
 import pytest
 
@@ -61,9 +65,7 @@ def test_nobody_is_there(address):
     assert caught.value.exit_code == 3 and "onnect" in str(caught.value)
 
 
-def test_an_answer_that_does_not_come(rest_server, version, monkeypatch):
-    import socket
-
+def test_an_answer_that_does_not_come():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         for address in (f"http://127.0.0.1:{port}/v1/models/unet", f"grpc://127.0.0.1:{port}/unet"):
@@ -79,20 +81,27 @@ def test_no_address_of_a_model(address):
         client.connect(address).__enter__()
 
 
-def test_another_server(version):
-    import http.server
-    import threading
-
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (b"<html>", "is not TensorFlow Serving: HTTP 200, not JSON"),
+        (b"[1]", "refused the request"),
+        (b'{"metadata": {"signature_def": {"signature_def": 3}}}', "is not TensorFlow Serving's"),
+        (b'"' + b"x" * 3000, "answers with over 0 MiB: send fewer at once"),
+    ],
+)
+def test_another_server(body, words, monkeypatch):
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"<html>")
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
 
+    monkeypatch.setattr(client, "LARGEST", 2000)
     with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        with pytest.raises(ValueError, match="is not TensorFlow Serving: HTTP 200, not JSON"):
+        with pytest.raises(ValueError, match=words):
             client.connect(f"http://127.0.0.1:{server.server_port}/v1/models/unet").__enter__()

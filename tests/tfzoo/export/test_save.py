@@ -14,7 +14,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 import tfzoo
 from tfzoo.export import Different, save, session, versions, warm_up
-from tfzoo.export.signatures import BYTES, DEFAULT
+from tfzoo.export.signatures import BYTES, DEFAULT, Signature
 
 
 def dtypes(path) -> set[str]:
@@ -200,3 +200,32 @@ def test_a_model_with_a_call_of_its_own_is_served_whole(tmp_path):
     with session.load(save(model, tmp_path / "m").path) as (signatures, run):
         assert set(signatures) == {DEFAULT, "model", "backbone"}
         np.testing.assert_allclose(run(DEFAULT, {"x": x})["output"], want, rtol=1e-5)
+
+
+def test_signatures_of_ones_own(tmp_path):
+    """As a family of several networks has them; each row of `sample` has a seed of its own."""
+    x, z = keras.Input((6,), name="x"), keras.Input((2,), name="z")
+    encoder, decoder = keras.Model(x, keras.layers.Dense(2)(x)), keras.Model(z, keras.layers.Dense(6)(z))
+
+    def signatures(networks):
+        def normal(seed):
+            return tf.random.stateless_normal([2], tf.stack([seed, 0]))
+
+        def sample(seed):
+            return {"x": networks["decoder"](tf.map_fn(normal, seed, fn_output_signature=tf.float32))}
+
+        encode = Signature(lambda x: {"z": networks["encoder"](x)}, (tf.TensorSpec([None, 6], "float32", "x"),))
+        decode = Signature(lambda z: {"x": networks["decoder"](z)}, (tf.TensorSpec([None, 2], "float32", "z"),))
+        seed = tf.TensorSpec([None], "int32", "seed")
+        sampled = Signature(sample, (seed,), lambda _: {"seed": np.array([3, 4], "int32")})
+        return {DEFAULT: encode, "encode": encode, "decode": decode, "sample": sampled}
+
+    path = save({"encoder": encoder, "decoder": decoder}, tmp_path / "vae", signatures=signatures).path
+    np.testing.assert_array_equal(dict(warm_up.read(path))["sample"]["seed"], [3, 4])
+    noise = np.stack([tf.random.stateless_normal([2], [seed, 0]) for seed in (5, 6, 5)])
+    want = np.asarray(decoder(noise))
+    with session.load(path) as (served, run):
+        assert set(served) == {DEFAULT, "encode", "decode", "sample"}
+        have = run("sample", {"seed": np.array([5, 6, 5], "int32")})["x"]
+    np.testing.assert_allclose(have, want, rtol=1e-5)
+    assert (have[0] == have[2]).all() and (have[0] != have[1]).any()

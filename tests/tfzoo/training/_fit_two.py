@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfzoo.data.numbers import count
 from tfzoo.training.checkpoint import Checkpoints, kept
 from tfzoo.training.distributed_fit import repaired
 from tfzoo.training.two_optimizers import TwoOptimizers
@@ -63,9 +64,7 @@ def main(folder, wait=0):
     model = Gan(network(2, 3), network(3, 1), critic_steps=2, seed=begin)
     adams = [keras.optimizers.Adam(rate, beta_1=0.5) for rate in (0.01, 0.02)]
     model.compile(*adams, jit_compile=False)
-    data = tf.data.Dataset.range(begin, 2**62).map(
-        lambda step: tf.ensure_shape(tf.numpy_function(batch, [step], tf.float32), (8, 3))
-    )
+    data = count(begin, 2**62).map(lambda step: tf.ensure_shape(tf.numpy_function(batch, [step], tf.float32), (8, 3)))
     with repaired(model, first_step=begin % STEPS):
         history = model.fit(
             data,

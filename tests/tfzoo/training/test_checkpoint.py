@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfzoo.data.numbers import count
 from tfzoo.training.checkpoint import Checkpoints, kept, optimizers, variables
 from tfzoo.training.distributed_fit import repaired
 
@@ -50,7 +51,7 @@ def data(start):
         x, y = tf.numpy_function(batch, [n], [tf.float32, tf.float32])
         return tf.ensure_shape(x, (4, 5)), tf.ensure_shape(y, (4, 1))
 
-    return tf.data.Dataset.range(start, 2**62).map(load)
+    return count(start, 2**62).map(load)
 
 
 def fit(made, folder, begin=0, callbacks=(), every=2):
