@@ -58,6 +58,11 @@ def run(
     from apps import run_folder
 
     run_folder.check(output)
+    if framework is Framework.torch:
+        given = {"--precision": precision != "float32", "--fold": fold, "--batch": batch, "--size": size}
+        given |= {"--values": values != (0.0, 1.0), "--fit": fit != "crop", "--max-pixels": max_pixels != 25_000_000}
+        if wrong := [name for name, value in given.items() if value]:
+            raise ValueError(f"--framework torch writes the network as it is. Received: {', '.join(wrong)}")
     family, networks = run_folder.load_networks(target)
     with run_folder.room(output):
         if framework is Framework.torch:
@@ -114,7 +119,9 @@ def export_torch(networks: dict[str, Any], output: pathlib.Path, version: int | 
                 print(f"  {name}: {file}, difference {value:.1e} of the largest output")
             for note in notes:
                 print(note)
-    print(f'wrote {path}\nNext: python -c "import bridge; print(bridge.load_torch({str(path)!r}, trust=True))"')
+    print(f"wrote {path}")
+    if len(networks) == 1:
+        print(f'Next: python -c "import bridge; print(bridge.load_torch({str(path)!r}, trust=True))"')
     return 0
 
 
@@ -127,12 +134,14 @@ def facts(target: pathlib.Path) -> dict[str, dict[str, Any]]:
     options = run_folder.options(target)
     asked = ("family", "size", "data", "epochs", "steps_per_epoch", "batch_size", "learning_rate", "seed", "command")
     found = {"Training": {key: options[key] for key in asked if key in options}}
-    found["Training"] |= {f"{package} then": version for package, version in options.get("versions", {}).items()}
-    if (target / "log.csv").exists():
+    found["Training"]["versions"] = options.get("versions")
+    try:
         with (target / "log.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        best = min(rows, key=lambda row: float(row.get("val_loss") or 0)) if "val_loss" in (rows or [{}])[0] else None
-        found["Best epoch"] = dict(best or (rows[-1] if rows else {}))
+        judged = [row for row in rows if "val_loss" in row]
+        found["Best epoch"] = dict(min(judged, key=lambda row: float(row["val_loss"])) if judged else rows[-1])
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise ValueError(f"{target / 'log.csv'} is missing or damaged: {type(error).__name__}: {error}") from error
     figures = run_folder.figures(target)
     found["Held-out data"] = figures or {"figures": f"none: `tfzoo evaluate {target}` makes them"}
     return found

@@ -2,11 +2,13 @@
 
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from typer import Argument, Option
 
 RESULTS = pathlib.Path("predictions")
+MANY = 1000  # numbers of an output, which get a file of their own
 
 
 def run(
@@ -30,9 +32,14 @@ def run(
     run_folder.check(output)
     files = [read(path) for path in checked(images)]
     with client.connect(model, timeout=timeout, retries=retries) as opened, run_folder.room(output):
-        answers = ask(opened, signature, batch, images, files)
-        written = write(output, images, answers)
-    print(f"wrote {output / 'predictions.json'}" + (f" and {written} picture(s) beside it" if written else ""))
+        answers: list[dict[str, Any]] = []
+        try:
+            for some in ask(opened, signature, batch, images, files):
+                answers += some
+        finally:  # what was answered before a refusal, a lost server or Ctrl-C is kept
+            if answers:
+                written = write(output, images[: len(answers)], answers)
+                print(f"wrote {output / 'predictions.json'} of {len(answers)} picture(s), {written} file(s) beside it")
     return 0
 
 
@@ -71,7 +78,7 @@ def read(path: pathlib.Path) -> bytes:
     return file.getvalue()
 
 
-def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: list[bytes]) -> list[dict[str, Any]]:
+def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: list[bytes]) -> Iterator[list[dict]]:
     """Send the files in batches, with progress.
 
     Args:
@@ -81,13 +88,14 @@ def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: l
         images: The files' names, for messages.
         files: Their contents.
 
-    Returns:
-        For each file the outputs by name, arrays without the batch.
+    Yields:
+        After each request, for each of its files the outputs by name, arrays without the batch.
 
     Raises:
         ValueError: There is no such signature, it takes no files, or a file is refused; names the file.
     """
     import numpy as np
+    import tensorflow as tf
     from rich.console import Console
     from rich.progress import track
 
@@ -95,13 +103,12 @@ def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: l
         known = ", ".join(sorted(client.signatures)) or "none"
         raise ValueError(f"the model has no signature {signature!r}. Accepted: --signature, one of {known}.")
     inputs = client.signatures[signature].inputs
-    if len(inputs) != 1 or next(iter(inputs.values())).dtype != 7:  # DT_STRING
+    if len(inputs) != 1 or next(iter(inputs.values())).dtype != tf.string.as_datatype_enum:
         taken = ", ".join(sorted(inputs))
         raise ValueError(f"the signature {signature} takes {taken}, no files. Accepted: one whose only input is texts.")
     name, info = next(iter(inputs.items()))
     fixed = info.tensor_shape.dim[0].size if info.tensor_shape.dim else -1
     batch = fixed if fixed > 0 else batch
-    answers = []
     begins = range(0, len(files), batch)
     for begin in track(begins, "asking", console=Console(stderr=True), disable=len(begins) < 2):
         some = files[begin : begin + batch]
@@ -112,12 +119,11 @@ def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: l
             found = re.search(r"the file at place (\d+)", str(error))
             names = [images[begin + int(found[1])]] if found else images[begin : begin + len(some)]
             raise ValueError(f"{', '.join(map(str, names))}: {error}") from error
-        answers += [{key: value[i] for key, value in made.items()} for i in range(len(some))]
-    return answers
+        yield [{key: value[i] if value.ndim else value for key, value in made.items()} for i in range(len(some))]
 
 
 def write(output: pathlib.Path, images: list[pathlib.Path], answers: list[dict[str, Any]]) -> int:
-    """Write `predictions.json`, and each output that is a picture as a PNG.
+    """Write `predictions.json`, and each output that is a picture as a PNG, or with many numbers as a NumPy file.
 
     Args:
         output: The folder.
@@ -125,36 +131,39 @@ def write(output: pathlib.Path, images: list[pathlib.Path], answers: list[dict[s
         answers: The outputs of each by name.
 
     Returns:
-        How many pictures were written.
+        How many files were written beside it.
     """
+    import numpy as np
+
     from apps import run_folder
     from bridge.files import aside
     from tfzoo.export.signatures import unique
 
-    found, pictures = [], 0
+    found, written = [], 0
     stems = unique([safe(path.stem) for path in images])
     for path, stem, outputs in zip(images, stems, answers, strict=True):
         values: dict[str, Any] = {}
         for name, value in outputs.items():
-            if (drawn := picture(value)) is None:
+            drawn = picture(value)
+            if drawn is None and value.size <= MANY:
                 values[name] = value.tolist() if value.dtype.kind != "O" else [str(x) for x in value.ravel()]
                 continue
-            values[name] = f"{safe(name)}/{stem}.png"
+            values[name] = f"{safe(name)}/{stem}.{'npy' if drawn is None else 'png'}"
             with aside(output / values[name]) as side:
-                drawn.save(side)
-            pictures += 1
-        found.append({"image": str(path), **values})
+                drawn.save(side) if drawn else np.save(side, value, allow_pickle=False)
+            written += 1
+        found.append({"image": str(path), "outputs": values})
     run_folder.write_json(output / "predictions.json", {"predictions": found})
-    return pictures
+    return written
 
 
 def safe(name: str) -> str:
     """Give a name that a file may have, wherever it came from."""
-    return re.sub(r"[^\w-]", "_", name)[:100] or "_"
+    return re.sub(r"[^\w-]", "_", name).encode()[:80].decode(errors="ignore") or "_"
 
 
 def picture(value):
-    """Draw an output, if it is a picture: `(H, W, 1 or 3)` of [0, 1], or `(H, W, classes)`, whose largest is shown.
+    """Draw an output, if it is a picture: `(H, W, 1 or 3)` in [0, 1], or `(H, W, classes)`, whose largest is shown.
 
     Args:
         value: An array without the batch.
@@ -168,7 +177,9 @@ def picture(value):
     if value.ndim != 3 or value.dtype.kind != "f" or min(value.shape[:2]) < 2:
         return None
     if value.shape[-1] in (1, 3):
-        pixels = np.rint(np.clip(np.nan_to_num(value), 0, 1) * 255).astype(np.uint8)
+        if not (value >= -1e-6).all() or not (value <= 1 + 1e-6).all():  # logits and the like: numbers, not a picture
+            return None
+        pixels = np.rint(np.clip(value, 0, 1) * 255).astype(np.uint8)
         return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     drawn = Image.fromarray(value.argmax(-1).astype(np.uint8)).convert("P")
     hues = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)

@@ -29,10 +29,9 @@ from typing import Any
 import keras
 import numpy as np
 
-import tfzoo
 from apps import RunFailed, no_room
 from bridge.files import aside
-from bridge.models import functional, is_functional
+from bridge.models import functional, is_functional, parts
 from bridge.sources import load_keras
 
 
@@ -123,8 +122,7 @@ def save(model: keras.Model, path: pathlib.Path) -> None:
 
 def networks(model: keras.Model) -> dict[str, keras.Model]:
     """Give the networks of a model by the names of its attributes; a model that is one is called "model"."""
-    found = {name: value for name, value in vars(model).items() if isinstance(value, keras.Model)}
-    return {"model": model} if is_functional(model) or not found else found
+    return (not is_functional(model) and parts(model)) or {"model": model}
 
 
 def structures(model: keras.Model) -> tuple[Any, Any]:
@@ -184,14 +182,14 @@ def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Mod
         target: A run folder or a `.keras` file.
 
     Returns:
-        The family, None of a file that is of none, and the networks by name; one alone is called "model".
+        The family, None of a file that is in no run folder, and the networks by name; one alone is called "model".
 
     Raises:
         ValueError: The run is not finished, there is no such model, or Keras cannot read it.
     """
     if not target.is_dir():
-        model = load(target)
-        return (model.name if model.name in tfzoo.names() else None), {"model": model}
+        run = target.parent  # not by the model's name, which another model may have, too
+        return (options(run)["family"] if (run / "options.json").exists() else None), {"model": load(target)}
     family = options(target)["family"]
     if unfinished(target):
         raise ValueError(
@@ -203,9 +201,13 @@ def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Mod
 
 
 def figures(folder: pathlib.Path) -> dict[str, Any]:
-    """Read what `evaluate` measured; nothing where it has not been run."""
+    """Read what `evaluate` measured, nothing where it has not been run; raises a ValueError for a damaged file."""
     path = folder / "evaluate.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return dict(found.items())
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it, or run `tfzoo evaluate` again.") from error
 
 
 def unfinished(folder: pathlib.Path) -> bool:

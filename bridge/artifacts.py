@@ -8,6 +8,7 @@ Tensors of rank 4 and 5 have their channels first in all of them.
 """
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import keras
 import numpy as np
 import torch
 
+from bridge.files import FULL, WriteFailed
 from bridge.folder import save_torch, with_examples
 from bridge.graph import BridgeError
 
@@ -47,17 +49,22 @@ def write(model: keras.Model, folder: Path) -> tuple[dict[str, float], list[str]
 
         def far(run: Callable) -> float:
             have = [last(np.asarray(x)) for x in run()]
-            return max(float(np.abs(h - w).max() / (np.abs(w).max() or 1)) for h, w in zip(have, want, strict=True))
+            # NumPy's max, as Python's passes over what is no number
+            return float(
+                np.max([np.abs(h - w).max() / (np.abs(w).max() or 1) for h, w in zip(have, want, strict=True)])
+            )
 
         with torch.no_grad():
-            found["model.py"] = max(found["model.py"], far(lambda: flat(module(*tensors))))
+            found["model.py"] = float(np.max([found["model.py"], far(lambda: flat(module(*tensors)))]))
             found["model.pt2"] = far(lambda: flat(program(module, tensors, dynamic, folder / "model.pt2")(*tensors)))
         if not importlib.util.find_spec(EXTRA):
             notes.append("There is no model.onnx: it needs the extra onnx (pip install tfzoo[onnx]).")
             return
         try:
             run = onnx(model, module, tensors, dynamic, folder / "model.onnx")
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as e:
+        except Exception as e:  # of torch's, of onnx' and of onnxruntime's own classes
+            if full := next((n for n in FULL if getattr(e, "errno", None) == n or os.strerror(n) in str(e)), None):
+                raise WriteFailed(f"{folder / 'model.onnx'} cannot be written: {os.strerror(full)}") from e
             notes.append(f"There is no model.onnx: torch.onnx cannot write it: {' '.join(str(e).split())[:300]}")
             (folder / "model.onnx").unlink(missing_ok=True)
             return

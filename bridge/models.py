@@ -18,6 +18,11 @@ def is_functional(model) -> bool:
     return type(model).call in [kind.call for kind in own]  # another `call` may do anything
 
 
+def parts(model) -> dict[str, keras.Model]:
+    """The networks that are a model's attributes, by their names."""
+    return {k: v for k, v in vars(model).items() if isinstance(v, keras.Model) and not k.startswith("_")}
+
+
 def input_names(model) -> list[str]:
     """The names of a model's inputs; a KerasTensor's own name is another in each process."""
     return [t._keras_history.operation.name for t in keras.tree.flatten(functional(model).inputs)]

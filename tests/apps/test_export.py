@@ -113,8 +113,34 @@ def test_the_torch_side(trained, invoke, tmp_path):
     assert again.exit_code == 2 and "which has version 1" in again.stderr
 
 
+def test_the_torch_side_has_no_options_of_the_other(trained, invoke, tmp_path):
+    given = ("--framework", "torch", "--precision", "bfloat16", "--fold", "--size", "8", "8")
+    result = invoke("export", trained, "-o", tmp_path / "m", *given)
+    assert result.exit_code == 2 and "Received: --precision, --fold, --size" in result.stderr
+
+
+def test_a_model_that_is_called_as_a_family(tmp_path, invoke):
+    """Its name is no reason to put a sigmoid behind it."""
+    x = keras.Input((8, 8, 3), name="image")
+    y = keras.layers.Conv2D(1, 1, activation="sigmoid", name="probability")(x)
+    keras.Model(x, y, name="unet").save(tmp_path / "mine.keras")
+    assert invoke("export", tmp_path / "mine.keras", "-o", tmp_path / "m").exit_code == 0
+    with session.load(tmp_path / "m" / "1") as (signatures, _):
+        assert list(signatures["serving_default"].outputs) == ["probability"]
+
+
+@pytest.mark.parametrize(
+    "file, text", [("evaluate.json", "[1]"), ("evaluate.json", "{"), ("log.csv", "epoch,val_loss\n0,x")]
+)
+def test_a_damaged_run_folder(trained, invoke, tmp_path, file, text):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(text)
+    result = invoke("export", tmp_path / "run", "-o", tmp_path / "m")
+    assert result.exit_code == 2 and f"{file} is " in result.stderr and "damaged" in result.stderr
+
+
 def test_a_difference_is_not_published(trained, invoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfzoo.export, "difference", lambda have, want: 1e-3)
+    monkeypatch.setattr(tfzoo.export, "replay", lambda path, wanted: dict.fromkeys(wanted, 1e-3))
     result = invoke("export", trained, "-o", tmp_path / "deep" / "er")
     assert result.exit_code == 1 and "the SavedModel differs serving_default by 1.0e-03" in result.stderr
     monkeypatch.setattr("bridge.artifacts.write", lambda network, folder: ({"model.py": 1e-2}, []))

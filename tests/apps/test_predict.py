@@ -44,11 +44,11 @@ def test_masks_as_pictures(exported, model, pictures, invoke, tmp_path):
     assert result.exit_code == 0, result.stderr
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
     assert [x["image"] for x in found] == list(map(str, pictures))
-    assert [x["mask"] for x in found] == ["mask/a.png", "mask/b.png", "mask/c.png", "mask/a_1.png"]
+    assert [x["outputs"]["mask"] for x in found] == ["mask/a.png", "mask/b.png", "mask/c.png", "mask/a_1.png"]
     for path, x in zip(pictures, found, strict=True):
         picture = Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR, (7, 0, 54, 47))
         want = 1 / (1 + np.exp(-np.asarray(model(np.asarray(picture, np.float32)[None] / 255))))
-        mask = np.asarray(Image.open(tmp_path / "out" / x["mask"]))
+        mask = np.asarray(Image.open(tmp_path / "out" / x["outputs"]["mask"]))
         assert mask.shape == (32, 32) and np.ptp(mask) > 60
         np.testing.assert_allclose(mask, 255 * want[0, ..., 0], atol=4)  # Pillow rounds the picture twice
 
@@ -67,7 +67,9 @@ def test_numbers_go_into_the_file(tmp_path, pictures, invoke):
     save(keras.Model(image, keras.layers.Dense(4, name="label")(flat)), tmp_path / "labels")
     assert invoke("predict", tmp_path / "labels", pictures[0], "-o", tmp_path / "out").exit_code == 0
     (found,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
-    assert len(found["label"]) == 4 and [path.name for path in (tmp_path / "out").iterdir()] == ["predictions.json"]
+    assert len(found["outputs"]["label"]) == 4 and [path.name for path in (tmp_path / "out").iterdir()] == [
+        "predictions.json"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,15 @@ def test_numbers_go_into_the_file(tmp_path, pictures, invoke):
 def test_what_is_a_picture(shape, mode):
     drawn = predict.picture(np.random.default_rng(0).random(shape))
     assert (drawn and drawn.mode) == mode and (drawn is None or drawn.size == (6, 5))
+
+
+def test_numbers_that_are_no_picture_are_kept(tmp_path):
+    value = np.random.default_rng(0).normal(size=(40, 30, 1)).astype(np.float32)  # logits
+    answers = [{"image": value, "score": np.float32(3)[()] * np.ones([], np.float32), "名" * 90: value[:2, :2]}]
+    assert predict.write(tmp_path, [tmp_path / ("名" * 90 + ".png")], answers) == 1
+    (found,) = json.loads((tmp_path / "predictions.json").read_text())["predictions"]
+    np.testing.assert_array_equal(np.load(tmp_path / found["outputs"]["image"]), value)
+    assert found["image"].endswith(".png") and found["outputs"]["score"] == 3
 
 
 def test_classes_have_colours():
@@ -101,7 +112,8 @@ def test_what_the_model_refuses_is_named(exported, pictures, invoke, tmp_path, m
     monkeypatch.setattr(predict, "read", lambda path: b"GIF" if path == pictures[2] else read(path))
     result = invoke("predict", exported, *pictures, "-o", tmp_path / "o", "--batch", 2)
     assert result.exit_code == 2 and f"{pictures[2]}: the file at place 0 is neither PNG nor JPEG" in result.stderr
-    assert not (tmp_path / "o").exists()
+    answered = json.loads((tmp_path / "o" / "predictions.json").read_text())["predictions"]
+    assert [x["image"] for x in answered] == [str(path) for path in pictures[:2]]  # of the request before
 
 
 @pytest.mark.parametrize(

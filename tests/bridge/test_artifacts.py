@@ -49,6 +49,20 @@ def test_what_onnx_cannot_hold_is_left_out(example, tmp_path, monkeypatch):
     assert "model.onnx" not in differences and "torch.onnx cannot write it" in note and "aten::odd" in note
 
 
+@pytest.mark.parametrize("what", ["program", "onnx"])
+def test_a_number_that_is_none_is_seen(example, tmp_path, monkeypatch, what):
+    """Also in the second output: Python's own max passes over it."""
+    made = getattr(artifacts, what)
+
+    def broken(*arguments):
+        run = made(*arguments)
+        return lambda *x: [run(*x)[0], run(*x)[1] * float("nan")]
+
+    monkeypatch.setattr(artifacts, what, broken)
+    differences, _ = artifacts.write(example, tmp_path / "out")
+    assert np.isnan(differences[{"program": "model.pt2", "onnx": "model.onnx"}[what]])
+
+
 @pytest.mark.parametrize("file", ["model.pt2", "model.onnx"])
 def test_another_program_is_seen(example, tmp_path, monkeypatch, file):
     def other(function):

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import time
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tfzoo.export import session
 from tfzoo.export.signatures import BYTES, DEFAULT
 
 NAME = "model_card.md"
+VALUES, DTYPES = {"string": '"text"', "bool": "False"}, {"string": "str", "bfloat16": "float32"}  # of NumPy and JSON
 PACKAGES = ("tensorflow", "keras", "numpy")
 
 CURL = """\
@@ -26,7 +28,7 @@ FILES = """\
 import base64, pathlib, requests
 
 file = base64.b64encode(pathlib.Path("picture.png").read_bytes()).decode()
-body = {{"signature_name": "{signature}", "inputs": {{"{input}": [{{"b64": file}}]}}}}
+body = {{"signature_name": "{signature}", "inputs": {{"{input}": [{{"b64": file}}]{times}}}}}
 answer = requests.post("http://localhost:8501/v1/models/{name}:predict", json=body, timeout=60)
 print(answer.json()["outputs"])
 ```
@@ -93,13 +95,16 @@ def write(
 def request(name: str, asked: Mapping[str, tuple[dict, dict]]) -> list[str]:
     """Write requests that can be pasted, in curl and in Python."""
     signature = BYTES if BYTES in asked else DEFAULT
-    given = asked[signature][0]
+    given, name = asked[signature][0], urllib.parse.quote(name, safe="")
     if signature == BYTES:
-        fields = {"signature": signature, "input": next(iter(given)), "name": name}
-        return [CURL.format(**fields), FILES.format(**fields)]
+        ((input, (_, (batch,))),) = given.items()
+        fields = {"signature": signature, "input": input, "name": name, "times": f" * {batch}" if batch else ""}
+        # a shell's one file is a request only where any number is
+        return [*([] if batch else [CURL.format(**fields)]), FILES.format(**fields)]
+    shapes = {key: tuple(1 if n is None else n for n in shape) for key, (_, shape) in given.items()}
     arrays = ", ".join(
-        f'"{key}": np.zeros({tuple(1 if n is None else n for n in shape)}, "{kind}")'
-        for key, (kind, shape) in given.items()
+        f'"{key}": np.full({shapes[key]}, {VALUES.get(kind, "0")}, "{DTYPES.get(kind, kind)}")'
+        for key, (kind, _) in given.items()
     )
     return [ARRAYS.format(signature=signature, name=name, inputs=arrays)]
 

@@ -20,7 +20,7 @@ import numpy as np
 import requests
 import tensorflow as tf
 from google.protobuf import json_format
-from requests.adapters import HTTPAdapter, Retry
+from requests.adapters import HTTPAdapter, LocationValueError, Retry
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -31,6 +31,7 @@ LARGEST = 2**28  # bytes of an answer
 REST = re.compile(r"(?P<base>https?://[^/?#]+(/[^?#]*)?/v1/models/[^/:?#]+(/(versions|labels)/[^/:?#]+)?)(:predict)?/?")
 GRPC = re.compile(r"(?P<kind>grpcs?)://(?P<host>[^/?#]+)/(?P<name>[^/?#]+)(/(?P<version>\d+))?/?")
 BUSY = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")  # of gRPC; of HTTP the numbers below
+WHERE = ("Graph execution error", "Detected at node", "<stack traces", " ", "\t")  # not what an error was
 BUSY_HTTP = (429, 502, 503, 504)
 MOST_RETRIES = 4  # gRPC makes five attempts at most
 
@@ -111,42 +112,50 @@ def rest(base: str, timeout: float, retries: int) -> Iterator[Client]:
             http.mount(scheme, HTTPAdapter(max_retries=policy))
 
         def send(method: str, address: str, body: dict | None = None) -> dict:
-            text = b""
+            parts, size = [], 0
+            text = None if body is None else json.dumps(body)  # requests would refuse NaN, which the server reads
             try:
-                with http.request(method, address, json=body, timeout=timeout, stream=True) as answer:
+                with http.request(method, address, data=text, timeout=timeout, stream=True) as answer:
                     for part in answer.iter_content(2**20):
-                        text += part
-                        if len(text) > LARGEST:
+                        parts.append(part)
+                        size += len(part)
+                        if size > LARGEST:
                             raise ValueError(f"{address} answers with over {LARGEST >> 20} MiB: send fewer at once")
+            except (requests.exceptions.InvalidURL, LocationValueError, UnicodeError) as error:
+                raise ValueError(f"not the address of a model: {address}: {cause(error)}") from error
             except requests.RequestException as error:
                 raise NoAnswer(f"no answer from {address}: {cause(error)}. Is the server running?") from error
+            received = b"".join(parts)
+            if answer.status_code in BUSY_HTTP:  # also of what stands before the server, in its own words
+                words = " ".join(received[:300].decode(errors="replace").split())
+                raise NoAnswer(f"{address} is busy or away (HTTP {answer.status_code}): {words}")
             try:
-                values = json.loads(text)
+                values = json.loads(received)
             except ValueError as error:
                 raise ValueError(f"{address} is not TensorFlow Serving: HTTP {answer.status_code}, not JSON") from error
-            if answer.status_code in BUSY_HTTP:
-                raise NoAnswer(f"{address} is busy: {values}")
             if not answer.ok or not isinstance(values, dict):
                 words = values.get("error", values) if isinstance(values, dict) else values
                 raise ValueError(f"{address} refused the request (HTTP {answer.status_code}): {said(str(words))}")
             return values
 
-        found = send("GET", f"{base}/metadata").get("metadata", {}).get("signature_def", {})
         try:
+            found = send("GET", f"{base}/metadata")["metadata"]["signature_def"]
             signatures = json_format.ParseDict(found, SignatureDefMap(), ignore_unknown_fields=True).signature_def
-        except json_format.ParseError as error:
-            raise ValueError(f"{base}/metadata is not TensorFlow Serving's: {error}") from error
+        except (json_format.ParseError, KeyError, TypeError) as error:
+            raise ValueError(f"{base}/metadata is not TensorFlow Serving's: {error!r}") from error
 
         def ask(signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             check(signatures, signature)
             body = {"signature_name": signature, "inputs": {name: plain(value) for name, value in inputs.items()}}
-            outputs = send("POST", f"{base}:predict", body)["outputs"]
+            outputs = send("POST", f"{base}:predict", body).get("outputs")
             kinds = signatures[signature].outputs
             if len(kinds) == 1:  # then the server leaves out the name
                 outputs = {next(iter(kinds)): outputs}
+            if not isinstance(outputs, dict) or outputs.keys() != kinds.keys() or None in outputs.values():
+                raise ValueError(f"{base} does not answer with the outputs {', '.join(sorted(kinds))}")
             return {name: array(name, outputs[name], tf.as_dtype(info.dtype)) for name, info in kinds.items()}
 
-        yield Client(dict(signatures), ask)
+        yield Client(session.served(signatures), ask)
 
 
 @contextlib.contextmanager
@@ -167,6 +176,7 @@ def grpc(match: re.Match, timeout: float, retries: int) -> Iterator[Client]:
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", LARGEST),
         ("grpc.max_send_message_length", LARGEST),
+        ("grpc.per_rpc_retry_buffer_size", LARGEST),  # else what is larger than 256 KiB is not sent again
     ]
     name, version, host = match["name"], match["version"], match["host"]
     channel = (
@@ -199,7 +209,7 @@ def grpc(match: re.Match, timeout: float, retries: int) -> Iterator[Client]:
             answer = send(service.Predict, warm_up.request(name, signature, inputs))
             return {key: tf.make_ndarray(value) for key, value in answer.outputs.items()}
 
-        yield Client(dict(signatures.signature_def), ask)
+        yield Client(session.served(signatures.signature_def), ask)
 
 
 def check(signatures, name: str) -> None:
@@ -211,7 +221,11 @@ def check(signatures, name: str) -> None:
 def plain(value: np.ndarray):
     """Give an array as JSON has it, texts in base64."""
     if value.dtype.kind in "OSU":
-        return np.vectorize(lambda text: {"b64": base64.b64encode(text).decode()}, otypes=[object])(value).tolist()
+
+        def coded(text: str | bytes) -> dict[str, str]:
+            return {"b64": base64.b64encode(text if isinstance(text, bytes) else str(text).encode()).decode()}
+
+        return np.vectorize(coded, otypes=[object])(value).tolist()
     return value.tolist()
 
 
@@ -231,12 +245,13 @@ def array(name: str, value, dtype: tf.DType) -> np.ndarray:
 
 def cause(error: Exception) -> str:
     """Give what lies at the bottom of an error of the connection."""
-    while getattr(error, "reason", None) or (error.args and isinstance(error.args[0], Exception)):
-        error = error.reason if isinstance(getattr(error, "reason", None), Exception) else error.args[0]
+    while below := next((x for x in (getattr(error, "reason", None), *error.args) if isinstance(x, Exception)), None):
+        error = below
     return " ".join(str(error).split())[:300]
 
 
 def said(message: str) -> str:
     """Give the sentence of a signature's own error, without the graph's nodes around it."""
     found = re.search(r"assertion failed: \[(.*?)\]", message, re.DOTALL)
-    return " ".join((found[1] if found else message.split("\n")[0]).split())[:500]
+    lines = (line for line in message.splitlines() if line and not line.startswith(WHERE))
+    return " ".join((found[1] if found else next(lines, message)).split())[:500]

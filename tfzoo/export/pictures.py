@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-EXIF, HEAD = b"Exif\x00\x00", 1 << 16  # where a JPEG's orientation is looked for: APP1 follows the first two bytes
+EXIF = b"Exif\x00\x00"
 LUMA = (19595, 38470, 7471)  # of 2**16
 FITS = ("crop", "stretch")
 
@@ -27,7 +27,7 @@ class Pictures:
         channels: 1 (grey) or 3.
         values: What black and white become.
         fit: "crop" takes the largest centred window of the aspect ratio, "stretch" the whole picture.
-        limit: Pixels that a file may have at most.
+        limit: Pixels that a file may have at most; without `size`, those of a request together.
     """
 
     size: tuple[int, int] | None
@@ -37,10 +37,12 @@ class Pictures:
     limit: int = 25_000_000
 
     def __post_init__(self):
-        if self.fit not in FITS or self.channels not in (1, 3) or self.limit < 1 or self.values[0] == self.values[1]:
+        black, white = self.values
+        whole = self.size is None or min(self.size) > 0
+        if self.fit not in FITS or self.channels not in (1, 3) or self.limit < 1 or black == white or not whole:
             raise ValueError(
                 f"pictures have 1 or 3 channels, fit by {' or '.join(FITS)}, two different values for black and white, "
-                f"and at least one pixel. Received: {self}"
+                f"a size above 0, and at least one pixel. Received: {self}"
             )
 
     def decode(self, files: tf.Tensor) -> tf.Tensor:
@@ -54,11 +56,15 @@ class Pictures:
         """
         one = tf.TensorSpec([*(self.size or (None, None)), self.channels], tf.float32)
         places = tf.range(tf.size(files))
+        # of open sizes all of them are kept at their own size, side by side
+        together = tf.ones([], tf.int64) if self.size else tf.size(files, tf.int64)
         few = None if tf.executing_eagerly() else 2  # at a time: each may be large
-        made = tf.map_fn(lambda x: self._one(*x), (files, places), fn_output_signature=one, parallel_iterations=few)
+        made = tf.map_fn(
+            lambda x: self._one(*x, together), (files, places), fn_output_signature=one, parallel_iterations=few
+        )
         return tf.ensure_shape(made, [files.shape[0], *one.shape])
 
-    def _one(self, file: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    def _one(self, file: tf.Tensor, place: tf.Tensor, together: tf.Tensor) -> tf.Tensor:
         png, jpeg = (tf.strings.substr(file, 0, len(start)) == start for start in (PNG, JPEG))
         length = tf.strings.length(file)
         known = refuse(
@@ -66,7 +72,10 @@ class Pictures:
         )
         with tf.control_dependencies([known]):
             height, width = tf.cond(png, lambda: png_size(file), lambda: jpeg_size(file))
-        few = (tf.minimum(height, width) > 0) & (height * width <= self.limit)  # PNG's two may be below 0
+        # PNG's two may be below 0; of a long thin picture the resampling keeps one side beside the model's other one
+        sides = (height * self.size[1], width * self.size[0]) if self.size else ()
+        most = tf.reduce_max(tf.stack([height * width, *sides]))
+        few = (tf.minimum(height, width) > 0) & (most * together <= self.limit)
         wrong = (
             f"the file at place {{}} must have from 1 to {self.limit} pixels; by its header it has {{}} rows of {{}}"
         )
@@ -131,25 +140,44 @@ def displayed_jpeg(file: tf.Tensor) -> tf.Tensor:
 def orientation(file: tf.Tensor) -> tf.Tensor:
     """Read a JPEG's EXIF orientation, a number from 1 to 8; 1 where there is none.
 
-    EXIF 2.32, 4.6.2: after "Exif\\0\\0" comes a TIFF header (byte order, 42, place of the directory), and in the
-    directory entries of 12 bytes each: tag, type, count, value.
+    EXIF 2.32, 4.5.4 and 4.6.2: among the segments that come first (marker, length) one is APP1 and begins with
+    "Exif\\0\\0"; then comes a TIFF header (byte order, 42, place of the directory), and in the directory entries of 12
+    bytes each: tag, type, count, value.
     """
-    head = tf.io.decode_raw(tf.strings.substr(tf.strings.join([file, b"\0" * HEAD]), 0, HEAD), tf.uint8)
-    head = tf.cast(head, tf.int32)
-    found = tf.reduce_all(tf.signal.frame(head, len(EXIF), 1) == tf.constant(list(EXIF)), -1)
-    start = tf.cast(tf.argmax(found), tf.int32) + len(EXIF)
-    little = head[start] == ord("I")
+
+    def bytes_at(place: tf.Tensor, size: int) -> tf.Tensor:
+        begin = tf.minimum(place, tf.strings.length(file))
+        some = tf.strings.substr(tf.strings.join([file, b"\0" * size]), begin, size)
+        return tf.cast(tf.io.decode_raw(some, tf.uint8), tf.int32)
+
+    def length(place: tf.Tensor) -> tf.Tensor:
+        head = bytes_at(place, 4)
+        return 256 * head[2] + head[3]
+
+    def is_exif(place: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(bytes_at(place, 2) == [0xFF, 0xE1]) & tf.reduce_all(bytes_at(place + 4, 6) == list(EXIF))
+
+    def goes_on(place: tf.Tensor) -> tf.Tensor:
+        head = bytes_at(place, 2)
+        segment = (head[0] == 0xFF) & (head[1] != 0xDA) & (length(place) >= 2)  # not the picture itself
+        return segment & ~is_exif(place)
+
+    (place,) = tf.while_loop(goes_on, lambda place: [place + 2 + length(place)], [tf.constant(2)])
+    begin = tf.minimum(place + 10, tf.strings.length(file))
+    body = tf.strings.substr(tf.strings.join([file, b"\0" * 64]), begin, 1 << 16)
+    tiff = tf.cast(tf.io.decode_raw(body, tf.uint8), tf.int32)
+    little = tiff[0] == ord("I")
 
     def number(place: tf.Tensor, size: int) -> tf.Tensor:
         """Unsigned, in the file's byte order; places behind the end read as the last byte."""
-        places = tf.clip_by_value(place[..., None] + tf.range(size), 0, HEAD - 1)
-        digits = tf.gather(head, places)
+        places = tf.clip_by_value(place[..., None] + tf.range(size), 0, tf.size(tiff) - 1)
+        digits = tf.gather(tiff, places)
         digits = tf.where(little, digits, tf.reverse(digits, [-1]))
         return tf.reduce_sum(digits * tf.constant([256**i for i in range(size)]), -1)
 
-    offset = tf.clip_by_value(number(start + 4, 4), 0, HEAD)
-    directory = start + offset
+    directory = tf.clip_by_value(number(tf.constant(4), 4), 0, tf.size(tiff))
     entries = directory + 2 + 12 * tf.range(number(directory, 2))
-    named = tf.boolean_mask(number(entries + 8, 2), number(entries, 2) == 0x0112)
+    values = tf.where(number(entries + 2, 2) == 4, number(entries + 8, 4), number(entries + 8, 2))  # LONG, else SHORT
+    named = tf.boolean_mask(values, number(entries, 2) == 0x0112)
     value = tf.concat([named, [1]], 0)[0]
-    return tf.where(tf.reduce_any(found) & (value >= 1) & (value <= 8), value, 1)
+    return tf.where(is_exif(place) & (value >= 1) & (value <= 8), value, 1)

@@ -23,8 +23,12 @@ def load(path: Path) -> Iterator[tuple[dict[str, SignatureDef], Callable[..., di
         raises a ValueError that names what an input lacks.
     """
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
-        signatures = {name: s for name, s in meta.signature_def.items() if name != INITIALISER}
+        try:
+            meta = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(path))
+        except (RuntimeError, OSError, tf.errors.OpError) as error:
+            words = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} cannot be loaded as TensorFlow Serving does it: {words}") from error
+        signatures = served(meta.signature_def)
 
         def run(name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             if name not in signatures:
@@ -41,3 +45,8 @@ def load(path: Path) -> Iterator[tuple[dict[str, SignatureDef], Callable[..., di
             )
 
         yield signatures, run
+
+
+def served(signatures) -> dict[str, SignatureDef]:
+    """Give the signatures that can be asked: not the loader's own."""
+    return {name: signature for name, signature in signatures.items() if name != INITIALISER}

@@ -7,6 +7,7 @@ JPEG files.
 
 import inspect
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from PIL import Image
 from bridge.models import SIZES, functional, input_names, is_functional
 from tfzoo.export.pictures import Pictures
 
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 DEFAULT, BYTES = "serving_default", "serving_bytes"  # the first is what TensorFlow Serving takes when none is named
 
 
@@ -51,8 +53,10 @@ def of_model(model: keras.Model) -> dict[str, Signature]:
     """
     if not is_functional(model):
         return {DEFAULT: of_call(model)}
-    structure, outputs = functional(model)._inputs_struct, unique(model.output_names)
-    inputs = dict(zip(unique(input_names(model)), model.inputs, strict=True))
+    graph = functional(model)
+    structure = graph._inputs_struct
+    outputs = keys(graph._outputs_struct) or unique(graph.output_names)
+    inputs = dict(zip(keys(structure) or unique(input_names(model)), graph.inputs, strict=True))
     wrong = [f"{name}: sparse" for name, x in inputs.items() if getattr(x, "sparse", False)]
     wrong += [f"{name}: ragged" for name, x in inputs.items() if getattr(x, "ragged", False)]
     wrong += [f"{name}: shape {x.shape}, whose first axis is no open batch" for name, x in inputs.items() if fixed(x)]
@@ -69,10 +73,22 @@ def of_model(model: keras.Model) -> dict[str, Signature]:
     return {DEFAULT: Signature(serve, tuple(tf.TensorSpec(x.shape, x.dtype, name) for name, x in inputs.items()))}
 
 
+def keys(structure) -> list[str]:
+    """Give names of the tensors of a dictionary, by its keys; nothing of another structure."""
+    if not isinstance(structure, dict):
+        return []
+    return ["_".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
+
+
 def of_call(model: keras.Model) -> Signature:
     """Give the signature of a `call` of one's own: what it was first called with, by the arguments' names."""
     structure = get_input_signature(model)
-    arguments = list(inspect.signature(model.call).parameters)
+    arguments = [name for name in inspect.signature(model.call).parameters if name not in ("training", "mask")]
+    if len(arguments) != len(structure):
+        raise ValueError(
+            f"the call of {model.name} takes {', '.join(arguments)}, and Keras has noted {len(structure)} of them as "
+            "tensors. Pass signatures=, a function that says what is served, or call the model with tensors for all."
+        )
     specs = {
         "_".join([arguments[first], *map(str, rest)]): x
         for (first, *rest), x in keras.tree.flatten_with_path(structure)
@@ -94,6 +110,21 @@ def in_float32(signature: Signature) -> Signature:
         return {k: tf.cast(x, tf.float32) if x.dtype in (tf.bfloat16, tf.float16) else x for k, x in outputs.items()}
 
     return replace(signature, function=function)
+
+
+def check(served: Mapping[str, Signature]) -> None:
+    """Refuse what cannot be served; raises a ValueError that lists it."""
+    wrong = [] if DEFAULT in served else [f"there is no {DEFAULT}, which a request that names none gets"]
+    for name, signature in served.items():
+        names = [x.name for x in signature.inputs]
+        wrong += [f"{name}: {x!r} is no name of an input" for x in names if not NAME.fullmatch(x) or x == "self"]
+        if len({x.lower() for x in names}) < len(names):
+            wrong.append(f"{name}: {', '.join(names)} do not differ but in their case")
+    if wrong:
+        raise ValueError(
+            "a signature's inputs have names of letters, digits, _ and . that begin with a letter, such as "
+            'keras.Input(..., name="image"). Received:\n  ' + "\n  ".join(wrong)
+        )
 
 
 def fixed(x: keras.KerasTensor) -> bool:
@@ -194,7 +225,9 @@ def example(name: str, signature: Signature) -> tuple[dict[str, np.ndarray], dic
             refusal = error
             continue
         return inputs, finite(name, outputs)
-    said = " ".join(str(refusal).split())
+    said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(refusal)).split())[:500]
+    if not open_axes:
+        raise ValueError(f"{name} does not take what its inputs say. It said: {said}")
     raise ValueError(
         f"{name} takes none of the sizes {tuple(SIZES)} in its open axes. The last try said: {said}. "
         "Export a model of fixed sizes, or name its pictures' size with --size."
@@ -202,8 +235,8 @@ def example(name: str, signature: Signature) -> tuple[dict[str, np.ndarray], dic
 
 
 def evaluate(signature: Signature, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a signature's function as it is, before it is exported."""
-    outputs = signature.function(**{name: tf.constant(value) for name, value in inputs.items()})
+    """Run a signature's function before it is exported, as a graph: in 16 bits that rounds elsewhere than eagerly."""
+    outputs = tf.function(signature.function, autograph=False)(**{k: tf.constant(x) for k, x in inputs.items()})
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 

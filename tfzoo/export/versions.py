@@ -6,10 +6,11 @@ TensorFlow Serving looks into it every second, takes every folder of digits for 
 import re
 from pathlib import Path
 
+from bridge.files import remove
 from tfzoo.export import configs
 
 SAVED_MODEL = "saved_model.pb"
-LEFT_OVER = re.compile(r"\.partial-\d+-")  # what an export that was killed wrote to the side
+LEFT_OVER = re.compile(r"\.partial-(\d+)-")  # what an export that was killed wrote to the side
 
 
 def choose(folder: Path, version: int | None, marker: str = SAVED_MODEL) -> int:
@@ -48,6 +49,20 @@ def choose(folder: Path, version: int | None, marker: str = SAVED_MODEL) -> int:
             f"{folder}, which has version {highest}. Accepted: --version {highest + 1} or more, or none for the next."
         )
     return version or highest + 1
+
+
+def tidy(folder: Path) -> None:
+    """Remove what exports that were killed have left: of processes that are no more."""
+    for path in folder.glob(".partial-*") if folder.is_dir() else ():
+        found = LEFT_OVER.match(path.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            remove(path)
+
+
+def check_free(path: Path) -> None:
+    """Refuse to publish under a number that another export has taken meanwhile."""
+    if path.exists():
+        raise ValueError(f"another export has written {path} meanwhile: export again, for the next number.")
 
 
 def highest(folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """What an export may do with the weights: keep them in 16 bits, or take BatchNormalization into them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import keras
 import tensorflow as tf
 
+from bridge.models import functional
 from tfzoo.export.signatures import Signature
 
 KINDS = ("float32", "bfloat16")
@@ -25,29 +27,37 @@ def folded(model: keras.Model) -> keras.Model:
     from bridge import fold, keras_reader, keras_writer, layout  # with all rules and torch, for this alone
 
     made = keras_writer.write(layout.convert(fold.fold(keras_reader.read(model)), "last"))
-    made.name = model.name
+    if (made.input_shape, made.output_shape) != (model.input_shape, model.output_shape):
+        raise ValueError(f"{model.name} has its channels first: what is folded comes back with its channels last")
+    made.name, made.output_names = model.name, functional(model).output_names
     return made
 
 
-def in_bfloat16(signature: Signature, networks: Iterable[keras.Model]) -> Signature:
-    """Give a signature whose float32 weights are kept as bfloat16 and computed with as float32.
+def in_bfloat16(served: Mapping[str, Signature], networks: Iterable[keras.Model]) -> dict[str, Signature]:
+    """Give signatures whose float32 weights are kept as bfloat16 and computed with as float32.
 
-    A SavedModel of it has half the size. bfloat16 has the exponents of float32 and 8 bits of its mantissa.
+    bfloat16 has the exponents of float32 and 8 bits of its mantissa. A weight is kept once, whoever reads it.
 
     Args:
-        signature: Its function calls the networks.
+        served: Signatures whose functions call the networks.
         networks: Whose weights are meant.
     """
-    # pairs, as Keras compares variables by their values
-    kept = [(v, tf.Variable(tf.cast(v.value, tf.bfloat16), trainable=False)) for n in networks for v in floats(n)]
+    floats = {id(v.value): v for n in networks for v in n.variables if v.dtype == "float32"}
+    kept: dict[int, tf.Variable] = {}
 
-    def function(**inputs):
-        with keras.StatelessScope(state_mapping=[(v, tf.cast(value, v.dtype)) for v, value in kept]):
-            return signature.function(**inputs)
+    def rounded(signature: Signature) -> Signature:
+        traced = tf.function(signature.function, autograph=False)
+        used = traced.get_concrete_function(**{x.name: x for x in signature.inputs}).graph.variables
+        pairs = []
+        for key in (id(v) for v in used if id(v) in floats):
+            if key not in kept:
+                kept[key] = tf.Variable(tf.cast(floats[key].value, tf.bfloat16), trainable=False)
+            pairs.append((floats[key], kept[key]))
 
-    return Signature(function, signature.inputs, signature.examples)
+        def function(**inputs):
+            with keras.StatelessScope(state_mapping=[(v, tf.cast(value, v.dtype)) for v, value in pairs]):
+                return signature.function(**inputs)
 
+        return replace(signature, function=function)
 
-def floats(network: keras.Model) -> list[keras.Variable]:
-    """List the float32 weights of a network."""
-    return [v for v in network.variables if keras.backend.standardize_dtype(v.dtype) == "float32"]
+    return {name: rounded(signature) for name, signature in served.items()}

@@ -80,9 +80,9 @@ def rest_server():
     """
     with contextlib.ExitStack() as stack:
 
-        def start(path, refusals=()):
+        def start(path, refusals=(), predict_refusals=()):
             signatures, run = stack.enter_context(session.load(path))
-            waiting, lock = list(refusals), threading.Lock()
+            waiting, later, lock = list(refusals), list(predict_refusals), threading.Lock()
 
             class Handler(BaseHTTPRequestHandler):
                 def answer(self, code, values):
@@ -102,6 +102,8 @@ def rest_server():
 
                 def do_POST(self):
                     asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                    if later:
+                        return self.answer(later.pop(0), {"error": "overloaded"})
                     signature = signatures[asked["signature_name"]]
                     inputs = {
                         k: np.array(value_of(v), object if signature.inputs[k].dtype == 7 else np.float32)
@@ -135,9 +137,9 @@ def grpc_server():
 
     with contextlib.ExitStack() as stack:
 
-        def start(path, refusals=()):
+        def start(path, refusals=(), predict_refusals=()):
             signatures, run = stack.enter_context(session.load(path))
-            waiting = [getattr(grpc.StatusCode, name) for name in refusals]
+            waiting, later = ([getattr(grpc.StatusCode, x) for x in some] for some in (refusals, predict_refusals))
 
             class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
                 def GetModelMetadata(self, request, context):
@@ -153,6 +155,8 @@ def grpc_server():
                     return answer
 
                 def Predict(self, request, context):
+                    if later:
+                        context.abort(later.pop(0), "overloaded")
                     inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
                     try:
                         made = run(request.model_spec.signature_name, inputs)

@@ -24,7 +24,7 @@ def test_what_a_run_knows_is_told(tmp_path):
     text = (made.path / card.NAME).read_text()
     assert "## Held-out data\n\n| | |\n|---|---|\n| iou | 0.9123 |" in text and "| data | a\\|b |" in text
     assert "There is no signature serving\\_bytes" in text or "There is no signature serving_bytes" in text
-    assert '"x": np.zeros((1, 4), "float32")' in text
+    assert '"x": np.full((1, 4), 0, "float32")' in text
 
 
 def test_the_request_can_be_pasted(version, rest_server, tmp_path, astronaut):

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfzoo.export import client
 from tfzoo.export.signatures import BYTES, DEFAULT
@@ -41,7 +42,7 @@ def test_a_busy_server_is_asked_again(kind, busy, version, rest_server, grpc_ser
     start = rest_server if kind == "REST" else grpc_server
     with client.connect(start(version, busy), retries=3) as opened:
         assert DEFAULT in opened.signatures
-    with pytest.raises(client.NoAnswer, match=r"busy: .*overloaded|UNAVAILABLE: overloaded"):
+    with pytest.raises(client.NoAnswer, match=r"busy or away .*overloaded|UNAVAILABLE: overloaded"):
         client.connect(start(version, busy), retries=0).__enter__()
 
 
@@ -105,3 +106,50 @@ def test_another_server(body, words, monkeypatch):
         threading.Thread(target=server.handle_request, daemon=True).start()
         with pytest.raises(ValueError, match=words):
             client.connect(f"http://127.0.0.1:{server.server_port}/v1/models/unet").__enter__()
+
+
+def test_a_large_request_is_sent_again(version, grpc_server, rest_server):
+    """Of more than 256 KiB, which gRPC by itself would not keep."""
+    image = np.random.default_rng(0).random((40, 32, 32, 3), np.float32)
+    for start, busy in ((grpc_server, ["UNAVAILABLE"]), (rest_server, [503])):
+        with client.connect(start(version, predict_refusals=busy), retries=2) as opened:
+            assert opened.ask(DEFAULT, {"image": image})["mask"].shape == (40, 32, 32, 1)
+
+
+def test_a_truncated_picture(connect, astronaut, encode):
+    for kind, words in (("PNG", "PNG"), ("JPEG", "JPEG|jpeg")):
+        file = encode(astronaut, kind)[:900]
+        with connect() as opened, pytest.raises(ValueError, match=words):
+            opened.ask(BYTES, {"image_bytes": np.array([file], object)})
+
+
+def test_tls_where_there_is_none(version, rest_server):
+    address = rest_server(version).replace("http://", "https://")
+    with pytest.raises(client.NoAnswer, match="no answer from https://.*SSL"):
+        client.connect(address, retries=0, timeout=5).__enter__()
+
+
+def test_a_proxy_without_a_server():
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b"<html>no healthy upstream")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(client.NoAnswer, match="busy or away .HTTP 503.: <html>no healthy upstream"):
+            client.connect(f"http://127.0.0.1:{server.server_port}/v1/models/unet", retries=0).__enter__()
+
+
+def test_texts_and_numbers_as_json_has_them():
+    assert client.plain(np.array(["a", "é"])) == [{"b64": "YQ=="}, {"b64": "w6k="}]
+    assert client.plain(np.array([[True, False]])) == [[True, False]]
+    texts = client.array("label", ["a", {"b64": "YQ=="}], tf.string)
+    assert texts.tolist() == [b"a", b"a"]
+    assert np.isnan(client.array("x", [float("nan"), 1], tf.float32)).tolist() == [True, False]
+    with pytest.raises(ValueError, match="the server's output x is no array of float32"):
+        client.array("x", [[1], [2, 3]], tf.float32)

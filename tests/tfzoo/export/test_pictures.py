@@ -75,6 +75,22 @@ def test_as_it_is_displayed(decoders, astronaut, encode, orientation, order):
     assert (np.abs(have - plain).max() > 50) == (orientation != 1)
 
 
+def test_an_orientation_where_others_put_it(decoders, astronaut, encode):
+    """Behind 100 kB of other segments, as a LONG, and not in a comment that looks like it."""
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x03\0\0\0\0"
+
+    def segment(marker, body):
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+    file = encode(astronaut, "JPEG")
+    far = file[:2] + 2 * segment(0xE2, b"x" * 50_000) + segment(0xE1, b"Exif\0\0" + tiff) + file[2:]
+    comment = file[:2] + segment(0xFE, b"Exif\0\0" + tiff) + file[2:]
+    plain, turned, commented = decoders([file, far, comment], (48, 37), 3)
+    np.testing.assert_array_equal(commented, plain)
+    np.testing.assert_allclose(turned * 255, pillow(far, (48, 37)), atol=1.01)
+    assert np.abs(turned - plain).max() > 0.2
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 300])
 def test_an_orientation_that_is_none(decoders, astronaut, encode, orientation):
     exif = Image.Exif()
@@ -149,7 +165,28 @@ def test_a_small_file_does_not_become_a_huge_tensor(kind, encode):
         Pictures((8, 8), 3, limit=1999).decode(tf.constant([exact]))
 
 
-@pytest.mark.parametrize("wrong", [{"fit": "pad"}, {"channels": 4}, {"limit": 0}, {"values": (1.0, 1.0)}])
+def test_a_long_thin_picture_is_not_resampled_either(encode):
+    """One side of it beside the model's other one would be gigabytes."""
+    file = encode(Image.new("L", (200_000, 1)), "PNG")
+    assert len(file) < 1000
+    decode = tf.function(Pictures((256, 256), 3).decode)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it has 1 rows of 200000"):
+        decode(tf.constant([file]))
+    assert Pictures((8, 8), 3).decode(tf.constant([file])).shape == (1, 8, 8, 3)
+
+
+def test_a_request_of_open_sizes_is_bounded_as_a_whole(encode):
+    file = encode(Image.new("L", (50, 40)), "PNG")
+    pictures = Pictures(None, 1, limit=4000)
+    assert pictures.decode(tf.constant([file] * 2)).shape == (2, 40, 50, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="from 1 to 4000 pixels"):
+        pictures.decode(tf.constant([file] * 3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"size": (0, 8)}, {"size": (-4, 8)}, {"fit": "pad"}, {"channels": 4}, {"limit": 0}, {"values": (1.0, 1.0)}],
+)
 def test_options_that_are_none(wrong):
     with pytest.raises(ValueError, match="pictures have 1 or 3 channels.*Received: Pictures"):
         Pictures(**{"size": (8, 8), "channels": 3, **wrong})

@@ -1,3 +1,4 @@
+import os
 import pathlib
 import re
 import resource
@@ -229,3 +230,118 @@ def test_signatures_of_ones_own(tmp_path):
         have = run("sample", {"seed": np.array([5, 6, 5], "int32")})["x"]
     np.testing.assert_allclose(have, want, rtol=1e-5)
     assert (have[0] == have[2]).all() and (have[0] != have[1]).any()
+
+
+LAYERS = keras.layers
+MODELS = {
+    "sequential": lambda: keras.Sequential([keras.Input((8, 8, 3)), LAYERS.Conv2D(3, 3), LAYERS.Flatten()]),
+    "nested": lambda: keras.Sequential([keras.Input((4,)), keras.Sequential([keras.Input((4,)), LAYERS.Dense(2)])]),
+    "text": lambda: keras.Sequential(
+        [
+            keras.Input((), dtype="string"),
+            LAYERS.TextVectorization(vocabulary=["a", "b"], output_sequence_length=4),
+            LAYERS.Embedding(5, 2),
+        ]
+    ),
+    "recurrent": lambda: keras.Sequential([keras.Input((5,), dtype="int32"), LAYERS.Embedding(2, 4), LAYERS.LSTM(3)]),
+    "mixed_bfloat16": lambda: keras.Sequential(
+        [keras.Input((8, 8, 3)), LAYERS.Conv2D(16, 3, activation="gelu", dtype="mixed_bfloat16"), LAYERS.Flatten()]
+    ),
+    "labels": lambda: keras.Sequential([keras.Input((8, 8, 3)), LAYERS.Conv2D(4, 3), LAYERS.Lambda(keras.ops.argmax)]),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_people_have(name, precision, tmp_path):
+    made = save(MODELS[name](), tmp_path / name, precision=precision)
+    assert max(made.differences.values()) < 1e-6 and (precision == "bfloat16") == bool(made.changes)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy, tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tfzoo.build("unet", size="tiny", batch_norm=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    made = save(model, tmp_path / "unet", signatures=tfzoo.unet.signatures)
+    assert max(made.differences.values()) < 1e-6
+    with session.load(made.path) as (served, _):
+        assert served[DEFAULT].outputs["mask"].dtype == tf.float32.as_datatype_enum
+
+
+def test_a_weight_in_16_bits_is_kept_once(unet, tmp_path):
+    path = save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures, precision="bfloat16").path
+    shapes = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_shape_map()
+    kept = [shape for name, shape in shapes.items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
+    assert sum(int(np.prod(shape)) for shape in kept) == unet.count_params()
+
+
+def test_folding_keeps_the_names_of_outputs(live, tmp_path):
+    x = keras.Input((8, 8, 4), name="x")
+    y = LAYERS.BatchNormalization(name="norm")(LAYERS.Conv2D(3, 3, name="conv")(x))
+    path = save(live(keras.Model(x, y)), tmp_path / "m", fold=True).path
+    with session.load(path) as (served, _):
+        assert list(served[DEFAULT].outputs) == ["norm"]
+
+
+def test_random_numbers_are_refused(tmp_path):
+    class Sampling(LAYERS.Layer):
+        def __init__(self):
+            super().__init__()
+            self.seed = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+    x = keras.Input((4,), name="x")
+    with pytest.raises(ValueError, match="serving_default draws random numbers, which nobody can check"):
+        save(keras.Model(x, Sampling()(x)), tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given, words", [({}, "Received: {}"), ("x.keras", "Received: model: str")])
+def test_no_model(given, words, tmp_path):
+    with pytest.raises(ValueError, match=f"what is exported is a keras.Model, or several by name. {words}"):
+        save(given, tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["my input", "a:0", "größe", "self", "1st"])
+def test_names_that_no_request_can_hold(name, tmp_path):
+    x = keras.Input((4,), name=name)
+    with pytest.raises(ValueError, match="names of letters, digits, _ and . that begin with a letter"):
+        save(keras.Model(x, LAYERS.Dense(1)(x)), tmp_path / "m")
+
+
+def test_signatures_without_a_default(unet, tmp_path):
+    with pytest.raises(ValueError, match="there is no serving_default, which a request that names none gets"):
+        save(unet, tmp_path / "m", signatures=lambda networks: {})
+
+
+def test_the_name_of_a_folder_that_is_here(tmp_path, monkeypatch):
+    (tmp_path / "unet").mkdir()
+    monkeypatch.chdir(tmp_path / "unet")
+    x = keras.Input((4,), name="x")
+    save(keras.Model(x, LAYERS.Dense(1)(x)), ".")
+    assert 'name: "unet"' in (tmp_path / "unet" / "models.config").read_text()
+
+
+def test_what_a_killed_export_left_is_removed(unet, tmp_path):
+    for name in (".partial-999999999-1", f".partial-{os.getppid()}-1"):  # nobody's, and another running process's
+        (tmp_path / "unet" / name).mkdir(parents=True)
+    save(unet, tmp_path / "unet")
+    assert [path.name for path in (tmp_path / "unet").glob(".*")] == [f".partial-{os.getppid()}-1"]
+
+
+def test_a_number_that_another_export_has_taken(unet, tmp_path, monkeypatch):
+    write = warm_up.write
+
+    def meanwhile(path, requests):
+        write(path, requests)
+        (tmp_path / "unet" / "1").mkdir()
+
+    monkeypatch.setattr(warm_up, "write", meanwhile)
+    with pytest.raises(ValueError, match="another export has written .*1 meanwhile"):
+        save(unet, tmp_path / "unet")

@@ -18,7 +18,8 @@ def test_inputs_and_outputs_by_their_names():
     assert {x.name: tuple(x.shape) for x in made.inputs} == {"a": (None, 2), "b": (None, 4)}
     given = {"a": tf.constant([[1.0, -1.0]]), "b": tf.ones([1, 4])}
     outputs, want = made.function(**given), model(given)
-    np.testing.assert_array_equal(outputs["first"], want["z"])
+    assert outputs.keys() == {"z", "y"}  # by the keys, where there are any
+    np.testing.assert_array_equal(outputs["z"], want["z"])
 
 
 def test_a_layer_that_is_called_twice_has_two_outputs():
@@ -140,25 +141,36 @@ class Own(keras.Model):
         super().__init__(name="own")
         self.backbone = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="d")])
 
-    def call(self, given, scale):
-        return {"sum": self.backbone(given["x"]) + scale, "x": given["y"]}
+    def call(self, given, scale=None):
+        return {"sum": self.backbone(given["x"]) * (2 if scale is None else scale), "x": given["y"]}
+
+
+class OfOne(Own):
+    """The same without the second argument."""
+
+    def call(self, given):
+        return super().call(given)
 
 
 def test_a_call_of_ones_own():
-    model = Own()
+    model = OfOne()
     with pytest.raises(ValueError, match="built"):
         signatures.of_model(model)
-    x, y, scale = (np.random.default_rng(i).normal(size=(2, n)).astype("float32") for i, n in enumerate((4, 2, 1)))
-    want = model({"x": x, "y": y}, scale)
+    x, y = (tf.constant(np.random.default_rng(i).normal(size=(2, n)), "float32") for i, n in enumerate((4, 2)))
+    want = model({"x": x, "y": y})
     made = signatures.of_model(model)[DEFAULT]
-    assert {s.name: tuple(s.shape) for s in made.inputs} == {
-        "given_x": (None, 4),
-        "given_y": (None, 2),
-        "scale": (None, 1),
-    }
-    outputs = made.function(given_x=tf.constant(x), given_y=tf.constant(y), scale=tf.constant(scale))
+    assert {s.name: tuple(s.shape) for s in made.inputs} == {"given_x": (None, 4), "given_y": (None, 2)}
+    outputs = made.function(given_x=x, given_y=y)
     assert outputs.keys() == {"sum", "x"}
     np.testing.assert_array_equal(outputs["sum"], want["sum"])
+
+
+def test_an_argument_that_keras_has_not_noted():
+    """It would be left out without a word."""
+    model = Own()
+    model({"x": tf.ones([1, 4]), "y": tf.ones([1, 2])}, scale=tf.ones([1, 1]))
+    with pytest.raises(ValueError, match="the call of own takes given, scale, and Keras has noted 1 of them"):
+        signatures.of_model(model)
 
 
 def test_outputs_of_mixed_precision_are_float32():

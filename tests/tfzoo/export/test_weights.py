@@ -22,7 +22,7 @@ def test_bfloat16_computes_in_float32(live):
     x = keras.Input((4,), name="x")
     model = live(keras.Model(x, keras.layers.Dense(3, name="d")(x)))
     before = [np.array(w) for w in model.weights]
-    signature = weights.in_bfloat16(of_model(model)[DEFAULT], [model])
+    signature = weights.in_bfloat16(of_model(model), [model])[DEFAULT]
     value = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
     kernel, bias = (np.asarray(tf.cast(tf.cast(w, tf.bfloat16), tf.float32)) for w in before)
     np.testing.assert_allclose(signature.function(x=tf.constant(value))["d"], value @ kernel + bias, rtol=1e-6)
