@@ -10,9 +10,6 @@ from typer import Argument, Option
 
 from apps import VerificationFailed
 
-# Of the largest output: float32 on two frameworks, whose sums have other orders.
-TORCH_TOLERANCE = 1e-4
-
 
 class Framework(StrEnum):
     """Whose files are written."""
@@ -110,7 +107,8 @@ def export_torch(networks: dict[str, Any], output: pathlib.Path, version: int | 
         for name, network in networks.items():
             folder = side if len(networks) == 1 else side / name
             differences, notes = artifacts.write(network, folder)
-            far = [f"{file} by {value:.1e}" for file, value in differences.items() if not value <= TORCH_TOLERANCE]
+            limit = artifacts.tolerance(network)
+            far = [f"{file} by {value:.1e}" for file, value in differences.items() if not value <= limit]
             if far:
                 raise VerificationFailed(
                     f"{', '.join(far)} of the largest output: not what {name} gives. Nothing is kept."
@@ -134,7 +132,9 @@ def facts(target: pathlib.Path) -> dict[str, dict[str, Any]]:
     options = run_folder.options(target)
     asked = ("family", "size", "data", "epochs", "steps_per_epoch", "batch_size", "learning_rate", "seed", "command")
     found = {"Training": {key: options[key] for key in asked if key in options}}
-    found["Training"]["versions"] = options.get("versions")
+    versions = options.get("versions")
+    if isinstance(versions, dict):
+        found["Training"]["versions"] = ", ".join(f"{package} {version}" for package, version in versions.items())
     try:
         with (target / "log.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

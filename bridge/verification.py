@@ -159,7 +159,9 @@ def _alone(case: Case, graph: Graph) -> None:
     largest = max(magnitude(x) for x in case.values.values())
     errors = (distance(h, w, NOTHING * largest) for h, w in zip(have, wanted, strict=True))
     error = max(errors, default=0.0)
-    if not error <= STEPPED:
+    # in 16 bits Keras itself is further off than that
+    own = max((layer.own for layer in case.report.layers if layer.own is not None), default=0.0)
+    if not error <= max(STEPPED, 3 * own):
         case.report.fail("forward", f"with a batch of one the outputs differ by {error:.1e}: does `forward` ask?")
 
 

@@ -21,6 +21,16 @@ def test_every_file_gives_the_models_numbers(check, example, tmp_path):
             assert check.relative(check.to_last(np.asarray(h.detach() if hasattr(h, "detach") else h)), w) < 1e-5
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(check, tmp_path, policy):
+    image = keras.Input((8, 7, 3), name="image")
+    y = keras.layers.Conv2D(4, 3, activation="relu", dtype=policy)(image)
+    model = check.randomise(keras.Model(image, keras.layers.Dense(2, dtype=policy)(keras.layers.Flatten()(y))))
+    differences, _ = artifacts.write(model, tmp_path / "out")
+    assert artifacts.tolerance(model) == 0.05 and max(differences.values()) < 0.05
+    assert {"model.py", "model.pt2"} <= differences.keys()
+
+
 def test_open_sizes_stay_open(check, tmp_path):
     image = keras.Input((None, None, 2), name="image")
     model = check.randomise(keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(image)))

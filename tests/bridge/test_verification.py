@@ -416,6 +416,17 @@ def test_a_single_number_for_an_output(check):
     assert bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module).passed
 
 
+def test_a_deep_network_in_16_bits(check):
+    """Rounded as often, a batch of one differs by more than a hundredth; so does Keras from its own float64."""
+    x = image = keras.Input((16, 16, 3))
+    for i in range(12):
+        x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", dtype="mixed_bfloat16", name=f"c{i}")(x)
+    model = check.live(keras.Model(image, keras.layers.Conv2D(1, 1, dtype="mixed_bfloat16", name="d")(x)))
+    report = bridge.verify(model, bridge.to_torch(model))
+    assert report.passed, str(report)
+    assert report.figures()["Keras float32 to float64"] > 0.005
+
+
 def test_another_way_for_a_batch_of_one(check):
     module = check.module_of(lambda m, x: m.c(x) * 2 if x.shape[0] == 1 else m.c(x), c=torch.nn.Conv2d(3, 4, 3))
     report = bridge.verify(bridge.to_keras(module, (torch.randn(2, 3, 5, 5),)), module)

@@ -18,6 +18,13 @@ from tfzoo.export import Different, save, session, versions, warm_up
 from tfzoo.export.signatures import BYTES, DEFAULT, Signature
 
 
+@pytest.fixture(scope="module")
+def rounded(unet, tmp_path_factory):
+    """The U-Net, exported with weights in bfloat16."""
+    folder = tmp_path_factory.mktemp("rounded") / "unet"
+    return save(unet, folder, signatures=tfzoo.unet.signatures, precision="bfloat16")
+
+
 def dtypes(path) -> set[str]:
     """Of the weights in a SavedModel."""
     found = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_dtype_map()
@@ -72,15 +79,15 @@ def test_folded(unet, tmp_path, version):
     assert b"Rsqrt" not in pb and b"Rsqrt" in (version / "saved_model.pb").read_bytes()
 
 
-def test_bfloat16(unet, tmp_path, version):
-    made = save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures, precision="bfloat16")
+def test_bfloat16(unet, rounded, version):
+    made = rounded
     assert 1e-5 < made.changes[DEFAULT] < 0.05
     assert dtypes(made.path) == {"bfloat16"} and dtypes(version) == {"float32"}
-    rounded = keras.models.clone_model(unet)
-    for w, v in zip(rounded.weights, unet.weights, strict=True):
+    other = keras.models.clone_model(unet)
+    for w, v in zip(other.weights, unet.weights, strict=True):
         w.assign(tf.cast(tf.cast(v.value, tf.bfloat16), tf.float32))
     image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
-    want = tf.sigmoid(rounded(image)).numpy()
+    want = tf.sigmoid(other(image)).numpy()
     with session.load(made.path) as (_, run):
         np.testing.assert_allclose(run(DEFAULT, {"image": image})["mask"], want, rtol=1e-5)
 
@@ -272,9 +279,8 @@ def test_mixed_precision(policy, tmp_path):
         assert served[DEFAULT].outputs["mask"].dtype == tf.float32.as_datatype_enum
 
 
-def test_a_weight_in_16_bits_is_kept_once(unet, tmp_path):
-    path = save(unet, tmp_path / "unet", signatures=tfzoo.unet.signatures, precision="bfloat16").path
-    shapes = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_shape_map()
+def test_a_weight_in_16_bits_is_kept_once(unet, rounded):
+    shapes = tf.train.load_checkpoint(str(rounded.path / "variables" / "variables")).get_variable_to_shape_map()
     kept = [shape for name, shape in shapes.items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
     assert sum(int(np.prod(shape)) for shape in kept) == unet.count_params()
 
