@@ -196,6 +196,8 @@ def grpc(match: re.Match, timeout: float, retries: int) -> Iterator[Client]:
                 return method(request, timeout=timeout)
             except grpc.RpcError as error:
                 words = f"{error.code().name}: {said(error.details() or '')}"
+                if "larger than max" in words:  # gRPC's own, of an answer above LARGEST
+                    raise ValueError(f"{match[0]}: {words}: send fewer at once") from error
                 if error.code().name in (*BUSY, "DEADLINE_EXCEEDED"):
                     raise NoAnswer(f"no answer from {match[0]}: {words}. Is the server running?") from error
                 raise ValueError(f"{match[0]} refused the request: {words}") from error

@@ -116,6 +116,17 @@ def test_a_large_request_is_sent_again(version, grpc_server, rest_server):
             assert opened.ask(DEFAULT, {"image": image})["mask"].shape == (40, 32, 32, 1)
 
 
+@pytest.mark.parametrize(
+    "kind, words", [("REST", "with over 0 MiB: send fewer"), ("gRPC", "larger than max.*send fewer")]
+)
+def test_an_answer_that_is_too_large(kind, words, version, grpc_server, rest_server, monkeypatch):
+    image = np.random.default_rng(0).random((20, 32, 32, 3), np.float32)
+    monkeypatch.setattr(client, "LARGEST", 50_000)  # of the request, too, where gRPC counts
+    address = (rest_server if kind == "REST" else grpc_server)(version)
+    with client.connect(address) as opened, pytest.raises(ValueError, match=words):
+        opened.ask(DEFAULT, {"image": image})
+
+
 def test_a_truncated_picture(connect, astronaut, encode):
     for kind, words in (("PNG", "PNG"), ("JPEG", "JPEG|jpeg")):
         file = encode(astronaut, kind)[:900]
