@@ -123,6 +123,8 @@ def save(
     before, pictures = networks_of(model), Pictures(size, 3, values, fit, max_pixels)
     networks = {name: weights.folded(network) for name, network in before.items()} if fold else before
     served, notes = signatures_of(networks, signatures, batch, pictures)
+    if BYTES not in served and pictures != Pictures(None, 3):
+        raise ValueError(f"size, values, fit and max_pixels are of files of pictures. {' '.join(notes)}")
     wanted = {name: example(name, signature) for name, signature in served.items()}
     for name, (inputs, outputs) in wanted.items():
         if difference(evaluate(served[name], inputs), outputs) > TOLERANCE:

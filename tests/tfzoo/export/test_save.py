@@ -351,3 +351,10 @@ def test_a_number_that_another_export_has_taken(unet, tmp_path, monkeypatch):
     monkeypatch.setattr(warm_up, "write", meanwhile)
     with pytest.raises(ValueError, match="another export has written .*1 meanwhile"):
         save(unet, tmp_path / "unet")
+
+
+@pytest.mark.parametrize("option", [{"size": (8, 8)}, {"values": (-1, 1)}, {"fit": "stretch"}, {"max_pixels": 9}])
+def test_options_of_pictures_for_what_is_none(option, tmp_path):
+    x = keras.Input((4,), name="x")
+    with pytest.raises(ValueError, match="are of files of pictures. There is no signature serving_bytes: it needs"):
+        save(keras.Model(x, LAYERS.Dense(1)(x)), tmp_path / "m", **option)
