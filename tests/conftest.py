@@ -25,7 +25,10 @@ gc.set_threshold(20_000, 20, 5)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-case", action="store_true", help="run every combination of three options or more")
+    parser.addoption(
+        "--every-case", action="store_true", help="run every combination of three options or more, and every model"
+    )
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds the models are tested with")
 
 
 def pytest_collection_modifyitems(config, items):
