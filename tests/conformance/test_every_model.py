@@ -173,9 +173,3 @@ def test_the_seed_decides_everything(family, trained):
         np.testing.assert_array_equal(a, b)
     other = type(family)(family.name, family.seed + 1).build()
     assert any((a != b).any() for a, b in zip(again.get_weights(), other.get_weights(), strict=True))
-
-
-def test_what_does_not_apply_is_a_property_with_a_reason(family):
-    properties = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    declared = getattr(family.module, "DOES_NOT_APPLY", {})
-    assert declared.keys() <= properties and all(len(reason) > 20 for reason in declared.values())
