@@ -53,7 +53,7 @@ def test_classes_that_do_not_occur():
 def test_draw(classes, tmp_path):
     metric = ConfusionMatrix(classes)
     metric.update_state([0, 1, 1], np.eye(classes)[[0, 1, 2]])
-    labels = [r"$\frac{", "long " * 40, "<b>"] + ["" for _ in range(classes - 3)]
+    labels = [r"$\frac{$", "long " * 40, "<b>"] + ["" for _ in range(classes - 3)]
     metric.draw(tmp_path / "new" / "confusion.png", labels)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["confusion.png"]
     with Image.open(tmp_path / "new" / "confusion.png") as picture:

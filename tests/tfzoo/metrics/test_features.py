@@ -19,6 +19,15 @@ def test_feature_maps_are_averaged(classifier, pictures):
     np.testing.assert_allclose(maps(pictures[0]), pooled(pictures[0]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", ["maps", "hidden"])
+def test_no_pictures_have_no_features(classifier, pictures, layer):
+    features = Features(classifier, layer)
+    traced = tf.function(features, input_signature=[tf.TensorSpec((None, 8, 9, 2))])
+    for found in (features(pictures[0][:0]), traced(pictures[0][:0])):
+        assert found.shape == (0, features.dimensions)
+    np.testing.assert_allclose(traced(pictures[0]), features(pictures[0]), rtol=1e-5, atol=1e-6)
+
+
 def test_what_they_are_is_said(classifier):
     said = Features(classifier, "hidden").describe()
     assert said == {

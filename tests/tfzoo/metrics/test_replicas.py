@@ -82,7 +82,6 @@ def test_a_compiled_model_is_saved_with_its_metrics(jit_compile, tmp_path):
     model.compile("sgd", "mse", metrics=metrics, jit_compile=jit_compile)
     rng = np.random.default_rng(0)
     data = rng.normal(size=(5, 6, 7, 1)), rng.integers(0, 2, (5, 6, 7, 1))
-    model.fit(*data, verbose=0)
     judged = model.evaluate(*data, verbose=0, return_dict=True)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras").evaluate(*data, verbose=0, return_dict=True)

@@ -9,9 +9,12 @@ from tfzoo.metrics.precision_recall import PrecisionRecall
 
 def test_the_same_as_the_metrics(features, pictures):
     real, made = pictures
-    found = samples.evaluate(tf.data.Dataset.from_tensor_slices(real).batch(20), [made[:9], made[9:]], features)
+    options = {"subsets": 3, "subset_size": 20, "seed": 4}
+    batches = tf.data.Dataset.from_tensor_slices(real).batch(20), [made[:9], made[9:]]
+    found = samples.evaluate(*batches, features, neighbours=1, **options)
     expected = {"real": 53, "generated": 41, **features.describe()}
-    for metric in (FrechetDistance(features), KernelDistance(features, 53), PrecisionRecall(features, 53)):
+    kernel, manifolds = KernelDistance(features, 53, **options), PrecisionRecall(features, 53, neighbours=1)
+    for metric in (FrechetDistance(features), kernel, manifolds):
         metric.update_state(real, made)
         expected |= {name.removeprefix("generated_"): value for name, value in metric.compute().items()}
     assert found.keys() == expected.keys()
