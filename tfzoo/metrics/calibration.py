@@ -39,8 +39,8 @@ class CalibrationError(keras.Metric):
     """Expected and maximum calibration error.
 
     Args:
-        bins: How many; 15 as in the paper.
         classes: How many there are.
+        bins: How many; 15 as in the paper.
         from_logits: Whether scores are logits, of which the softmax is taken (of one output, the sigmoid), or
             probabilities.
         name: As Keras has it; with it begin the names of what `result` gives.
@@ -122,10 +122,15 @@ class BrierScore(keras.metrics.Mean):
         from_logits: Whether scores are logits or probabilities.
         name: As Keras has it.
         dtype: Of the sums.
+
+    Raises:
+        ValueError: There are fewer than 2 classes.
     """
 
     def __init__(self, classes: int, from_logits: bool = False, name: str = "brier", dtype="float64"):
         super().__init__(name=name, dtype=dtype)
+        if classes < 2:
+            raise ValueError(f"a Brier score needs at least 2 classes. Received: classes={classes}")
         self.classes, self.from_logits = classes, from_logits
         self._direction = "down"
 

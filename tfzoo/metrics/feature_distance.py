@@ -23,7 +23,7 @@ class FrechetDistance(FeatureMetric):
     """The Frechet distance of real and generated pictures, from 0. It is for evaluation, as `FeatureMetric` says.
 
     Args:
-        features: Of the classifier; three tables of D x D float64 are kept for either set.
+        features: Of the classifier; a table of D x D float64 is kept for either set, by every replica.
         name: As Keras has it.
     """
 

@@ -52,8 +52,8 @@ class Features:
         """Give the features of pictures `(B, ...)`: `(B, D)` float32; the classifier does not train."""
         # A replica may get no picture of a last batch, and a convolution of none fails on a CPU (TensorFlow 2.21).
         pictures = ops.convert_to_tensor(pictures)
-        count = tf.shape(pictures)[0]
-        one = tf.zeros([tf.cast(count == 0, tf.int32), *pictures.shape[1:]], pictures.dtype)
+        count, *sizes = tf.unstack(tf.shape(pictures))
+        one = tf.zeros([tf.cast(count == 0, tf.int32), *sizes], pictures.dtype)
         some = tf.concat([pictures, one], 0)  # a `tf.pad` would be fused with the convolution, and lost
         found = ops.cast(self.model(some, training=False), "float32")[:count]
         return ops.mean(found, range(1, len(found.shape) - 1)) if len(found.shape) > 2 else found

@@ -24,6 +24,9 @@ def bits_per_dimension(nll: float, dimensions: int, scale: float) -> float:
         dimensions: Values in an example, such as `H * W * C`.
         scale: Levels in one unit of the variable that the density is of; 1 for probabilities.
 
+    Returns:
+        Bits for each dimension, of the type of `nll`.
+
     Raises:
         ValueError: dimensions or scale cannot be.
     """

@@ -20,7 +20,7 @@ def evaluate(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> dict[str, float | int | str]:
-    """Compare generated pictures with real ones, which the classifier was best not trained on.
+    """Compare generated pictures with real ones; best with some that the classifier was not trained on.
 
     Args:
         real: Batches of pictures `(B, ...)`: a finite `tf.data.Dataset`, or a list of arrays.

@@ -86,5 +86,7 @@ def test_nothing_gives_0():
 def test_wrong_options():
     with pytest.raises(ValueError, match=r"at least 2 classes and 1 bin. Received: classes=1, bins=0"):
         CalibrationError(1, 0)
+    with pytest.raises(ValueError, match=r"at least 2 classes. Received: classes=1"):
+        BrierScore(1)
     with pytest.raises(ValueError, match=r"scores of 3 classes .* Received: y_true \(2,\), y_pred \(2, 4\)"):
         BrierScore(3).update_state([0, 1], np.zeros((2, 4)))

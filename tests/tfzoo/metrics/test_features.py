@@ -92,6 +92,26 @@ def test_the_metric_is_no_number_within_a_step(features, pictures):
     assert metric.real.result() == 53 and metric.generated.result() == 41
 
 
+def test_in_the_evaluation_of_a_compiled_model(features, pictures):
+    real, made = pictures
+    image = keras.Input((8, 9, 2))
+    model = keras.Model(image, keras.layers.Rescaling(0.5)(image))
+    model.compile(loss="mse", metrics=[FrechetDistance(features)])
+    found = model.evaluate(made, real[:41], batch_size=16, verbose=0, return_dict=True)["frechet_distance"]
+    alone = FrechetDistance(features)
+    alone.update_state(real[:41], 0.5 * made)
+    assert found == pytest.approx(float(alone.result()), rel=1e-5)
+
+
+def test_pictures_of_open_sizes():
+    image = keras.Input((None, None, 1))
+    features = Features(keras.Model(image, keras.layers.Conv2D(2, 3, name="maps")(image)), "maps")
+    traced = tf.function(features, input_signature=[tf.TensorSpec((None, None, None, 1))])
+    assert traced(np.zeros((0, 5, 6, 1), "float32")).shape == (0, 2)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 1)).astype("float32")
+    np.testing.assert_allclose(traced(x), np.mean(features.model(x), (1, 2)), rtol=1e-5, atol=1e-6)
+
+
 def test_sets_may_come_apart(features, pictures):
     together, apart = FrechetDistance(features), FrechetDistance(features)
     together.update_state(*pictures)
