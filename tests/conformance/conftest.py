@@ -1,14 +1,12 @@
 """Which families the matrix is about in this run, and what its tests share.
 
-It is all of it in `make acceptance` (`--every-case`). Else it is the families that changed in the last two days or have
-not been committed, and one of the others, every day the next.
+It is all of it in `make acceptance` (`--every-case`). Else it is the families that changed since yesterday or have not
+been committed, and one of the others, every day the next.
 """
 
 import ast
 import datetime
-import functools
 import pathlib
-import subprocess
 
 import pytest
 
@@ -26,24 +24,8 @@ def files(name: str) -> set[str]:
     return own | {f"{module.replace('.', '/')}.py" for module in imported if module.startswith("tfzoo.layers.")}
 
 
-def changed() -> set[str] | None:
-    """Give the files that are not committed or were in the last two days; None where git does not know."""
-    asked = (
-        ["log", "--since=2.days", "--min-parents=1", "--name-only", "--format="],  # what a copy without history begins
-        ["diff", "HEAD", "--name-only"],  # with is not a change
-        ["ls-files", "--others", "--exclude-standard"],
-    )
-    try:
-        said = [subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=True).stdout for a in asked]
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return set("\n".join(said).split("\n"))
-
-
-@functools.cache
-def left_out() -> dict[str, str]:
-    """Give the families that this run is not about, and why."""
-    there = changed()
+def left_out(there: set[str] | None) -> dict[str, str]:
+    """Give the families that a run is not about, and why, from the files that have changed."""
     others = [] if there is None else [name for name in tfzoo.names() if not files(name) & there]
     turn = datetime.date.today().toordinal() % max(len(others), 1)
     return {name: f"{name} has not changed, and it is not its turn" for i, name in enumerate(others) if i != turn}
@@ -53,7 +35,8 @@ def pytest_generate_tests(metafunc):
     if "family" not in metafunc.fixturenames:
         return
     config = metafunc.config
-    reasons = {} if config.getoption("--every-case") else left_out()
+    shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
+    reasons = {} if config.getoption("--every-case") else left_out(shared.changed())
     cases = [
         pytest.param(name, seed, marks=[pytest.mark.skip(reason=reasons[name])] if name in reasons else [], id=label)
         for name in tfzoo.names()
