@@ -32,30 +32,36 @@ gc.set_threshold(20_000, 20, 5)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-case", action="store_true", help="run every test, with every combination of its options")
+    parser.addoption(
+        "--every-case", action="store_true", help="run every test of the suite, with every combination of its options"
+    )
     parser.addoption("--seeds", type=int, default=1, help="how many seeds the models are tested with")
 
 
 def pytest_report_header(config):
-    if not config.getoption("--every-case") and not bridge_changed():
+    if not everything(config) and not bridge_changed():
         return "bridge: unchanged since yesterday, so a third of its tests, by turns (--every-case runs all)"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out combinations whose options meet elsewhere, and what cannot have changed and has not its turn.
+    """Leave out of the suite combinations whose options meet elsewhere, and what has neither changed nor its turn.
 
     Begin with the tests that start processes: a long one at the end would leave the other worker idle.
     """
-    if not config.getoption("--every-case"):
+    if not everything(config):
         tests = defaultdict(list)
         for item in items:
             tests[item.nodeid.partition("[")[0]].append(item)
         kept = {id(item) for test, cases in tests.items() if its_turn(test) for item in pairwise(cases)}
-        if len(tests) == 1:  # it was asked for by its name
-            kept = {id(item) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
         items[:] = [item for item in items if id(item) in kept]
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/apps/", "tests/tfzoo/")))
+
+
+def everything(config):
+    """Tell whether all tests are wanted: of the suite on demand, of a file or a folder always."""
+    whole = all(pathlib.Path(path) in (pathlib.Path("tests"), ROOT, ROOT / "tests") for path in config.args)
+    return config.getoption("--every-case") or not whole
 
 
 @functools.cache

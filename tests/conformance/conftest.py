@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc):
         return
     config = metafunc.config
     shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
-    reasons = {} if config.getoption("--every-case") else left_out(shared.changed())
+    reasons = {} if shared.everything(config) else left_out(shared.changed())
     cases = [
         pytest.param(name, seed, marks=[pytest.mark.skip(reason=reasons[name])] if name in reasons else [], id=label)
         for name in tfzoo.names()
