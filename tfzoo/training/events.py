@@ -1,13 +1,13 @@
 """What TensorBoard shows of a run: scalars, pictures and the graph, in one file of events.
 
-A run that goes on writes the same file on. What it has of epochs that are made again is taken out first, so every epoch
-is there once, with the same step; where nothing is to be taken out, the file only grows, and a TensorBoard that is
-already open reads on. TensorFlow's own writer would begin another file, named after the time and the host, in which the
-same steps stand again.
+A run that goes on writes the same file on. What it has of epochs that are made again is cut off first, so every epoch
+is there once, with the same step and the same values, and a TensorBoard that is already open reads on. TensorFlow's
+own writer would begin another file, named after the time and the host, in which the same steps stand again.
 
 TensorBoard itself is not needed to write: the records are TensorFlow's.
 """
 
+import itertools
 import os
 import pathlib
 import struct
@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from bridge.files import aside
 from bridge.models import functional
 from tfzoo.training.speed import Speed
 
@@ -53,10 +52,10 @@ class Events(keras.callbacks.Callback):
         self.path, self.epoch, self.speed, self.graph, self.draw = folder / NAME, epoch, speed, graph, draw
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Take out what is made again, or begin the file with the graph."""
+        """Cut off what is made again, or begin the file with the graph."""
         if self.path.exists():
             purge(self.path, self.epoch)
-        else:
+        if not self.path.exists() or not self.path.stat().st_size:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             graph = self.graph().SerializeToString()
             append(self.path, [event(0, file_version=VERSION), event(0, graph_def=graph)])
@@ -100,19 +99,16 @@ def append(path: pathlib.Path, events: Iterable[tf.compat.v1.Event]) -> None:
 
 
 def purge(path: pathlib.Path, epoch: int) -> None:
-    """Take out the scalars and pictures of an epoch and all behind it, and what a kill left half-written.
+    """Cut off the scalars and pictures of an epoch and all behind it, and what a kill left half-written.
+
+    The file stays the same one: made again, the records are as long as they were, so a reader is where it should be.
 
     Args:
-        path: A file of events; changed only where there is something to take out.
+        path: A file of events, by epoch.
         epoch: The first that goes.
     """
-
-    def good() -> Iterator[bytes]:
-        return (record for record in records(path) if not made_again(record, epoch))
-
-    if sum(FRAME + len(record) for record in good()) < path.stat().st_size:
-        with aside(path) as side:
-            write(str(side), good())
+    kept = itertools.takewhile(lambda record: not made_again(record, epoch), records(path))
+    os.truncate(path, sum(FRAME + len(record) for record in kept))
 
 
 def made_again(record: bytes, epoch: int) -> bool:
