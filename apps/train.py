@@ -157,8 +157,8 @@ def train(
     begun = run_folder.unfinished(output)
     run_folder.check(output)
     if begun:
-        run_folder.check(output / "checkpoints")
-        run_folder.check(output / "tensorboard")
+        for place in ("checkpoints", "tensorboard", "samples"):
+            run_folder.check(output / place)
         was = run_folder.same(output, {"family": name, **given})
         options |= {k: v for k, v in was.items() if k in options}
     chosen = choose(strategy)
