@@ -25,7 +25,7 @@ def shown(invoke, tmp_path_factory):
 def test_it_wrote_what_it_says(shown):
     folder, said = shown
     paths = [line.split()[0] for line in said.splitlines() if line.startswith("runs/demo/")]
-    assert len(paths) == 8
+    assert len(paths) == 7
     for path in paths:
         assert (folder.parents[1] / path).stat().st_size > 0
 
