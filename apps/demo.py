@@ -48,7 +48,7 @@ def run(
         "torch/model.py": "the same as PyTorch source, model.safetensors beside it",
         "torch/report.html": "the proof that they are equal",
         "back.keras": "from PyTorch back to Keras",
-        "log.csv": "the training's log",
+        "run.html": "the training and its figures as one page; tensorboard/ beside it",
     }.items():
         print(f"{output / path!s:36} {what}")
     return 0

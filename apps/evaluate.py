@@ -14,12 +14,13 @@ def run(
     """Run the command."""
     output = output or (target if target.is_dir() else target.parent)
     show("held-out data", evaluate(target, output, data))
-    print(f"wrote {output / 'evaluate.json'} and {output / 'samples' / 'evaluate.png'}")
+    page = f", {output / 'run.html'}" if (output / "run.html").exists() else ""
+    print(f"wrote {output / 'evaluate.json'}{page} and {output / 'samples' / 'evaluate.png'}")
     return 0
 
 
 def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None) -> dict[str, float]:
-    """Measure a model and write `evaluate.json` and `samples/evaluate.png`.
+    """Measure a model and write `evaluate.json` and `samples/evaluate.png`, and in a run folder `run.html` anew.
 
     Args:
         target: A run folder or a `.keras` file; the family of a file without a run is the model's name.
@@ -35,7 +36,7 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     from bridge import _quiet
 
     _quiet.import_tensorflow()
-    from apps import run_folder
+    from apps import run_folder, run_page
     from apps.recipes import find
     from bridge.files import aside
 
@@ -52,6 +53,9 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
         run_folder.write_json(output / "evaluate.json", figures)
         steps.draw(model, datasets.held_out, side)
+    if (output / "options.json").exists():
+        with run_folder.room(output):
+            run_page.write(output)
     return figures
 
 

@@ -5,7 +5,10 @@
     best.keras      the model after the epoch with the lowest validation loss, or the last where there is no such loss
                     (a model of several networks: generator.keras, best_generator.keras, ...)
     log.csv         a line per epoch
+    speed.csv       the same for what it took, which is another in every run
+    tensorboard/    scalars, pictures and the graph
     checkpoints/    the whole state of the training, the last two; an unfinished run goes on from there
+    run.html        all of it as one page
     training.json   written last: the run is finished
     evaluate.json   figures on held-out data
     samples/        pictures
@@ -250,10 +253,7 @@ class Log(keras.callbacks.Callback):
 
     def __init__(self, folder: pathlib.Path, epoch: int, *, write: bool = True):
         super().__init__()
-        self.path, self.write, self.rows = folder / "log.csv", write, []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        self.path, self.write, self.rows = folder / "log.csv", write, rows_before(folder / "log.csv", epoch)
 
     def losses(self) -> list[float]:
         """Give the validation loss of every epoch so far; none where there is no validation."""
@@ -262,12 +262,63 @@ class Log(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Add the epoch's line."""
         self.rows.append({"epoch": epoch, **{name: np.asarray(value).tolist() for name, value in sorted(logs.items())}})
-        if not self.write:
-            return
-        with aside(self.path) as side, side.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[-1]))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        if self.write:
+            write_rows(self.path, self.rows)
+
+
+class SpeedLog(keras.callbacks.Callback):
+    """Write `speed.csv`, a line per epoch: the seconds since the line before, all included, and the steps' speed.
+
+    Args:
+        folder: The run folder.
+        epoch: Where the run begins; what the file has of later epochs is made again.
+        speed: A `tfzoo.training.speed.Speed`.
+    """
+
+    def __init__(self, folder: pathlib.Path, epoch: int, speed):
+        super().__init__()
+        self.path, self.speed, self.rows = folder / "speed.csv", speed, rows_before(folder / "speed.csv", epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Add the epoch's line."""
+        figures = {"seconds": self.speed.seconds(), "examples_per_second": self.speed.examples_per_second()}
+        self.rows.append({"epoch": epoch, **{name: round(value, 3) for name, value in figures.items()}})
+        write_rows(self.path, self.rows)
+
+
+def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
+    """Read the lines of a CSV file, of the epochs before one; none where there is no file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Put it back as it was, or remove it: the run goes "
+            "on, and the lines of the epochs before are lost."
+        ) from error
+
+
+def write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+    """Write lines as CSV, whole or not at all; the last one says which columns there are."""
+    with aside(path) as side, side.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Sum up the lines of `speed.csv`: `seconds` of all, `examples_per_second` of all their steps; {} of no line."""
+    if not rows:
+        return {}
+    seconds = sum(float(row["seconds"]) for row in rows)
+    per_example = sum(1 / float(row["examples_per_second"]) for row in rows) / len(rows)  # epochs are equally long
+    return {"seconds": round(seconds, 3), "examples_per_second": round(1 / per_example, 3)}
 
 
 class KeepModels(keras.callbacks.Callback):

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -145,8 +144,11 @@ def train(
     _quiet.import_tensorflow()
     import keras
 
-    from apps import run_folder
+    from apps import run_folder, run_page
+    from apps.watching import Watching
     from tfzoo.training.distributed_fit import repaired
+    from tfzoo.training.double import Double
+    from tfzoo.training.speed import Speed
     from tfzoo.training.strategy import choose, gathered, is_chief
 
     if pathlib.Path(options["data"]).is_dir() and options["data"] != recipe.DEFAULTS["data"]:
@@ -155,7 +157,8 @@ def train(
     begun = run_folder.unfinished(output)
     run_folder.check(output)
     if begun:
-        run_folder.check(output / "checkpoints")
+        for place in ("checkpoints", "tensorboard", "samples"):
+            run_folder.check(output / place)
         was = run_folder.same(output, {"family": name, **given})
         options |= {k: v for k, v in was.items() if k in options}
     chosen = choose(strategy)
@@ -200,6 +203,9 @@ def train(
     def batch_of(step):
         return next(iter(recipe.datasets(options["data"], shape, **data, start=step).training))
 
+    def sample(model, path):
+        recipe.draw(model, datasets.validation, path)
+
     with run_folder.room(output):
         if chief and not begun:
             run_folder.create(output, {"family": name, **options, "examples": datasets.description})
@@ -209,22 +215,26 @@ def train(
             say(f"going on after step {start} of {epochs * per_epoch}")
         log = run_folder.Log(output, start // per_epoch, write=chief)
         stop = run_folder.StopEarly(options["early_stopping"], log)
-        with left_behind(output), repaired(model, first_step=start % per_epoch):
+        speed = Speed(options["batch_size"], steps_per_epoch=per_epoch, epochs=epochs, start=start)
+        double = Double(model, functools.partial(build, name, options))
+        pictures = sample if datasets.validation is not None else None
+        watch = Watching(output, start // per_epoch, speed=speed, double=double, sample=pictures) if chief else None
+        shown = watch.progress if watch else contextlib.nullcontext()
+        with left_behind(output), repaired(model, first_step=start % per_epoch), shown:
             model.fit(
                 shared(datasets.training),
                 initial_epoch=epochs if stop.reached() else start // per_epoch,
                 epochs=epochs,
                 steps_per_epoch=per_epoch,
                 validation_data=datasets.validation and shared(datasets.validation),
-                callbacks=callbacks(output, options, start, log, stop, chief, batch_of),
+                callbacks=callbacks(output, options, start, log, stop, speed, watch, batch_of),
                 shuffle=False,  # the recipe's pipeline does it
-                # A bar is for people; a log gets a line per epoch.
-                verbose=0 if not chief else 1 if sys.stdout.isatty() else 2,
+                verbose=0,  # `watch` says more, and of the whole run
             )
-        if chief:
-            run_folder.write_json(
-                output / "training.json", {"epochs": len(log.rows), "steps": len(log.rows) * per_epoch}
-            )
+        if watch:
+            run_page.write(output)
+            trained = {"epochs": len(log.rows), "steps": len(log.rows) * per_epoch}
+            run_folder.write_json(output / "training.json", trained | run_folder.totals(watch.speeds.rows))
     return chief
 
 
@@ -257,7 +267,7 @@ def check_devices(options: dict[str, Any], strategy) -> None:
 
 
 def callbacks(
-    output: pathlib.Path, options: dict[str, Any], start: int, log, stop, chief: bool, batch_of: Callable
+    output: pathlib.Path, options: dict[str, Any], start: int, log, stop, speed, watch, batch_of: Callable
 ) -> list:
     """Give what watches, judges and keeps a training, in the order in which it has to be.
 
@@ -267,12 +277,14 @@ def callbacks(
         start: The step that it begins behind.
         log: A `run_folder.Log` of it.
         stop: A `run_folder.StopEarly`.
-        chief: Whether this process writes.
+        speed: A `tfzoo.training.speed.Speed` of it.
+        watch: The `Watching` of the process that writes; None in the others.
         batch_of: Gives the batch of a step.
     """
     from apps import run_folder
     from tfzoo.training.checkpoint import Checkpoints
     from tfzoo.training.ema import ExponentialMovingAverage
+    from tfzoo.training.learning_rates import LearningRates
     from tfzoo.training.nan_guard import StopAtNaN
 
     per_epoch = options["steps_per_epoch"]
@@ -280,9 +292,11 @@ def callbacks(
     saved = averages[0].swapped if averages else contextlib.nullcontext
     every = options["checkpoint_steps"]
     return [
+        speed,
         StopAtNaN(per_epoch, batch_of),
+        LearningRates(),
         *averages,
-        *([run_folder.KeepModels(output, log, saved)] if chief else []),
+        *([run_folder.KeepModels(output, log, saved), *watch.callbacks(saved)] if watch else []),
         log,
         stop,
         Checkpoints(output / "checkpoints", steps_per_epoch=per_epoch, every=every, begin=start, others=averages),

@@ -2,14 +2,17 @@
 
 import math
 
+# Of every page of this project.
+STYLE = """\
+ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+ h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+ table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid #ddd }
+ td.n { text-align: right; font-variant-numeric: tabular-nums } tr.bad { background: #fadcd9 } code { word-break: break-all }
+"""
 TEMPLATE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ r.model }}: {{ "equal" if r.passed else "NOT equal" }}</title>
 <style>
- body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
- h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
- .verdict { padding: .6rem 1rem; border-radius: .4rem; font-weight: 600; background: {{ "#d9f2dd" if r.passed else "#fadcd9" }} }
- table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .2rem .6rem; border-bottom: 1px solid #ddd }
- td.n { text-align: right; font-variant-numeric: tabular-nums } tr.bad { background: #fadcd9 } code { word-break: break-all }
+{{ style | safe }} .verdict { padding: .6rem 1rem; border-radius: .4rem; font-weight: 600; background: {{ "#d9f2dd" if r.passed else "#fadcd9" }} }
 </style>
 <h1>{{ r.model }} (Keras) and {{ r.module }} (PyTorch)</h1>
 <p class="verdict">{{ "Equal: nothing differs." if r.passed else "NOT equal: %d difference(s)." % r.failures|length }}</p>
@@ -79,6 +82,7 @@ def render(report) -> str:
     grid = [(e, y(10.0**e)) for e in range(low + 1, high + 1, 4)]
     return environment.from_string(TEMPLATE).render(
         r=report,
+        style=STYLE,
         lines=lines,
         grid=grid,
         width=WIDTH,

@@ -186,6 +186,40 @@ def test_a_run_that_goes_on_knows_the_epochs_before(tmp_path):
     assert run_folder.Log(tmp_path, 9).losses() == [0.5, 0.3, 0.4, 0.2]
 
 
+class Measured:
+    """A speed that is given."""
+
+    def __init__(self, *epochs):
+        self.epochs = iter(epochs)
+
+    def seconds(self):
+        self.seconds_now, self.rate = next(self.epochs)
+        return self.seconds_now
+
+    def examples_per_second(self):
+        return self.rate
+
+
+def test_the_speed_is_kept_by_epoch_and_made_again_with_the_log(tmp_path):
+    for epoch, speed in ((0, Measured((60.00049, 10.0), (5.0, 40.0), (1.0, 1.0))), (2, Measured((7.0, 20.0)))):
+        log = run_folder.SpeedLog(tmp_path, epoch, speed)  # the third was never completed
+        for each in range(epoch, 3):
+            log.on_epoch_end(each, {})
+    text = "epoch,seconds,examples_per_second\n0,60.0,10.0\n1,5.0,40.0\n2,7.0,20.0\n"
+    assert (tmp_path / "speed.csv").read_text() == text
+    # 3 epochs of 40 examples: 120 in 4 + 1 + 2 s
+    assert run_folder.totals(log.rows) == {"seconds": 72.0, "examples_per_second": round(120 / 7, 3)}
+    assert run_folder.totals([]) == {}
+
+
+@pytest.mark.parametrize("name", ["log.csv", "speed.csv"])
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\nx,1\n", "epoch\n\xff\n"])
+def test_a_damaged_table_is_named(name, text, tmp_path):
+    (tmp_path / name).write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*or remove it: the run goes on"):
+        run_folder.Log(tmp_path, 3) if name == "log.csv" else run_folder.SpeedLog(tmp_path, 3, None)
+
+
 def test_a_worker_that_does_not_write_remembers(tmp_path):
     log = run_folder.Log(tmp_path, 0, write=False)
     log.on_epoch_end(0, {"val_loss": 0.5})

@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_to_go_on_from(killed, whole, goe
     assert_same(killed, whole)
 
 
-@pytest.mark.parametrize("place", ["", "checkpoints"])
+@pytest.mark.parametrize("place", ["", "checkpoints", "tensorboard", "samples"])
 def test_a_run_without_rights_is_refused_before_it_is_changed(place, killed):
     before = content(killed)
     (killed / place).chmod(0o555)

@@ -26,7 +26,8 @@ TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-si
 
 def test_the_run_folder_holds_the_run(trained):
     assert {path.name for path in trained.iterdir()} == {
-        "options.json", "model.keras", "best.keras", "log.csv", "samples", "checkpoints", "training.json",
+        "options.json", "model.keras", "best.keras", "log.csv", "speed.csv", "tensorboard", "samples", "checkpoints",
+        "run.html", "training.json",
     }  # fmt: skip
     options = json.loads((trained / "options.json").read_text())
     assert options["family"] == "unet" and options["size"] == "tiny" and options["steps_per_epoch"] == 3
@@ -116,9 +117,10 @@ def test_a_terminal_gets_a_bar_and_a_log_a_line_per_epoch(terminal, tmp_path, mo
     options = {**find("unet").DEFAULTS, "size": "tiny", "epochs": 2, "steps_per_epoch": 2, "batch_size": 2}
     train("unet", tmp_path / "run", **options, seed=0, settings={})
     said = capsys.readouterr().out
-    assert said.count("Epoch ") == 2
-    assert len([line for line in said.splitlines() if "2/2 - " in line]) == (0 if terminal else 2)
-    assert ("━" in said) == terminal
+    for epoch in (1, 2):
+        assert len([line for line in said.splitlines() if f"epoch {epoch}/2 - loss " in line]) == 1
+    assert said.count(" examples/s - 0:00:") == 2
+    assert ("━" in said) == ("2/4" in said) == terminal
 
 
 @pytest.mark.parametrize(("epochs", "good"), [(1, "none"), (2, "run/best.keras")])
@@ -410,7 +412,7 @@ def test_early_stopping_ends_the_run(invoke, tmp_path):
     run = ("--size", "tiny", "--steps-per-epoch", "1", "--batch-size", "2", *still, "--output", tmp_path / "run")
     result = invoke("train", "unet", *run)
     assert result.exit_code == 0, result.stderr
-    assert json.loads((tmp_path / "run" / "training.json").read_text()) == {"epochs": 3, "steps": 3}
+    assert json.loads((tmp_path / "run" / "training.json").read_text()).items() >= {"epochs": 3, "steps": 3}.items()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pathlib
 
 import pytest
 
+from apps.__main__ import NOT_COMMANDS
+
 ROOT = pathlib.Path(__file__).parents[2]
 FRAMEWORKS = {"tensorflow", "keras", "torch"}
 SOURCES = sorted(
@@ -12,7 +14,7 @@ SOURCES = sorted(
 )
 TESTED = [path for path in SOURCES if not path.name.startswith("_")]
 FAMILIES = [path for path in TESTED if path.parent == pathlib.Path("tfzoo")]
-COMMANDS = [path for path in SOURCES if path.parent == pathlib.Path("apps") and path.stem != "run_folder"]
+COMMANDS = [path for path in SOURCES if path.parent == pathlib.Path("apps") and path.stem not in NOT_COMMANDS]
 RULES = [path for path in SOURCES if path.parent == pathlib.Path("bridge/rules")]
 
 
