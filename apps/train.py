@@ -146,11 +146,12 @@ def train(
     import keras
 
     from apps import run_folder
+    from tfzoo.data import absolute
     from tfzoo.training.distributed_fit import repaired
     from tfzoo.training.strategy import choose, gathered, is_chief
 
-    if pathlib.Path(options["data"]).is_dir() and options["data"] != recipe.DEFAULTS["data"]:
-        options["data"] = str(pathlib.Path(options["data"]).absolute())  # the run may be evaluated from another folder
+    options["data"] = absolute(options["data"])  # the run may be evaluated from another folder
+    if "data" in given:
         given = {**given, "data": options["data"]}
     begun = run_folder.unfinished(output)
     run_folder.check(output)
