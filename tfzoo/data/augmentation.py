@@ -5,6 +5,7 @@ the same choice, so a pair of pictures is changed alike by changing each with th
 float32 in [0, 1]; `in_unit_range` makes them so.
 """
 
+import math
 import zlib
 
 import tensorflow as tf
@@ -74,6 +75,7 @@ def pad_and_crop(key: tf.Tensor, image: tf.Tensor, pixels: int = 4) -> tf.Tensor
 
 def random_crop(key: tf.Tensor, image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Cut out a window of a size in pixels, `(h, w)`, anywhere in a picture that is at least as large."""
+    image = tf.convert_to_tensor(image)
     free = tf.shape(image)[:2] - size
     start = tf.cast(uniform(key, "crop", shape=(2,)) * tf.cast(free + 1, tf.float32), tf.int32)
     top, left = tf.unstack(tf.minimum(start, free))  # a float32 below 1 may come to 1 in the product
@@ -100,9 +102,10 @@ def random_resized_crop(
     Returns:
         `(h, w, C)`, bilinear and smoothed where it shrinks.
     """
+    image = tf.convert_to_tensor(image)
     height, width = (tf.cast(n, tf.float32) for n in tf.unstack(tf.shape(image)[:2]))
     areas = uniform(key, "area", *area, shape=(TRIES,)) * height * width
-    ratios = tf.exp(uniform(key, "ratio", *tf.math.log(ratio), shape=(TRIES,)))
+    ratios = tf.exp(uniform(key, "ratio", *map(math.log, ratio), shape=(TRIES,)))
     widths, heights = tf.round(tf.sqrt(areas * ratios)), tf.round(tf.sqrt(areas / ratios))  # (TRIES,)
     fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
     first = tf.argmax(fits)  # of the tries that fit
@@ -127,6 +130,7 @@ def centre_crop(image: tf.Tensor, size: tuple[int, int], share: float = 1.0) -> 
     Returns:
         `(h, w, C)`.
     """
+    image = tf.convert_to_tensor(image)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     window = tf.round(share * tf.reduce_min(shape / size) * tf.constant(size, tf.float32))
     window = tf.clip_by_value(window, 1, shape)
@@ -179,7 +183,9 @@ def jitter(
 def beta(key: tf.Tensor, alpha: float) -> tf.Tensor:
     """Draw float32 from Beta(alpha, alpha), as the share of one of two gamma variates."""
     # float64, as two variates of a small alpha may both be 0 in float32
-    one, other = tf.unstack(tf.random.stateless_gamma([2], part(key, "beta"), tf.cast(alpha, tf.float64), tf.float64))
+    one, other = tf.unstack(
+        tf.random.stateless_gamma([2], part(key, "beta"), tf.cast(alpha, tf.float64), dtype=tf.float64)
+    )
     return tf.cast(one / (one + other), tf.float32)
 
 

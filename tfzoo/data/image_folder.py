@@ -231,6 +231,11 @@ def read_mask(path: Path, classes: int) -> Image.Image:
         if np.ptp(colours, axis=-1).any() or (alpha != 255).any():
             raise ValueError("a mask must have one channel. Received: a coloured or transparent picture")
         values = colours[..., 0]
+    return as_mask(values, classes)
+
+
+def as_mask(values: np.ndarray, classes: int) -> Image.Image:
+    """Turn values `(H, W)` uint8 into class numbers; raises a ValueError if they cannot be those."""
     present = np.unique(values)
     if classes == 1 and set(present) <= {0, 255}:
         values = values // 255

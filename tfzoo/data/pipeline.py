@@ -150,7 +150,7 @@ def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = Non
 def made(numbers: tf.data.Dataset, one: Callable, examples: Sequence) -> tf.data.Dataset:
     """Make an example of each number, several at once but in order."""
     parallel = getattr(examples, "parallel", max(2, (os.cpu_count() or 1) // 2))
-    return numbers.map(one, num_parallel_calls=parallel if parallel > 1 else None, deterministic=True)
+    return numbers.map(one, num_parallel_calls=parallel, deterministic=True) if parallel > 1 else numbers.map(one)
 
 
 def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:

@@ -6,13 +6,15 @@ from functools import lru_cache
 import numpy as np
 
 
-def cut(count: int, share: float, seed: int, labels: Sequence | None = None) -> tuple[np.ndarray, np.ndarray]:
+def cut(
+    count: int, share: float, seed: int | Sequence[int], labels: Sequence | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut a part off, with the same share of every class.
 
     Args:
         count: How many examples there are, 2 or more.
         share: Part to be cut off, in (0, 1); at least one example, and at most all but one.
-        seed: Any integer from 0.
+        seed: Any integer from 0, or several.
         labels: The class of each; None where there are none. The rest keeps an example of each.
 
     Returns:
