@@ -17,7 +17,9 @@ from apps import RunFailed, recipes
 def run(
     name: Annotated[str, Argument(metavar="NAME", help="Family, as `tfzoo list` gives them.")],
     size: Annotated[str | None, Option(help="One of the family's sizes.")] = None,
-    data: Annotated[str | None, Option(help="The recipe's data set, or a folder of your own.")] = None,
+    data: Annotated[
+        str | None, Option(help="A folder, an embedded set, keras:NAME or tfds:NAME; see docs/data.md.")
+    ] = None,
     epochs: Annotated[int | None, Option(min=1, help="How often the model is judged and saved.")] = None,
     steps_per_epoch: Annotated[int | None, Option(min=1, help="Batches in an epoch.")] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Examples in a batch, over all devices.")] = None,

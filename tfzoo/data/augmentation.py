@@ -2,7 +2,7 @@
 
 A key is int64 `(2,)`, made of the seed, the epoch and the example's number. The same operation with the same key makes
 the same choice, so a pair of pictures is changed alike by changing each with the one key. Pictures are `(H, W, C)`
-float32 in [0, 1]; `in_unit_range` makes them so.
+float32 in [0, 1]; `in_unit_range` makes them so, and so does all that resizes.
 """
 
 import math
@@ -93,14 +93,14 @@ def random_resized_crop(
 
     Args:
         key: The example's.
-        image: `(H, W, C)` of any size.
+        image: `(H, W, C)` of any size; uint8 as it was read takes the least time.
         size: `(h, w)` in pixels of the result.
         area: Least and largest share of the picture's area; Szegedy et al. (2015, https://arxiv.org/abs/1409.4842)
             have .08 and 1.
         ratio: Least and largest width by height, drawn evenly in its logarithm; theirs too.
 
     Returns:
-        `(h, w, C)`, bilinear and smoothed where it shrinks.
+        `(h, w, C)` float32 in [0, 1], bilinear and smoothed where it shrinks.
     """
     image = tf.convert_to_tensor(image)
     height, width = (tf.cast(n, tf.float32) for n in tf.unstack(tf.shape(image)[:2]))
@@ -128,7 +128,7 @@ def centre_crop(image: tf.Tensor, size: tuple[int, int], share: float = 1.0) -> 
         share: Of the largest such window's sides; .875 (224 of 256 pixels) is common for photographs.
 
     Returns:
-        `(h, w, C)`.
+        `(h, w, C)` float32 in [0, 1].
     """
     image = tf.convert_to_tensor(image)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -140,8 +140,8 @@ def centre_crop(image: tf.Tensor, size: tuple[int, int], share: float = 1.0) -> 
 
 
 def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Resize to `(h, w)` pixels, bilinear and smoothed where it shrinks."""
-    resized = tf.image.resize(image, size, antialias=True)
+    """Resize to `(h, w)` pixels, bilinear and smoothed where it shrinks; gives float32 in [0, 1], of uint8 too."""
+    resized = tf.image.resize(in_unit_range(image), size, antialias=True)
     return tf.ensure_shape(resized, (*size, image.shape[-1]))
 
 

@@ -6,6 +6,7 @@ Everything is read once before the first step, several files at a time, and ever
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +19,14 @@ from tfzoo.data.split import cut
 
 PARTS = {"training": ("train", "training"), "validation": ("val", "validation"), "held_out": ("test",)}
 SHARE = 0.15  # of the examples, for validation, and as many held out, where the folder does not say
+# Data that is not read, by the first of the endings that are.
+NOT_READ = defaultdict(tuple) | {
+    ".png": (".gif", ".webp", ".heic", ".avif", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr"),
+    ".wav": (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma"),
+}
 MANY = 300  # files from which on it is said how far the reading has come
-_sound: dict[tuple, int] = {}  # bytes of what was found readable in this process, by what it was and when
+BLOCK = 4096  # files that wait for a thread at once
+_sound: dict[int, int] = {}  # bytes of what was found readable in this process, by a hash of what it was and when
 
 
 def parts(folder: Path) -> dict[str, Path]:
@@ -36,7 +43,8 @@ def visible(folder: Path) -> list[Path]:
 def walk(folder: Path, endings: Sequence[str], problems: list[str]) -> Iterator[Path]:
     """Find the files with these endings anywhere below a folder, in the order of their paths.
 
-    Links are followed, but none into a folder that it lies in; one to nothing is added to `problems`.
+    Links are followed, but none into a folder that it lies in. Added to `problems` are links to nothing, and files of
+    formats that are data too, but are not read; other files are left out.
     """
 
     def below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
@@ -44,10 +52,12 @@ def walk(folder: Path, endings: Sequence[str], problems: list[str]) -> Iterator[
             if path.is_dir():
                 if path.resolve() not in above:
                     yield from below(path, (*above, path.resolve()))
-            elif not path.exists():
-                problems.append(f"{path}: is a link to a file that is not there")
             elif path.suffix.lower() in endings and path.is_file():
                 yield path
+            elif path.suffix.lower() in NOT_READ[endings[0]]:
+                problems.append(f"{path}: must be one of {' '.join(endings)}: convert it, or take it away")
+            elif not path.exists():
+                problems.append(f"{path}: is a link to a file that is not there")
 
     return below(folder, (folder.resolve(),))
 
@@ -70,7 +80,7 @@ def check(items: Sequence, size: Callable[[Any], int], files: Callable[[Any], Se
         paths = files(item)
         try:
             state = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in ((path, path.stat()) for path in paths)]
-            known = (size, *state)
+            known = hash((size, *state))
             if known not in _sound:
                 _sound[known] = size(item)
             return _sound[known], []
@@ -81,10 +91,12 @@ def check(items: Sequence, size: Callable[[Any], int], files: Callable[[Any], Se
         finally:
             shown.step()
 
+    results = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-        sizes, problems = zip(*pool.map(one, items), strict=True) if items else ((), ())
+        for start in range(0, len(items), BLOCK):
+            results += pool.map(one, items[start : start + BLOCK])
     shown.end()
-    return sum(sizes), [problem for some in problems for problem in some]
+    return sum(size for size, _ in results), [problem for _, problems in results for problem in problems]
 
 
 class Problems(ValueError):

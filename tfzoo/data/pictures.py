@@ -13,8 +13,8 @@ def open_picture(path: Path) -> Image.Image:
     """Decode a file as it is displayed; raises on a broken file and on one of more than Pillow's pixel limit."""
     with Image.open(path, formats=sorted(set(FORMATS.values()))) as opened:
         # Pillow warns from its limit on and raises from twice that; warnings cannot be made errors in several threads.
-        if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:
-            count, limit = opened.width * opened.height, Image.MAX_IMAGE_PIXELS
+        count, limit = opened.width * opened.height, Image.MAX_IMAGE_PIXELS
+        if limit and count > limit:
             raise ValueError(f"Image size ({count} pixels) exceeds limit of {limit} pixels")
         picture = ImageOps.exif_transpose(opened)
     if picture.mode not in EIGHT_BIT:

@@ -161,7 +161,8 @@ def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple
         again: Whether those that can be new in every epoch are.
     """
     if isinstance(examples, Arrays):
-        tensors = [tf.constant(array) for array in examples.arrays]
+        with tf.device("CPU:0"):  # where tf.data works
+            tensors = [tf.constant(array) for array in examples.arrays]
         return lambda epoch, i: tuple(tf.gather(tensor, i) for tensor in tensors)
     first = examples[0]
     at = examples.at if again and hasattr(examples, "at") else lambda epoch, i: examples[i]

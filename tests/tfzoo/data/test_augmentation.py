@@ -10,7 +10,7 @@ from PIL import Image
 
 from tfzoo.data import augmentation
 
-MANY = 1000
+MANY = 600
 rng = np.random.default_rng(0)
 PICTURE = rng.random((6, 9, 3), np.float32)
 
@@ -74,7 +74,7 @@ def test_random_crop_is_any_window():
         y, x = divmod(int(picture[0, 0, 0]), 6)
         np.testing.assert_array_equal(picture, ramp[y : y + 3, x : x + 4])
     met = np.bincount(made[:, 0, 0, 0].astype(int), minlength=30)
-    assert np.count_nonzero(met) == 9 and met.max() < 1.35 * MANY / 9
+    assert np.count_nonzero(met) == 9 and met.max() < 1.6 * MANY / 9
     whole = augmentation.random_crop(keys(1)[0], ramp, (5, 6))
     np.testing.assert_array_equal(whole, ramp)
 

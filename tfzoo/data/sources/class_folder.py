@@ -55,7 +55,7 @@ def listing(folder: Path, problems: list[str]) -> list[tuple[Path, str]]:
     found = []
     for path in files.visible(folder):
         if path.is_dir():
-            pictures = list(files.walk(path, FORMATS, problems))
+            pictures = list(files.walk(path, list(FORMATS), problems))
             found += [(picture, path.name) for picture in pictures]
             if not pictures:
                 problems.append(f"{path}: holds no picture")

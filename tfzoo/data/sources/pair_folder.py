@@ -27,14 +27,14 @@ def open(text: str, wanted: Wanted) -> Source:
 def listing(folder: Path, problems: list[str]) -> list[tuple[Path, ...]]:
     """Find the pairs of a folder: of two files each, or of one."""
     if not ((folder / "A").is_dir() or (folder / "B").is_dir()):
-        return [(path,) for path in files.walk(folder, FORMATS, problems)]
+        return [(path,) for path in files.walk(folder, list(FORMATS), problems)]
     sides = []
     for side in (folder / "A", folder / "B"):
         sides.append({})
         if not side.is_dir():
             problems.append(f"{side}: there is no such folder")
             continue
-        for path in files.walk(side, FORMATS, problems):
+        for path in files.walk(side, list(FORMATS), problems):
             name = path.relative_to(side).with_suffix("")
             if name in sides[-1]:
                 problems.append(f"{path}: has the same name as {sides[-1][name].name}")

@@ -14,7 +14,7 @@ def open(text: str, wanted: Wanted) -> Source:
     return files.source(
         Path(text),
         wanted,
-        listing=lambda folder, problems: files.walk(folder, FORMATS, problems),
+        listing=lambda folder, problems: files.walk(folder, list(FORMATS), problems),
         size=size,
         read=lambda path: (pixels(path),),
         rule=f"it must hold pictures ({' '.join(FORMATS)})",

@@ -5,6 +5,8 @@ is prepared as ArrayRecord; what is there as TFRecord is read through an index, 
 namespace, such as `huggingface:`, are refused, as tensorflow_datasets would download code for them.
 """
 
+import contextlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ PATTERN = "tfds:.*"
 KINDS = {kind: "tfds:NAME or tfds:NAME/CONFIG (downloaded)" for kind in ("classes", "images")} | {
     "masks": "tfds:NAME of one with a segmentation_mask, such as tfds:oxford_iiit_pet,foreground=1 (downloaded)"
 }
-NAME = re.compile(r"tfds:([a-z]\w*(?:/[\w.+-]+)?(?::\d+\.\d+\.\d+)?)((?:,\w+=[\d+]+)*)")
+NAME = re.compile(r"tfds:([a-z]\w*(?:/[\w.+-]+)?(?::\d+\.\d+\.\d+)?)((?:,foreground=\d+(?:\+\d+)*|,first=\d+)*)")
 SHARE = 0.1  # of the training split, for validation, and as many held out, where the set has no such split
 SPLITS = {"training": "train", "validation": "validation", "held_out": "test"}
 LOOKED_AT = 16  # examples: their size is taken for that of all, and their masks' values are checked at once
@@ -59,17 +61,13 @@ def open(text: str, wanted: Wanted) -> Source:
 
 
 def parse(text: str, kind: str) -> tuple[str, dict[str, list[int]]]:
-    """Read `tfds:NAME,key=1+2`: the name and what is said of masks, by key."""
+    """Read `tfds:NAME,foreground=1+2,first=0`: the name, and what is said of masks by key."""
     found = NAME.fullmatch(text)
-    options = dict(pair.split("=") for pair in found[2].split(",")[1:]) if found else {}
-    if not found or set(options) - ({"foreground", "first"} if kind == "masks" else set()):
-        accepted = KINDS[kind] + (
-            "; ,foreground=1 or ,foreground=1+3: the values that are foreground; ,first=1: the value of class 0"
-            if kind == "masks"
-            else ""
-        )
-        raise ValueError(f"--data {text} cannot be read. Accepted: {accepted}.")
-    return found[1], {key: [int(n) for n in value.split("+") if n] for key, value in options.items()}
+    if not found or (found[2] and kind != "masks"):
+        more = "; ,foreground=1 or ,foreground=1+3: the values that are foreground; ,first=1: the value of class 0"
+        raise ValueError(f"--data {text} cannot be read. Accepted: {KINDS[kind]}{more if kind == 'masks' else ''}.")
+    pairs = (pair.split("=") for pair in found[2].split(",")[1:])
+    return found[1], {key: [int(n) for n in values.split("+")] for key, values in pairs}
 
 
 def prepared(name: str):
@@ -92,7 +90,8 @@ def prepared(name: str):
         raise ValueError(f"tfds:{name} cannot be opened: {error}") from error
     if not builder.is_prepared():
         try:
-            builder.download_and_prepare(file_format="array_record")
+            with few_retries():
+                builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # of the network, of a disk, of a package that the set needs: any
             reason = re.sub(r"\s+", " ", str(error))[:500] or type(error).__name__
             raise ValueError(
@@ -103,11 +102,30 @@ def prepared(name: str):
     return builder
 
 
+@contextlib.contextmanager
+def few_retries():
+    """Let a download be tried 5 times: tfds' 11 take more than three minutes to find that there is no network."""
+    from tensorflow_datasets.core.download import downloader
+
+    before, said = downloader.MAX_RETRIES, logging.getLogger("urllib3.connectionpool")
+    downloader.MAX_RETRIES = 4
+    level = said.level
+    said.setLevel(logging.ERROR)  # what is said of every try
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = before
+        said.setLevel(level)
+
+
 def decoded(builder, split: str) -> Sequence:
     """Give the examples of a split by number, as dictionaries of NumPy arrays."""
     info = builder.info.splits[split]
     if builder.info.file_format.value != "tfrecord":
-        return builder.as_data_source(split)
+        try:
+            return builder.as_data_source(split)
+        except (NotImplementedError, ImportError) as error:
+            raise ValueError(f"tfds:{builder.name} cannot be read by number: {error}") from error
     from tfzoo.data.records import Records
 
     records = Records(info.filepaths, info.shard_lengths)
@@ -173,13 +191,15 @@ def reader(text: str, info, wanted: Wanted, options: dict[str, list[int]]):
 
     def only(kind: type) -> str:
         there = [
-            name for name, feature in features.items() if isinstance(feature, kind) and name != "segmentation_mask"
+            name
+            for name, feature in sorted(features.items())
+            if isinstance(feature, kind) and name != "segmentation_mask"
         ]
         chosen = [name for name in there if name in (info.supervised_keys or ())] or there
         if len(chosen) != 1:
             raise ValueError(
                 f"{text} must have one feature {kind.__name__}. Received: {', '.join(there) or 'none'}, of "
-                f"{', '.join(features)}. Give another --data."
+                f"{', '.join(sorted(features))}. Give another --data."
             )
         return chosen[0]
 
@@ -195,7 +215,7 @@ def reader(text: str, info, wanted: Wanted, options: dict[str, list[int]]):
         return lambda example: (example[image], np.int64(example[label])), tuple(features[label].names)
     if "segmentation_mask" not in features:
         raise ValueError(
-            f"{text} has no feature segmentation_mask. It has: {', '.join(features)}. Give another --data."
+            f"{text} has no feature segmentation_mask. It has: {', '.join(sorted(features))}. Give another --data."
         )
 
     def pair(example: dict[str, Any]) -> tuple[Pair]:

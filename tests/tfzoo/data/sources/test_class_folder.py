@@ -56,16 +56,18 @@ def test_everything_wrong_is_named_at_once(tmp_path):
     (tmp_path / "train" / "b" / "gone.png").symlink_to("nowhere")
     Image.new("RGB", (2, 2)).save(tmp_path / "train" / "beside.png")
     (tmp_path / "train" / "a" / "notes.txt").write_text("mine")
+    (tmp_path / "train" / "a" / "x.webp").write_bytes(b"")
     message = refusal(tmp_path)
     for problem in (
         "train/a/01.png: cannot identify image file",
         "train/b/gone.png: is a link to a file that is not there",
+        "train/a/x.webp: must be one of .png .jpg .jpeg .tif .tiff .bmp: convert it, or take it away",
         "train/empty: holds no picture",
         "train/beside.png: lies beside the classes' folders, not in one",
         "val/new: is a class that train/ has not",
     ):
         assert f"\n  {problem}" in message
-    assert len(message.splitlines()) == 6
+    assert len(message.splitlines()) == 7
 
 
 def test_one_class_is_none(tmp_path):
