@@ -6,7 +6,6 @@ Everything is read once before the first step, several files at a time, and ever
 import os
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from tfzoo.data.split import cut
 PARTS = {"training": ("train", "training"), "validation": ("val", "validation"), "held_out": ("test",)}
 SHARE = 0.15  # of the examples, for validation, and as many held out, where the folder does not say
 # Data that is not read, by the first of the endings that are.
-NOT_READ = defaultdict(tuple) | {
+NOT_READ = {
     ".png": (".gif", ".webp", ".heic", ".avif", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr"),
     ".wav": (".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma"),
 }
@@ -54,7 +53,7 @@ def walk(folder: Path, endings: Sequence[str], problems: list[str]) -> Iterator[
                     yield from below(path, (*above, path.resolve()))
             elif path.suffix.lower() in endings and path.is_file():
                 yield path
-            elif path.suffix.lower() in NOT_READ[endings[0]]:
+            elif path.suffix.lower() in NOT_READ.get(endings[0], ()):
                 problems.append(f"{path}: must be one of {' '.join(endings)}: convert it, or take it away")
             elif not path.exists():
                 problems.append(f"{path}: is a link to a file that is not there")

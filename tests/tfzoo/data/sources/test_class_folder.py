@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import tfzoo.data
+from tfzoo.data import augmentation, pipeline
 
 
 def write(folder, counts, size=(6, 4)):
@@ -72,3 +73,21 @@ def test_everything_wrong_is_named_at_once(tmp_path):
 
 def test_one_class_is_none(tmp_path):
     assert "1 folders of pictures; a class each is needed, 2 or more" in refusal(write(tmp_path, {"a": 4}))
+
+
+def test_pictures_of_any_size_become_batches(tmp_path):
+    for width in (20, 31, 44):
+        write(tmp_path, {f"{width}": 10, "other": 2}, (width, 25))
+    source = tfzoo.data.open(str(tmp_path), "classes", seed=0)
+    made = pipeline.datasets(
+        source,
+        batch_size=5,
+        seed=0,
+        augment=lambda key, image, label: (augmentation.random_resized_crop(key, image, (16, 24)), label),
+        prepare=lambda image, label: (augmentation.centre_crop(image, (16, 24)), label),
+    )
+    for images, labels in (*made.training.take(3), *made.validation, *made.held_out):
+        assert images.shape[1:] == (16, 24, 3) and images.dtype == np.float32
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            np.testing.assert_allclose(image, np.broadcast_to(image[0, 0], image.shape), atol=1e-6)  # of one colour
+            assert round(255 * float(image[0, 0, 0])) == (source.classes[label] == "other")

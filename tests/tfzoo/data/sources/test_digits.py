@@ -1,11 +1,14 @@
 """scikit-learn's digits: all of them, split as zoo.md's baselines are."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import tfzoo.data
+from tfzoo.data import augmentation, pipeline
 
 
 def test_the_held_out_fifth_is_that_of_the_baselines():
@@ -35,3 +38,35 @@ def test_pictures_alone():
     assert len(source.training[0]) == 1 and source.classes is None
     with pytest.raises(IndexError):
         source.training[1257]
+
+
+def test_a_model_learns_them_through_the_whole_pipeline_and_goes_on_bit_for_bit():
+    def augment(key, image, label):
+        image = augmentation.pad_and_crop(key, augmentation.in_unit_range(image), 1)
+        return image, tf.one_hot(label, 10)
+
+    def prepare(image, label):
+        return augmentation.in_unit_range(image), tf.one_hot(label, 10)
+
+    def data(start=0):
+        source = tfzoo.data.open("digits", "classes", seed=0)
+        how = {"augment": augment, "mix": augmentation.mixup, "prepare": prepare}
+        return pipeline.datasets(source, batch_size=64, seed=0, start=start, **how)
+
+    def model():
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(64, "relu")]
+        made = keras.Sequential([*layers, keras.layers.Dense(10, "softmax")])
+        made.compile(keras.optimizers.SGD(0.5), "categorical_crossentropy", metrics=["accuracy"])
+        return made
+
+    def fit(model, steps, start=0):
+        model.fit(data(start).training, steps_per_epoch=steps, verbose=0, shuffle=False)
+
+    whole, halves = model(), model()
+    fit(whole, 200)
+    fit(halves, 110)
+    fit(halves, 90, start=110)
+    for one, other in zip(whole.get_weights(), halves.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert whole.evaluate(data().held_out, verbose=0, return_dict=True)["accuracy"] > 0.7

@@ -108,6 +108,8 @@ def test_secret_labels_are_not_judged_by(opened):
     source = opened("tfds:secret_shapes")
     assert [len(part) for part in (source.training, source.validation, source.held_out)] == [32, 4, 4]
     assert all(label >= 0 for _, label in source.held_out)
+    images = [image.tobytes() for image, _ in itertools.chain(source.training, source.validation, source.held_out)]
+    assert len(set(images)) == 40  # no example is in two parts
 
 
 def test_masks_whose_values_are_said(opened):
