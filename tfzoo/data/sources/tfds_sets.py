@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfzoo.data import Source, Wanted
+from tfzoo.data import Source, Wanted, image_folder
 from tfzoo.data.examples import Read
+from tfzoo.data.records import Records
 from tfzoo.data.split import cut
 
 PATTERN = "tfds:.*"
@@ -51,8 +52,6 @@ def open(text: str, wanted: Wanted) -> Source:
     counts = [len(part) for part in parts]
     description = f"{text}: {counts[0]} examples to train on, {counts[1]} for validation, {counts[2]} held out"
     if wanted.kind == "masks":
-        from tfzoo.data import image_folder
-
         image_folder.check_shape(wanted.image_shape)
         for i in range(min(LOOKED_AT, counts[0])):
             parts[0][i][0].read(wanted.classes)
@@ -126,8 +125,6 @@ def decoded(builder, split: str) -> Sequence:
             return builder.as_data_source(split)
         except (NotImplementedError, ImportError) as error:
             raise ValueError(f"tfds:{builder.name} cannot be read by number: {error}") from error
-    from tfzoo.data.records import Records
-
     records = Records(info.filepaths, info.shard_lengths)
     return Read(range(len(records)), lambda i: builder.info.features.deserialize_example_np(records[i]))
 
@@ -177,10 +174,8 @@ class Pair:
 
     def read(self, classes: int) -> tuple[Image.Image, Image.Image]:
         """Give both as pictures."""
-        from tfzoo.data.image_folder import as_mask
-
         image = self.image[..., 0] if self.image.shape[-1] == 1 else self.image
-        return Image.fromarray(image).convert("RGB"), as_mask(self.mask, classes)
+        return Image.fromarray(image).convert("RGB"), image_folder.as_mask(self.mask, classes)
 
 
 def reader(text: str, info, wanted: Wanted, options: dict[str, list[int]]):
