@@ -1,5 +1,5 @@
-"""The U-Net: its training step and its bridged module against the same network written by hand in torch, the time of
-the conversion against tf2onnx + onnx2torch, and what it costs to make the pictures while the training goes on.
+"""The U-Net: its training step and its bridged module against the same network written by hand in torch, and the time
+of the conversion against tf2onnx + onnx2torch.
 
     .venv/bin/python benchmarks/unet.py [--output FILE]        about three minutes on two cores
 """
@@ -17,14 +17,12 @@ from _unet_by_hand import UNet  # noqa: E402
 import bridge  # noqa: E402
 import bridge.onnx  # noqa: E402
 import tfzoo  # noqa: E402
-from tfzoo.data import pasted_digits  # noqa: E402
 
 GOALS = {
     "training step, batch 8: tfzoo / torch": 1.0,
     "inference, batch 8: bridged / by hand": 1.02,
     "inference, batch 1: bridged / by hand": 1.02,
     "conversion: bridge / tf2onnx + onnx2torch": 0.1,
-    "20 steps: new pictures / one batch again": 1.05,
 }
 
 
@@ -73,22 +71,6 @@ def training_step(model, network, batch: int = 8):
     return ours, theirs
 
 
-def fed(model, steps: int = 20):
-    """Training on pictures that are made meanwhile, and on a batch that is there; of a compiled model."""
-    pictures = iter(pasted_digits.dataset("training", (128, 128, 3), batch_size=8, seed=0))
-    batch = next(pictures)
-
-    def ours():
-        for _ in range(steps):
-            model.train_on_batch(*next(pictures))
-
-    def theirs():
-        for _ in range(steps):
-            model.train_on_batch(*batch)
-
-    return ours, theirs
-
-
 def inference(bridged, network, batch: int):
     """A forward pass without gradients on the same batch; the results must be the same."""
     x = torch.from_numpy(np.random.default_rng(0).random((batch, 3, 128, 128), "float32"))
@@ -114,7 +96,6 @@ def main() -> int:
         names[2]: compare(*inference(bridged, network, 1), rounds=100),
         names[3]: compare(lambda: bridge.to_torch(model), lambda: bridge.onnx.to_torch(model), rounds=4, warm_up=1),
         names[0]: compare(*training_step(model, network.train()), rounds=15),
-        names[4]: compare(*fed(model), rounds=4, warm_up=1),
     }
     return finish({n: results[n] for n in names}, GOALS)
 

@@ -105,26 +105,64 @@ def ratios(record: dict) -> str:
     )
 
 
+def conformance() -> str:
+    """What tests/acceptance/conformance.py found of every family."""
+    record = newest("acceptance-conformance")
+    families, reasons = record["results"], []
+
+    def cell(family: str, property: str) -> str:
+        found = families[family].get(property, {"held": 0, "of": 0})
+        if "reason" in found:
+            reasons.append(found["reason"])
+            return f"[{len(reasons)}]"
+        return "holds" if found["held"] == found["of"] > 0 else f"FAILS ({found['held']} of {found['of']})"
+
+    properties = list(dict.fromkeys(p for found in families.values() for p in sorted(found)))
+    rows = [[p.replace("_", " "), *(cell(family, p) for family in families)] for p in properties]
+    notes = "".join(f"\n{i}. {reason}" for i, reason in enumerate(reasons, 1))
+    return (
+        f"{table(['property', *families], rows)}\n{notes and chr(10)}{notes.lstrip()}{notes and chr(10)}\n"
+        f"Measured {record['date']} by `tests/acceptance/conformance.py` with {record['seeds']} seeds, at the size "
+        f"`tiny`, on {record['machine']}."
+    )
+
+
+def recipes(family: str) -> dict[str, dict]:
+    """What the script of a family found last of each recipe, with the day and the machine."""
+    found = {}
+    for path in sorted((ROOT / "benchmarks" / "results").glob(f"*-acceptance-{family}.json")):
+        record = json.loads(path.read_text())
+        found |= {k: {**r, "date": record["date"], "machine": record["machine"]} for k, r in record["results"].items()}
+    return found
+
+
 def unet() -> str:
     """The held-out figures of tests/acceptance/unet.py."""
-    record = newest("acceptance-unet")
-    rows = [
-        [
-            f"`{command}`",
-            f"{r['steps']:,}",
-            f"{r['minutes']:.0f}",
-            f"**{r['iou']:.3f}**",
-            f"{r['goal_iou']:.2f}",
-            f"{r['otsu_iou']:.3f}",
-            f"{r['all_foreground_iou']:.3f}",
-        ]
-        for command, r in zip(("tfzoo demo", "tfzoo train unet"), record["results"].values(), strict=True)
-    ]
-    head = ["command", "steps", "minutes", "IoU", "goal: at least", "Otsu's IoU", "all foreground's"]
+    rows, found = [], recipes("unet")
+    for command, r in zip(("tfzoo demo", "tfzoo train unet"), (found["demo"], found["full"]), strict=True):
+        shown = [f"{min(run['minutes'] for run in r['runs']):.0f}", f"**{several(r['runs'], 'iou')}**"]
+        first = [f"{r['runs'][0][name]:.3f}" for name in ("otsu_iou", "all_foreground_iou")]
+        rows.append([f"`{command}`", f"{r['steps']:,}", *shown, f"{r['goal']:.2f}", *first, r["date"]])
+    head = ["command", "steps", "minutes", "IoU", "goal: at least", "Otsu's IoU", "all foreground's", "measured"]
     return (
-        table(head, rows)
-        + f"\n\nMeasured {record['date']} by `tests/acceptance/unet.py`, once each, on {record['machine']}."
+        f"{table(head, rows)}\n\nBy `tests/acceptance/unet.py` on {r['machine']}; several figures are of several seeds."
     )
+
+
+def several(runs: list[dict], name: str) -> str:
+    """A figure of each seed, from the lowest to the highest."""
+    return " ".join(f"{value:.3f}" for value in sorted(run[name] for run in runs))
+
+
+def results() -> str:
+    """Published, best known and measured: what the recipes of all families reached."""
+    rows = []
+    for name, r in recipes("unet").items():
+        command = {"demo": "tfzoo demo", "full": "tfzoo train unet"}[name]
+        what = f"U-Net, digits on photographs, `{command}`: IoU"
+        rows.append([what, "none on this data", "1", several(r["runs"], "iou"), f">= {r['goal']:.2f}", r["date"]])
+    head = ["what", "published", "exact or best known", "measured, each seed", "goal", "measured on"]
+    return table(head, rows)
 
 
 def allreduce(parameters: int = 1_941_105) -> str:
@@ -211,10 +249,12 @@ PARTS = {
     "allreduce": allreduce,
     "benchmark": benchmark,
     "bridge": bridge,
+    "conformance": conformance,
     "fit": fit,
     "networks": networks,
     "operators": operators,
     "peers": peers,
+    "results": results,
     "resume": resume,
     "unet": unet,
     "workers": workers,

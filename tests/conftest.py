@@ -4,8 +4,15 @@ Torch computes with one thread, as the tests run in two processes: where several
 depthwise convolution in float64 takes a second instead of a millisecond.
 """
 
+import datetime
+import functools
 import gc
+import itertools
 import os
+import pathlib
+import subprocess
+import zlib
+from collections import defaultdict
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -18,10 +25,86 @@ import hypothesis
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")
 
+ROOT = pathlib.Path(__file__).parents[1]
+WITH_THE_BRIDGE = ("bridge/", "tests/bridge/", "requirements.txt")
 # Graphs and networks are many objects that live as long as a test: there is no need to look through them at every 700.
 gc.set_threshold(20_000, 20, 5)
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the tests that start processes: a long one at the end would leave the other worker idle."""
+def pytest_addoption(parser):
+    parser.addoption("--every-case", action="store_true", help="run every test, with every combination of its options")
+    parser.addoption("--seeds", type=int, default=1, help="how many seeds the models are tested with")
+
+
+def pytest_report_header(config):
+    if not config.getoption("--every-case") and not bridge_changed():
+        return "bridge: unchanged since yesterday, so a third of its tests, by turns (--every-case runs all)"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out combinations whose options meet elsewhere, and what cannot have changed and has not its turn.
+
+    Begin with the tests that start processes: a long one at the end would leave the other worker idle.
+    """
+    if not config.getoption("--every-case"):
+        tests = defaultdict(list)
+        for item in items:
+            tests[item.nodeid.partition("[")[0]].append(item)
+        kept = {id(item) for test, cases in tests.items() if its_turn(test) for item in pairwise(cases)}
+        if len(tests) == 1:  # it was asked for by its name
+            kept = {id(item) for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]
     items.sort(key=lambda item: not item.nodeid.startswith(("tests/apps/", "tests/tfzoo/")))
+
+
+@functools.cache
+def changed():
+    """Give the files that were committed since yesterday, or are not yet; None where git does not know."""
+    asked = (
+        ["log", "--since=1.day", "--min-parents=1", "--name-only", "--format="],  # what a copy without history begins
+        ["diff", "HEAD", "--name-only"],  # with is not a change
+        ["ls-files", "--others", "--exclude-standard"],
+    )
+    try:
+        said = [subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=True).stdout for a in asked]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return set("\n".join(said).split("\n"))
+
+
+def bridge_changed():
+    """Tell whether anything has changed that its tests depend on: it imports neither tfzoo nor apps."""
+    return changed() is None or any(path.startswith(WITH_THE_BRIDGE) for path in changed())
+
+
+def its_turn(test, shares=3):
+    """Tell whether a test of the bridge is to run: while nothing changes, each file of them every third day."""
+    file = test.partition("::")[0]
+    if not file.startswith("tests/bridge/") or bridge_changed():
+        return True
+    return (zlib.crc32(file.encode()) + datetime.date.today().toordinal()) % shares == 0
+
+
+def pairwise(cases):
+    """Give cases of one test in which any two values of two options meet, if they do in any of its cases.
+
+    What goes wrong nearly always takes one option or two of them (Kuhn et al., 2004, "Software fault interactions").
+    """
+    met = {id(case): set(itertools.combinations(options(case), 2)) for case in cases}
+    if len(options(cases[0])) < 3:
+        return cases
+    left, kept = set().union(*met.values()), []
+    while left:
+        kept.append(max(cases, key=lambda case: len(met[id(case)] & left)))
+        left -= met[id(kept[-1])]
+    return kept
+
+
+def options(case):
+    """Give what a case takes of each list of values, values that come together as one."""
+    params = dict(case.callspec.params) if hasattr(case, "callspec") else {}
+    together = [mark.args[0] for mark in case.iter_markers("parametrize")]
+    together = [[name.strip() for name in names.split(",")] if isinstance(names, str) else names for names in together]
+    together += [[name] for name in params if not any(name in names for names in together)]
+    return [(tuple(names), *(id(params[name]) for name in names)) for names in together]

@@ -17,6 +17,7 @@ SIZES = {
     "tiny": {"image_shape": (32, 32, 3), "widths": (4, 8, 16)},
     "paper": {"widths": (64, 128, 256, 512, 1024)},
 }
+PARAMETERS = {"default": 1_941_105, "tiny": 7_469, "paper": 31_031_745}
 
 
 def unet(

@@ -1,8 +1,6 @@
 import errno
 import importlib
 import pathlib
-import resource
-import signal
 import subprocess
 import sys
 
@@ -143,46 +141,3 @@ def test_wrong_usage_is_bad_input(arguments, invoke):
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr
-
-
-def training(folder, *arguments, room: int = resource.RLIM_INFINITY):
-    """Start `tfzoo train` on the tiny U-Net as the shell does; `room` is how large a file may become, in bytes."""
-
-    def prepare():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job has it ignored
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-    command = [sys.executable, "-u", "-m", "apps", "train", "unet", "--size", "tiny", "--output", str(folder)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    return subprocess.Popen([*command, *arguments], preexec_fn=prepare, **pipes)
-
-
-@pytest.mark.parametrize("_", range(2))  # the data's thread does not hang every time
-def test_an_interrupted_training_ends(_, tmp_path):
-    process = training(tmp_path, "--epochs", "1000", "--steps-per-epoch", "50")
-    try:
-        assert any("Epoch 2" in line for line in process.stdout)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and said == "interrupted\n"
-
-
-def test_a_training_that_failed_ends(tmp_path):
-    process = training(tmp_path, "--learning-rate", "1e38", "--steps-per-epoch", "200")
-    try:
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 3 and said.startswith("error: the loss became ")
-
-
-def test_a_training_without_room_says_where(tmp_path):
-    process = training(tmp_path, "--epochs", "1", "--steps-per-epoch", "2", room=20_000)
-    try:
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 3 and f"error: there is no room left to write in {tmp_path} (File too large)" in said
-    assert not list(tmp_path.glob("*.keras")) and not list(tmp_path.glob(".partial*"))

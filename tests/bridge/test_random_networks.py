@@ -87,5 +87,5 @@ def network(seed: int) -> keras.Model:
 @pytest.mark.parametrize("seed", range(6))
 def test_there_and_back(check, seed):
     model = network(seed)
-    module, again = check.both_ways(model, limit=1e-6)
+    module, again = check.both_ways(model, limit=1e-6, back="float32")
     assert bridge.verify(again, module).passed, str(bridge.verify(again, module))

@@ -35,6 +35,10 @@ import tensorflow as tf
 from keras import ops, tree
 from keras.src.backend.tensorflow import optimizer as tensorflow_optimizer
 from keras.src.backend.tensorflow import trainer
+from keras.src.layers.convolutional.base_conv import BaseConv
+from keras.src.layers.convolutional.base_depthwise_conv import BaseDepthwiseConv
+from keras.src.layers.convolutional.base_separable_conv import BaseSeparableConv
+from keras.src.layers.pooling.base_pooling import BasePooling
 from keras.src.losses import loss as losses
 from keras.src.optimizers import base_optimizer, loss_scale_optimizer
 
@@ -168,8 +172,8 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
         return scale_loss(loss) if number else loss
 
     def make(self, step_function):
-        norms = separate_norms(self) if step_function == self.train_step else []
-        return make_function(self, with_share(step_function, norms))
+        trained = step_function == self.train_step
+        return make_function(self, with_share(step_function, separate_norms(self, trained) or convolutions(self)))
 
     def summed_first(apply):
         @functools.wraps(apply)
@@ -198,19 +202,42 @@ def repairs(first_step: int) -> dict[tuple[Any, str], Callable]:
     }
 
 
-def separate_norms(model: keras.Model) -> list[str]:
-    """Name the layers that take statistics of a replica's own examples, and so cannot do without any."""
+def separate_norms(model: keras.Model, trained: bool) -> str:
+    """Say which layers take statistics of a replica's own examples, and so cannot do without any; "" if none do."""
     kind = keras.layers.BatchNormalization
     found = [layer for layer in model._flatten_layers() if isinstance(layer, kind)]
-    return [layer.name for layer in found if layer.trainable and not layer.synchronized]
+    names = [layer.name for layer in found if trained and layer.trainable and not layer.synchronized]
+    if not names:
+        return ""
+    return (
+        f"{', '.join(names)} takes its statistics of them. Make all batches whole (drop_remainder=True) and no smaller "
+        "than the devices, or use BatchNormalization(synchronized=True)"
+    )
 
 
-def with_share(step: Callable, norms: list[str]) -> Callable:
+def convolutions(model: keras.Model) -> str:
+    """Say which layers TensorFlow computes wrongly without examples; "" if none.
+
+    On a CPU, oneDNN's Conv2D of no picture gives the shape of its input, and the gradient of its MaxPool ends the
+    process (measured in TensorFlow 2.21).
+    """
+    kinds = (BaseConv, BaseDepthwiseConv, BaseSeparableConv, BasePooling)
+    names = [layer.name for layer in model._flatten_layers() if isinstance(layer, kinds)]
+    strategy = model.distribute_strategy
+    if not names or strategy.num_replicas_in_sync == 1 or "CPU" not in str(strategy.extended.worker_devices):
+        return ""
+    return (
+        f"{names[0]} and the like are wrong without any in TensorFlow on a CPU. Choose a batch size of which no batch "
+        "is left with fewer examples than there are devices"
+    )
+
+
+def with_share(step: Callable, cannot: str) -> Callable:
     """Let a replica's step know its share of the global batch; where batches may be ragged, the replicas add up.
 
     Args:
         step: Of a batch.
-        norms: Layers because of which a replica without examples is an error.
+        cannot: Why a replica without examples is an error; "" where it is none.
     """
 
     def shared(data):
@@ -219,13 +246,12 @@ def with_share(step: Callable, norms: list[str]) -> Callable:
         if context.num_replicas_in_sync == 1 or rows.shape[0] is not None:
             return step(data)
         own = tf.cast(tf.shape(rows)[0], tf.float32)
-        if norms:
-            tf.debugging.assert_positive(
-                own,
-                f"a device got no example of a batch, and {', '.join(norms)} takes its statistics of them. Make "
-                "all batches whole (drop_remainder=True) and no smaller than the devices, or use "
-                "BatchNormalization(synchronized=True)",
-            )
+        if cannot:
+            check = tf.debugging.assert_positive(own, f"a device got no example of a batch, and {cannot}")
+            with tf.control_dependencies([check]):
+                data = tree.map_structure(
+                    lambda x: x if x is None else tf.identity(x), data
+                )  # else what cannot be done is done first
         replica.share = own / context.all_reduce(tf.distribute.ReduceOp.SUM, own)
         try:
             return step(data)

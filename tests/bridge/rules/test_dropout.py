@@ -54,7 +54,7 @@ def shared_axes(output):
 def test_from_keras_and_back(check, make, rank, torch_class):
     layer = make()
     model = model_of(layer, rank)
-    module, again = check.both_ways(model)
+    module, again = check.both_ways(model, back="float32")
     assert type(module.d).__name__ == torch_class and module.d.p == layer.rate
     assert again.get_layer("d").rate == layer.rate
     assert "permute" not in inspect.getsource(type(module))

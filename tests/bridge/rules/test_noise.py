@@ -32,7 +32,7 @@ def network(*noisy):
 def test_both_ways(check, make, option, strength):
     layer = make(strength)
     model = network(layer)
-    module, again = check.both_ways(model)
+    module, again = check.both_ways(model, back="float32")
     assert type(module.n).__name__ == type(layer).__name__ == type(again.get_layer("n")).__name__
     assert getattr(module.n, option) == getattr(again.get_layer("n"), option) == strength
     assert "permute" not in inspect.getsource(type(module))

@@ -270,7 +270,7 @@ def test_mixed_precision(policy, tmp_path):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = tfzoo.build("unet", size="tiny", batch_norm=True)
+        model = tfzoo.build("unet", size="tiny", widths=(4, 8), batch_norm=True)
     finally:
         keras.config.set_dtype_policy(before)
     made = save(model, tmp_path / "unet", signatures=tfzoo.unet.signatures)
@@ -334,27 +334,32 @@ def test_the_name_of_a_folder_that_is_here(tmp_path, monkeypatch):
     assert 'name: "unet"' in (tmp_path / "unet" / "models.config").read_text()
 
 
-def test_what_a_killed_export_left_is_removed(unet, tmp_path):
+def smallest():
+    """A model that is exported at once."""
+    x = keras.Input((4,), name="x")
+    return keras.Model(x, LAYERS.Dense(1)(x))
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
     for name in (".partial-999999999-1", f".partial-{os.getppid()}-1"):  # nobody's, and another running process's
-        (tmp_path / "unet" / name).mkdir(parents=True)
-    save(unet, tmp_path / "unet")
-    assert [path.name for path in (tmp_path / "unet").glob(".*")] == [f".partial-{os.getppid()}-1"]
+        (tmp_path / "m" / name).mkdir(parents=True)
+    save(smallest(), tmp_path / "m")
+    assert [path.name for path in (tmp_path / "m").glob(".*")] == [f".partial-{os.getppid()}-1"]
 
 
-def test_a_number_that_another_export_has_taken(unet, tmp_path, monkeypatch):
+def test_a_number_that_another_export_has_taken(tmp_path, monkeypatch):
     write = warm_up.write
 
     def meanwhile(path, requests):
         write(path, requests)
-        (tmp_path / "unet" / "1").mkdir()
+        (tmp_path / "m" / "1").mkdir()
 
     monkeypatch.setattr(warm_up, "write", meanwhile)
     with pytest.raises(ValueError, match="another export has written .*1 meanwhile"):
-        save(unet, tmp_path / "unet")
+        save(smallest(), tmp_path / "m")
 
 
 @pytest.mark.parametrize("option", [{"size": (8, 8)}, {"values": (-1, 1)}, {"fit": "stretch"}, {"max_pixels": 9}])
 def test_options_of_pictures_for_what_is_none(option, tmp_path):
-    x = keras.Input((4,), name="x")
     with pytest.raises(ValueError, match="are of files of pictures. There is no signature serving_bytes: it needs"):
-        save(keras.Model(x, LAYERS.Dense(1)(x)), tmp_path / "m", **option)
+        save(smallest(), tmp_path / "m", **option)

@@ -245,15 +245,21 @@ def rows(strategy):
     return {"rows": found, "made": made}
 
 
-def refused(strategy, norm=None, **options):
+def refused(strategy, norm=None, call="fit", **options):
     """Give the message with which several replicas refuse to train a model with such a layer or optimizer."""
     with strategy.scope():
-        model = compiled(network(norm and norm(name="separate")), sgd(**options))
+        model = compiled(network(norm), sgd(**options))
     try:
         with repaired(model):
-            model.fit(data("", EMPTY), verbose=0)
+            getattr(model, call)(data("", EMPTY), verbose=0)
     except (tf.errors.InvalidArgumentError, ValueError) as error:
         return str(error)
+
+
+def convolution(x):
+    """A convolution and a maximum of five values, as of a picture."""
+    x = layers.Conv2D(2, (1, 3), padding="same", name="convolution")(layers.Reshape((1, 5, 1))(x))
+    return layers.Flatten()(layers.MaxPooling2D((1, 2))(x))
 
 
 def main(way, path):
@@ -272,7 +278,9 @@ def main(way, path):
     if way == "mirrored":
         unrepaired = train("ragged", strategy, repair=contextlib.nullcontext)
         results |= {f"unrepaired {name}": value for name, value in unrepaired.items()}
-        results["refused: norm"] = refused(strategy, layers.BatchNormalization)
+        results["refused: norm"] = refused(strategy, lambda x: layers.BatchNormalization(name="separate")(x))
+        for call in ("fit", "evaluate"):
+            results[f"refused: convolution in {call}"] = refused(strategy, convolution, call)
         results["refused: averages"] = refused(strategy, use_ema=True, gradient_accumulation_steps=2)
     np.savez(path, **results)
 

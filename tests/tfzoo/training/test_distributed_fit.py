@@ -120,6 +120,13 @@ def test_a_replica_without_examples_is_refused_where_it_would_be_no_number(resul
     )
 
 
+@pytest.mark.parametrize("call", ["fit", "evaluate"])
+def test_a_replica_without_examples_is_refused_where_tensorflow_would_be_wrong(results, call):
+    assert "a device got no example of a batch, and convolution and the like are wrong" in str(
+        results["mirrored"][f"refused: convolution in {call}"]
+    )
+
+
 def test_averages_that_would_not_be_kept_are_refused(results):
     assert "Received: use_ema=True. Leave it out" in str(results["mirrored"]["refused: averages"])
 

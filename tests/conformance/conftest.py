@@ -1,0 +1,109 @@
+"""Which families the matrix is about in this run, and what its tests share.
+
+It is all of it in `make acceptance` (`--every-case`). Else it is the families that changed since yesterday or have not
+been committed, and one of the others, every day the next.
+"""
+
+import ast
+import datetime
+import pathlib
+
+import pytest
+
+import tfzoo
+from apps import recipes
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def files(name: str) -> set[str]:
+    """Give the files that make a family: its own, its recipe and the layers that it shares with others."""
+    own = {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
+    nodes = [node for path in own for node in ast.walk(ast.parse((ROOT / path).read_text()))]
+    imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return own | {f"{module.replace('.', '/')}.py" for module in imported if module.startswith("tfzoo.layers.")}
+
+
+def left_out(there: set[str] | None) -> dict[str, str]:
+    """Give the families that a run is not about, and why, from the files that have changed."""
+    others = [] if there is None else [name for name in tfzoo.names() if not files(name) & there]
+    turn = datetime.date.today().toordinal() % max(len(others), 1)
+    return {name: f"{name} has not changed, and it is not its turn" for i, name in enumerate(others) if i != turn}
+
+
+def pytest_generate_tests(metafunc):
+    if "family" not in metafunc.fixturenames:
+        return
+    config = metafunc.config
+    shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
+    reasons = {} if config.getoption("--every-case") else left_out(shared.changed())
+    cases = [
+        pytest.param(name, seed, marks=[pytest.mark.skip(reason=reasons[name])] if name in reasons else [], id=label)
+        for name in tfzoo.names()
+        for seed in range(config.getoption("--seeds"))
+        for label in [f"{name}-{seed}" if seed else name]
+    ]
+    metafunc.parametrize("name, seed", cases, scope="module")
+
+
+class Family:
+    """A family's tiny model, trained by its recipe."""
+
+    def __init__(self, name: str, seed: int):
+        self.name, self.seed = name, seed
+        self.module, self.recipe = tfzoo.family(name), recipes.find(name)
+
+    def build(self, policy: str = "float32"):
+        """Build the tiny model; the seed decides its weights and every draw that follows."""
+        import keras
+
+        before = keras.config.dtype_policy()
+        keras.utils.set_random_seed(self.seed)
+        keras.config.set_dtype_policy(policy)
+        try:
+            return tfzoo.build(self.name, size="tiny")
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def data(self, model, batch_size: int = 4):
+        """Open the data that nobody has to download."""
+        return self.recipe.datasets(
+            self.recipe.DEFAULTS["data"], model.input_shape[1:], batch_size=batch_size, seed=self.seed
+        )
+
+    def compile(self, model, kind: str = "Adam", rate: float = 2e-3, jit_compile: bool = False):
+        """Compile by the recipe, with an optimizer of this kind in the place of its own."""
+        import keras
+
+        def optimizer(_, *, rate=1.0, steps_in_a_batch=1, _rate=rate, **arguments):
+            return getattr(keras.optimizers, kind)(rate * _rate)
+
+        self.recipe.compile(model, optimizer=optimizer, jit_compile=jit_compile)
+        return model
+
+    def fit(self, model, data, steps: int):
+        """Train for some steps, as `tfzoo train` does."""
+        from tfzoo.training.distributed_fit import repaired
+
+        with repaired(model):
+            return model.fit(data, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0)
+
+    def loss(self, model, data) -> float:
+        """Judge a model on the whole of a data set."""
+        found = model.evaluate(data, verbose=0, return_dict=True)
+        return found["loss"]
+
+
+@pytest.fixture(scope="module")
+def family(name, seed) -> Family:
+    return Family(name, seed)
+
+
+@pytest.fixture(autouse=True)
+def applies(request):
+    """Leave out what the family says does not apply to it, and print its reason."""
+    if "family" in request.fixturenames:
+        family, name = request.getfixturevalue("family"), request.function.__name__.removeprefix("test_")
+        reason = getattr(family.module, "DOES_NOT_APPLY", {}).get(name)
+        if reason:
+            pytest.skip(f"{family.name}: {name} does not apply: {reason}")
