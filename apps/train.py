@@ -16,7 +16,9 @@ from apps import RunFailed, recipes
 def run(
     name: Annotated[str, Argument(metavar="NAME", help="Family, as `tfzoo list` gives them.")],
     size: Annotated[str | None, Option(help="One of the family's sizes.")] = None,
-    data: Annotated[str | None, Option(help="The recipe's data set, or a folder of your own.")] = None,
+    data: Annotated[
+        str | None, Option(help="A folder, an embedded set, keras:NAME or tfds:NAME; see docs/data.md.")
+    ] = None,
     epochs: Annotated[int | None, Option(min=1, help="How often the model is judged and saved.")] = None,
     steps_per_epoch: Annotated[int | None, Option(min=1, help="Batches in an epoch.")] = None,
     batch_size: Annotated[int | None, Option(min=1, help="Examples in a batch, over all devices.")] = None,
@@ -146,13 +148,14 @@ def train(
 
     from apps import run_folder, run_page
     from apps.watching import Watching
+    from tfzoo.data import absolute
     from tfzoo.training.distributed_fit import repaired
     from tfzoo.training.double import Double
     from tfzoo.training.speed import Speed
     from tfzoo.training.strategy import choose, gathered, is_chief
 
-    if pathlib.Path(options["data"]).is_dir() and options["data"] != recipe.DEFAULTS["data"]:
-        options["data"] = str(pathlib.Path(options["data"]).absolute())  # the run may be evaluated from another folder
+    options["data"] = absolute(options["data"])  # the run may be evaluated from another folder
+    if "data" in given:
         given = {**given, "data": options["data"]}
     begun = run_folder.unfinished(output)
     run_folder.check(output)

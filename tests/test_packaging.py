@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 EXTRAS = CONFIG["options.extras_require"]
-PINNED_EXTRAS = ("onnx", "dev")  # what the tests need; the others depend on the machine
+PINNED_EXTRAS = ("onnx", "tfds", "dev")  # what the tests need; the others depend on the machine
 DIRECT = [
     Requirement(line)
     for text in (CONFIG["options"]["install_requires"], *(EXTRAS[name] for name in PINNED_EXTRAS))
@@ -42,7 +42,7 @@ def test_the_reason_for_it_is_told(requirement):
 
 
 def test_the_extras_are_there():
-    assert {"gpu", "onnx", "serve", "dev"} <= set(EXTRAS)
+    assert {"gpu", "onnx", "serve", "tfds", "dev"} <= set(EXTRAS)
     assert "tensorflow[and-cuda]" in EXTRAS["gpu"]
 
 

@@ -7,10 +7,6 @@
 On the same 256 held-out pictures Otsu's threshold reaches .20 and calling everything foreground .10.
 """
 
-import pathlib
-from dataclasses import dataclass
-from typing import Any
-
 DEFAULTS = {
     "size": "default",
     "data": "pasted_digits",
@@ -25,59 +21,26 @@ DATA = "handwritten digits pasted on photographs (nothing to download), or DIR w
 PICTURES = {"validation": 128, "held_out": 256}
 
 
-@dataclass(frozen=True)
-class Datasets:
-    """What a U-Net is trained and judged on.
-
-    Attributes:
-        training: Endless `tf.data.Dataset` of float32 images `(B, H, W, 3)` and masks `(B, H, W, 1)`.
-        validation: Other pictures of the same kind, to choose the best epoch by.
-        held_out: Again other pictures, for the final figures only.
-        description: One line for people.
-    """
-
-    training: Any
-    validation: Any
-    held_out: Any
-    description: str
-
-
-def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0) -> Datasets:
+def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0):
     """Open the training, validation and held-out pictures.
 
     Args:
-        data: "pasted_digits", or a folder with `images/` and `masks/`.
+        data: What `--data` says, such as "pasted_digits" or a folder with `images/` and `masks/`; docs/data.md has all.
         image_shape: `(H, W, 3)` in pixels.
         batch_size: Pictures in a batch.
         seed: Any integer from 0; decides every random choice.
         start: The batch that the training data begins with; a run that goes on begins where it stopped.
 
     Returns:
-        The three datasets and their description.
+        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, 3)` in [0, 1] and masks `(B, H, W, 1)`.
 
     Raises:
-        ValueError: The image shape or the folder cannot be used; names everything that is wrong.
+        ValueError: The image shape or the data cannot be used; names everything that is wrong.
     """
-    if data != "pasted_digits":
-        if not pathlib.Path(data).is_dir():
-            raise ValueError(
-                f"there is no folder {data}. Accepted for --data: pasted_digits, or a folder with images/ and masks/."
-            )
-        from tfzoo.data import image_folder
+    from tfzoo.data import open, pipeline
 
-        return Datasets(*image_folder.datasets(data, image_shape, batch_size=batch_size, seed=seed, start=start))
-    from tfzoo.data import pasted_digits
-
-    # Validation and held-out pictures are the same for every seed, so that runs can be compared.
-    fixed = {
-        split: pasted_digits.dataset(split, image_shape, batch_size=batch_size, seed=0, pictures=pictures)
-        for split, pictures in PICTURES.items()
-    }
-    return Datasets(
-        training=pasted_digits.dataset("training", image_shape, batch_size=batch_size, seed=seed, start=start),
-        description=f"digits pasted on photographs; held out: {', '.join(pasted_digits.PHOTOGRAPHS['held_out'])}",
-        **fixed,
-    )
+    source = open(data, "masks", seed=seed, image_shape=image_shape, pictures=PICTURES)
+    return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start)
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

@@ -5,18 +5,18 @@ windows of half that size and up, mirrored and re-lit, for training. Images are 
 to the nearest pixel. Everything is checked before the first step, and every problem is reported at once.
 """
 
-import warnings
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
-EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # Pillow's modes
+from bridge.progress import printable
+from tfzoo.data import Source, Wanted, files, split
+from tfzoo.data.pictures import FORMATS, open_picture, read_image
+
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag and its values that swap width and height
 CHANNELS = {1: "L", 3: "RGB"}
 
@@ -27,6 +27,62 @@ class Pair:
 
     image: Path
     mask: Path
+    kept: list = field(default_factory=list, repr=False, compare=False)  # both, decoded, where they are to be kept
+
+    def read(self, classes: int) -> tuple[Image.Image, Image.Image]:
+        """Decode both."""
+        return self.kept[0] if self.kept else (read_image(self.image), read_mask(self.mask, classes))
+
+
+@dataclass(frozen=True)
+class Windows(Sequence):
+    """Examples at the model's size, cut from pairs: `[i]` from the middle, `at` anew in every epoch.
+
+    Attributes:
+        pairs: What `read(classes)` gives a picture and a mask of.
+        image_shape: `(H, W, C)` in pixels.
+        classes: As in `pairs`.
+        seed: Any integer from 0.
+        keep: Whether the decoded pictures are kept in memory.
+    """
+
+    pairs: Sequence
+    image_shape: tuple[int, int, int]
+    classes: int
+    seed: int
+    keep: bool = False
+    fixed = True
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        return example(self.pair(i), self.image_shape, self.classes)
+
+    def at(self, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cut and augment the picture that comes i-th in an epoch."""
+        pair = self.pair(split.order(self.seed, epoch, len(self))[i])
+        return example(pair, self.image_shape, self.classes, np.random.default_rng([self.seed, epoch, i]))
+
+    def pair(self, i: int):
+        """Give a pair, decoded if it is to be kept."""
+        pair = self.pairs[i]
+        if self.keep and not pair.kept:
+            pair.kept.append(pair.read(self.classes))
+        return pair
+
+
+@dataclass(frozen=True)
+class Size:
+    """Reads a pair to see whether that can be done; gives the bytes in memory."""
+
+    classes: int
+
+    def __call__(self, pair: Pair) -> int:
+        if problems := check(pair, self.classes):
+            raise files.Problems(problems)
+        width, height = Image.open(pair.image).size
+        return width * height * 5  # Pillow has four bytes for a pixel of RGB, and one of the mask
 
 
 def datasets(
@@ -36,7 +92,7 @@ def datasets(
     batch_size: int,
     seed: int,
     classes: int = 1,
-    share: float = 0.15,
+    share: float = files.SHARE,
     start: int = 0,
 ):
     """Check a folder and open it as a training, a validation and a held-out set.
@@ -58,37 +114,43 @@ def datasets(
         ValueError: Lists every file that is missing, unreadable, of another size than its partner, or
             has wrong mask values.
     """
-    if len(image_shape) != 3 or image_shape[-1] not in CHANNELS or not all(image_shape[:2]):
+    from tfzoo.data import pipeline
+
+    source = open_folder(folder, Wanted("masks", seed, image_shape, classes), share)
+    made = pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start)
+    return made.training, made.validation, made.held_out, made.description
+
+
+def open_folder(folder: str | Path, wanted: Wanted, share: float = files.SHARE) -> Source:
+    """Check a folder and open it as a `Source` of images and masks at the model's size; as `datasets` has it."""
+    check_shape(wanted.image_shape)
+    found = pairs(folder, wanted.classes)
+    order = np.random.default_rng(wanted.seed).permutation(len(found))
+    kept = max(round(share * len(found)), 1)
+    parts = [[found[i] for i in part] for part in np.split(order, [-2 * kept, -kept])]
+    size, _ = files.check(found, Size(wanted.classes), lambda pair: (pair.image, pair.mask))
+    return windows(
+        parts,
+        wanted,
+        printable(f"{folder}: {len(parts[0])} pictures to train on, {kept} for validation, {kept} held out"),
+        keep=size <= wanted.keep,
+    )
+
+
+def windows(parts: Sequence[Sequence], wanted: Wanted, description: str, keep: bool = False) -> Source:
+    """Make a `Source` of three parts' pairs; only the training is augmented, as only it is asked for `at`."""
+    return Source(
+        *(Windows(pairs, wanted.image_shape, wanted.classes, wanted.seed, keep) for pairs in parts), description
+    )
+
+
+def check_shape(image_shape: tuple[int, int, int]) -> None:
+    """Refuse a size that pictures cannot be cut to; raises a ValueError."""
+    if image_shape is None or len(image_shape) != 3 or image_shape[-1] not in CHANNELS or not all(image_shape[:2]):
         raise ValueError(
-            "a folder's pictures are brought to one fixed size: image_shape must be (height, width, 1 or 3). "
+            "pictures and masks are brought to one fixed size: image_shape must be (height, width, 1 or 3). "
             f"Received: image_shape={image_shape}"
         )
-
-    from tfzoo.data.numbers import count, endless
-
-    found = pairs(folder, classes)
-    order = np.random.default_rng(seed).permutation(len(found))
-    kept = max(round(share * len(found)), 1)
-    training, validation, held_out = ([found[i] for i in part] for part in np.split(order, [-2 * kept, -kept]))
-
-    @lru_cache(2)
-    def shuffled(epoch: int):
-        return np.random.default_rng([seed, epoch]).permutation(len(training))
-
-    def train(n: int):
-        epoch, i = divmod(n, len(training))
-        return example(training[shuffled(epoch)[i]], image_shape, classes, np.random.default_rng([seed, epoch, i]))
-
-    def judge(some: list[Pair]):
-        made = load(count(0, len(some)), lambda n: example(some[n], image_shape, classes), image_shape)
-        return made.batch(batch_size).prefetch(4)
-
-    return (
-        load(endless(batch_size, start), train, image_shape).batch(batch_size, drop_remainder=True).prefetch(4),
-        judge(validation),
-        judge(held_out),
-        f"{folder}: {len(training)} pictures to train on, {kept} for validation, {kept} held out",
-    )
 
 
 def pairs(folder: str | Path, classes: int = 1) -> list[Pair]:
@@ -110,15 +172,12 @@ def pairs(folder: str | Path, classes: int = 1) -> list[Pair]:
         path, other = (images[stem], "masks") if stem in images else (masks[stem], "images")
         problems.append(f"{path.parent.name}/{path.name}: there is no {other}/{stem}.*")
     found = [Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
-    for pair in found:
-        problems += check(pair, classes)
+    _, unreadable = files.check(found, Size(classes), lambda pair: (pair.image, pair.mask))
+    problems += unreadable
     if not problems and len(found) < 3:
         problems.append(f"{len(found)} images with masks; 3 are needed, to train, to validate and to judge")
-    if problems:
-        raise ValueError(
-            f"{folder} cannot be used: images/ and masks/ must hold one picture each of the same name and size "
-            f"({' '.join(FORMATS)}). Found:\n  " + "\n  ".join(problems)
-        )
+    rule = f"images/ and masks/ must hold one picture each of the same name and size ({' '.join(FORMATS)})"
+    files.refuse(folder, rule, problems)
     return found
 
 
@@ -164,21 +223,6 @@ def check(pair: Pair, classes: int) -> list[str]:
     return problems
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Decode a file as it is displayed; raises on a broken file and on one of more than Pillow's pixel limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = ImageOps.exif_transpose(Image.open(path, formats=sorted(set(FORMATS.values()))))
-    if picture.mode not in EIGHT_BIT:
-        raise ValueError(f"must have 8 bits per channel. Received: Pillow's mode {picture.mode}")
-    return picture
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image to RGB."""
-    return open_picture(path).convert("RGB")
-
-
 def read_mask(path: Path, classes: int) -> Image.Image:
     """Decode a mask to class numbers, 8 bits per pixel; a palette's index is the class."""
     values = np.asarray(open_picture(path)).astype(np.uint8)  # (H, W) or (H, W, C)
@@ -187,6 +231,11 @@ def read_mask(path: Path, classes: int) -> Image.Image:
         if np.ptp(colours, axis=-1).any() or (alpha != 255).any():
             raise ValueError("a mask must have one channel. Received: a coloured or transparent picture")
         values = colours[..., 0]
+    return as_mask(values, classes)
+
+
+def as_mask(values: np.ndarray, classes: int) -> Image.Image:
+    """Turn values `(H, W)` uint8 into class numbers; raises a ValueError if they cannot be those."""
     present = np.unique(values)
     if classes == 1 and set(present) <= {0, 255}:
         values = values // 255
@@ -201,7 +250,7 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
     """Load a pair at the model's size.
 
     Args:
-        pair: The files.
+        pair: What has `read(classes)`, which gives the picture and the mask.
         image_shape: `(H, W, C)` in pixels.
         classes: As in `pairs`.
         rng: Augments; None gives the centred window as it is.
@@ -210,7 +259,8 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
         Image `(H, W, C)` float32 in [0, 1] and mask `(H, W, 1)` float32 of class numbers.
     """
     height, width, channels = image_shape
-    image, mask = read_image(pair.image).convert(CHANNELS[channels]), read_mask(pair.mask, classes)
+    image, mask = pair.read(classes)
+    image = image.convert(CHANNELS[channels])
     zoom = min(image.width / width, image.height / height) * (1 if rng is None else rng.uniform(0.5, 1))
     w, h = zoom * width, zoom * height
     x, y = (0.5, 0.5) if rng is None else rng.random(2)
@@ -225,15 +275,3 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
         light = rng.normal(0, 0.1, channels) + rng.normal(0, 0.1)
         image = np.clip((image - 0.5) * np.exp(rng.normal(0, 0.2)) + 0.5 + light, 0, 1)
     return image.astype(np.float32), np.ascontiguousarray(mask)
-
-
-def load(numbers, make: Callable, image_shape: tuple[int, int, int]):
-    """Turn a `tf.data.Dataset` of numbers into one of the images and masks that `make` gives for them."""
-    import tensorflow as tf
-
-    def one(n):
-        image, mask = tf.numpy_function(lambda n: make(int(n)), [n], [tf.float32, tf.float32], stateful=False)
-        return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
-
-    # Decoding large photographs takes longer than a training step; Pillow lets go of Python's lock for it.
-    return numbers.map(one, num_parallel_calls=2, deterministic=True)

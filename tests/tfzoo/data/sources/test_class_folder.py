@@ -1,0 +1,93 @@
+"""Classes in subfolders: numbers by name, parts with every class, and everything that is wrong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfzoo.data
+from tfzoo.data import augmentation, pipeline
+
+
+def write(folder, counts, size=(6, 4)):
+    for number, (name, count) in enumerate(counts.items()):
+        for n in range(count):
+            path = folder / name / ("more" if n % 3 == 0 else "") / f"{n:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (number, n, 0)).save(path)
+    return folder
+
+
+def refusal(folder):
+    with pytest.raises(ValueError) as error:
+        tfzoo.data.open(str(folder), "classes", seed=0)
+    return str(error.value)
+
+
+def test_classes_are_numbered_by_name(tmp_path):
+    write(tmp_path, {"wolf": 20, "ant": 40})
+    source = tfzoo.data.open(str(tmp_path), "classes", seed=0)
+    assert source.classes == ("ant", "wolf")
+    assert source.description == f"{tmp_path}: 42 pictures of 2 classes to train on, 9 for validation, 9 held out"
+    met = set()
+    for part in (source.training, source.validation, source.held_out):
+        labels = []
+        for image, label in part:
+            assert image.shape == (4, 6, 3) and image.dtype == np.uint8 and label.dtype == np.int64
+            assert image[0, 0, 0] == 1 - label  # "wolf" was written first
+            met.add((int(label), int(image[0, 0, 1])))
+            labels.append(int(label))
+        assert abs(sum(labels) - len(labels) / 3) <= 1  # a third of each part are wolves
+    assert len(met) == 60
+
+
+def test_the_layout_of_imagenet(tmp_path):
+    write(tmp_path / "train", {"a": 6, "b": 6, "c": 6})
+    write(tmp_path / "val", {"a": 2, "c": 1})
+    source = tfzoo.data.open(str(tmp_path), "classes", seed=0)
+    assert source.classes == ("a", "b", "c")
+    assert [len(source.training), len(source.validation), len(source.held_out)] == [15, 3, 3]
+    assert [int(label) for _, label in source.validation] == [0, 0, 2]
+
+
+def test_everything_wrong_is_named_at_once(tmp_path):
+    write(tmp_path / "train", {"a": 4, "b": 4})
+    write(tmp_path / "val", {"a": 1, "new": 2})
+    (tmp_path / "train" / "empty").mkdir()
+    (tmp_path / "train" / "a" / "01.png").write_bytes(b"not a picture")
+    (tmp_path / "train" / "b" / "gone.png").symlink_to("nowhere")
+    Image.new("RGB", (2, 2)).save(tmp_path / "train" / "beside.png")
+    (tmp_path / "train" / "a" / "notes.txt").write_text("mine")
+    (tmp_path / "train" / "a" / "x.webp").write_bytes(b"")
+    message = refusal(tmp_path)
+    for problem in (
+        "train/a/01.png: cannot identify image file",
+        "train/b/gone.png: is a link to a file that is not there",
+        "train/a/x.webp: must be one of .png .jpg .jpeg .tif .tiff .bmp: convert it, or take it away",
+        "train/empty: holds no picture",
+        "train/beside.png: lies beside the classes' folders, not in one",
+        "val/new: is a class that train/ has not",
+    ):
+        assert f"\n  {problem}" in message
+    assert len(message.splitlines()) == 7
+
+
+def test_one_class_is_none(tmp_path):
+    assert "1 folders of pictures; a class each is needed, 2 or more" in refusal(write(tmp_path, {"a": 4}))
+
+
+def test_pictures_of_any_size_become_batches(tmp_path):
+    for width in (20, 31, 44):
+        write(tmp_path, {f"{width}": 10, "other": 2}, (width, 25))
+    source = tfzoo.data.open(str(tmp_path), "classes", seed=0)
+    made = pipeline.datasets(
+        source,
+        batch_size=5,
+        seed=0,
+        augment=lambda key, image, label: (augmentation.random_resized_crop(key, image, (16, 24)), label),
+        prepare=lambda image, label: (augmentation.centre_crop(image, (16, 24)), label),
+    )
+    for images, labels in (*made.training.take(3), *made.validation, *made.held_out):
+        assert images.shape[1:] == (16, 24, 3) and images.dtype == np.float32
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            np.testing.assert_allclose(image, np.broadcast_to(image[0, 0], image.shape), atol=1e-6)  # of one colour
+            assert round(255 * float(image[0, 0, 0])) == (source.classes[label] == "other")

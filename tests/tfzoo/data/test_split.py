@@ -1,0 +1,48 @@
+"""Parts share nothing and have their share of every class; every epoch has an order of its own."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tfzoo.data import split
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("sizes", "share"), [((40, 40, 20), 0.15), ((7, 200, 13), 0.1), ((100,), 0.3)])
+def test_a_part_has_its_share_of_every_class(sizes, share, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    rest, part = split.cut(len(labels), share, seed, labels)
+    assert sorted([*rest, *part]) == list(range(sum(sizes))) and len(part) == round(share * sum(sizes))
+    for label, size in enumerate(sizes):
+        assert abs((labels[part] == label).sum() - share * size) <= 1
+
+
+def test_no_class_is_lost_to_the_rest():
+    labels = ["rare", *["common"] * 9, "rarer"]
+    for seed in range(50):
+        rest, part = split.cut(len(labels), 0.5, seed, labels)
+        assert {labels[i] for i in part} == {"common"} and len(part) == 6
+        assert {labels[i] for i in rest} == set(labels)
+
+
+def test_a_part_is_a_function_of_the_seed_and_every_example_may_be_in_it():
+    first, again = (split.cut(20, 0.2, 3) for _ in range(2))
+    np.testing.assert_array_equal(first[1], again[1])
+    met = Counter(int(i) for seed in range(400) for i in split.cut(20, 0.2, seed)[1])
+    assert len(met) == 20 and max(abs(met[i] - 80) for i in met) < 5 * np.sqrt(400 * 0.2 * 0.8)
+
+
+def test_small_collections():
+    for count, share, expected in [(2, 0.15, 1), (2, 0.9, 1), (3, 0.9, 2), (10, 0.15, 2)]:
+        rest, part = split.cut(count, share, 0)
+        assert len(part) == expected and len(rest) == count - expected
+
+
+def test_every_order_comes_up_as_often_as_any():
+    orders = Counter(tuple(split.order(5, epoch, 4)) for epoch in range(2400))
+    assert set(orders) == set(itertools.permutations(range(4)))
+    expected = 2400 / 24  # chi-square of 23 degrees of freedom: below 49.7 in 99.9% of all cases
+    assert sum((met - expected) ** 2 / expected for met in orders.values()) < 49.7
+    assert not np.array_equal(split.order(5, 0, 50), split.order(6, 0, 50))

@@ -1,0 +1,183 @@
+"""From collections of examples to `tf.data`: what a training sees is a function of the seed, the epoch and the step.
+
+Training is endless. Every epoch has an order of its own, `split.order`, and goes on into the next one within a batch.
+Any step can be entered, with the very batches that an undisturbed run would have from there on, and each worker makes
+the rows that are its own.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfzoo.data import Source, augmentation
+from tfzoo.data.examples import Arrays
+from tfzoo.data.numbers import count, endless
+from tfzoo.data.split import order
+
+CHUNK = 256  # examples whose places are looked up at once: a call of Python for each would take longer than the example
+AHEAD = 4  # batches that are made before they are asked for
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What a model is trained and judged on.
+
+    Attributes:
+        training: Endless `tf.data.Dataset` of whole batches.
+        validation: Finite, in order, the last batch as it comes.
+        held_out: The same.
+        description: One line for people.
+        classes: The classes' names; None where there are none.
+    """
+
+    training: tf.data.Dataset
+    validation: tf.data.Dataset
+    held_out: tf.data.Dataset
+    description: str
+    classes: tuple[str, ...] | None = None
+
+
+def datasets(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    augment: Callable | None = None,
+    mix: Callable | None = None,
+    prepare: Callable | None = None,
+) -> Datasets:
+    """Turn the parts of a source into what `fit` takes.
+
+    Args:
+        source: From `tfzoo.data.open`.
+        batch_size: Examples in a batch of all workers.
+        seed: Any integer from 0; decides the order and all augmentation.
+        start: The batch that the training begins with.
+        augment: For training, as in `training`.
+        mix: For training, as in `training`.
+        prepare: For validation and held out, as in `whole`.
+
+    Returns:
+        The three data sets.
+    """
+    return Datasets(
+        training(source.training, batch_size=batch_size, seed=seed, start=start, augment=augment, mix=mix),
+        whole(source.validation, batch_size=batch_size, prepare=prepare),
+        whole(source.held_out, batch_size=batch_size, prepare=prepare),
+        source.description,
+        source.classes,
+    )
+
+
+def training(
+    examples: Sequence,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    augment: Callable | None = None,
+    mix: Callable | None = None,
+) -> tf.data.Dataset:
+    """Stream batches without end; the same arguments give the same stream.
+
+    Args:
+        examples: A collection, as `tfzoo.data.examples` describes it.
+        batch_size: Examples in a batch of all workers.
+        seed: Any integer from 0.
+        start: The batch to begin with.
+        augment: From a key, int64 `(2,)`, and the parts of an example to what the model takes. The key is a function of
+            the seed, the epoch and the example's number.
+        mix: From a key and two augmented examples, each a tuple, to one. The second is any of the collection, drawn by
+            the key.
+
+    Returns:
+        Tuples of tensors, the batch first.
+    """
+    load = loader(examples)
+
+    def places(n):
+        epochs, indices = np.divmod(n, len(examples))
+        if hasattr(examples, "at"):
+            return epochs, indices
+        return epochs, np.stack([order(seed, int(e), len(examples))[i] for e, i in zip(epochs, indices, strict=True)])
+
+    def place(n):
+        found = tf.numpy_function(places, [n], [tf.int64, tf.int64], stateful=False)
+        return tuple(tf.ensure_shape(numbers, (None,)) for numbers in found)
+
+    def one(epoch, i):
+        example = load(epoch, i)
+        if augment is None and mix is None:
+            return example
+        key = augmentation.key(seed, epoch, i)
+        example = augment(key, *example) if augment else example
+        if mix is None:
+            return example
+        partner_key = augmentation.part(key, "partner")
+        partner = load(epoch, tf.random.stateless_uniform([], partner_key, 0, len(examples), tf.int64))
+        partner = augment(partner_key, *partner) if augment else partner
+        return mix(augmentation.part(key, "mix"), example, partner)
+
+    numbers = endless(batch_size, start).batch(CHUNK).map(place).unbatch()
+    return made(numbers, one, examples).batch(batch_size, drop_remainder=True).prefetch(AHEAD)
+
+
+def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = None) -> tf.data.Dataset:
+    """Give every example once, in order.
+
+    Args:
+        examples: A collection.
+        batch_size: Examples in a batch; the last may have fewer.
+        prepare: From the parts of an example to what the model takes.
+
+    Returns:
+        Tuples of tensors, the batch first.
+    """
+    load = loader(examples, again=False)
+
+    def one(i):
+        example = load(tf.zeros((), tf.int64), i)
+        return prepare(*example) if prepare else example
+
+    return made(count(0, len(examples)), one, examples).batch(batch_size).prefetch(AHEAD)
+
+
+def made(numbers: tf.data.Dataset, one: Callable, examples: Sequence) -> tf.data.Dataset:
+    """Make an example of each number, several at once but in order."""
+    parallel = getattr(examples, "parallel", max(2, (os.cpu_count() or 1) // 2))
+    return numbers.map(one, num_parallel_calls=parallel, deterministic=True) if parallel > 1 else numbers.map(one)
+
+
+def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:
+    """Give a function from an epoch and a number, int64 scalars, to the tensors of an example.
+
+    Args:
+        examples: A collection.
+        again: Whether those that can be new in every epoch are.
+    """
+    if isinstance(examples, Arrays):
+        with tf.device("CPU:0"):  # where tf.data works
+            tensors = [tf.constant(array) for array in examples.arrays]
+        return lambda epoch, i: tuple(tf.gather(tensor, i) for tensor in tensors)
+    first = examples[0]
+    at = examples.at if again and hasattr(examples, "at") else lambda epoch, i: examples[i]
+
+    def make(epoch, i):
+        return at(int(epoch), int(i))
+
+    def load(epoch, i):
+        tensors = tf.numpy_function(make, [epoch, i], [part.dtype for part in first], stateful=False)
+        shapes = (part.shape if getattr(examples, "fixed", False) else open_shape(part) for part in first)
+        return tuple(tf.ensure_shape(tensor, shape) for tensor, shape in zip(tensors, shapes, strict=True))
+
+    return load
+
+
+def open_shape(part: np.ndarray) -> tuple[int | None, ...]:
+    """Give the shape that all parts like this have: of pictures `(None, None, C)`."""
+    return (None, None, part.shape[-1]) if part.ndim == 3 else (None,) * part.ndim

@@ -1,0 +1,42 @@
+"""Which examples go where, and in what order: functions of the seed alone."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+
+def cut(
+    count: int, share: float, seed: int | Sequence[int], labels: Sequence | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a part off, with the same share of every class.
+
+    Args:
+        count: How many examples there are, 2 or more.
+        share: Part to be cut off, in (0, 1); at least one example, and at most all but one.
+        seed: Any integer from 0, or several.
+        labels: The class of each; None where there are none. The rest keeps an example of each.
+
+    Returns:
+        The numbers of the rest and those of the part, each in ascending order.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    free = order[1:]
+    if labels is not None:
+        classes = np.unique(np.asarray(labels), return_inverse=True)[1][order]
+        by_class = np.argsort(classes, kind="stable")
+        order, classes = order[by_class], classes[by_class]
+        free = order[np.append(False, classes[1:] == classes[:-1])]  # all but one of each class
+        free = free if len(free) else order[1:]
+    wanted = min(max(round(share * count), 1), len(free))
+    part = free[((np.arange(wanted) + 0.5) * len(free) / wanted).astype(int)]  # evenly spaced, so of every class
+    return np.setdiff1d(np.arange(count), part), np.sort(part)
+
+
+@lru_cache(4)
+def order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Shuffle the numbers of an epoch's examples.
+
+    With NumPy, as TensorFlow's `index_shuffle` knows few orders: of 7 examples, 244 of the 5,040 in 3,000 epochs.
+    """
+    return np.random.default_rng([seed, epoch]).permutation(count)
