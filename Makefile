@@ -1,5 +1,5 @@
 # make demo          the main job, about six minutes on two cores, installation included
-# make test          the whole test suite
+# make test          the tests; CONTRIBUTING.md says which of them a change asks for
 # make acceptance    the long checks: what each full recipe reaches against what it should
 # make benchmarks    one script per claim
 # All four set up .venv first and reuse it while requirements.txt is unchanged.
