@@ -139,10 +139,10 @@ def recipes(family: str) -> dict[str, dict]:
 def unet() -> str:
     """The held-out figures of tests/acceptance/unet.py."""
     rows, found = [], recipes("unet")
-    for command, r in zip(("tfzoo demo", "tfzoo train unet"), (found["demo"], found["full"]), strict=True):
+    for r in (found["demo"], found["full"]):
         shown = [f"{min(run['minutes'] for run in r['runs']):.0f}", f"**{several(r['runs'], 'iou')}**"]
         first = [f"{r['runs'][0][name]:.3f}" for name in ("otsu_iou", "all_foreground_iou")]
-        rows.append([f"`{command}`", f"{r['steps']:,}", *shown, f"{r['goal']:.2f}", *first, r["date"]])
+        rows.append([f"`{r['command']}`", f"{r['steps']:,}", *shown, f"{r['goal']:.2f}", *first, r["date"]])
     head = ["command", "steps", "minutes", "IoU", "goal: at least", "Otsu's IoU", "all foreground's", "measured"]
     return (
         f"{table(head, rows)}\n\nBy `tests/acceptance/unet.py` on {r['machine']}; several figures are of several seeds."
@@ -156,12 +156,15 @@ def several(runs: list[dict], name: str) -> str:
 
 def results() -> str:
     """Published, best known and measured: what the recipes of all families reached."""
-    rows = []
-    for name, r in recipes("unet").items():
-        command = {"demo": "tfzoo demo", "full": "tfzoo train unet"}[name]
-        what = f"U-Net, digits on photographs, `{command}`: IoU"
-        rows.append([what, "none on this data", "1", several(r["runs"], "iou"), f">= {r['goal']:.2f}", r["date"]])
-    head = ["what", "published", "exact or best known", "measured, each seed", "goal", "measured on"]
+    import tfzoo
+
+    rows = [
+        [family, f"{r['what']}, `{r['command']}`", r["published"], r["best"], several(r["runs"], r["figure"])]
+        + [f"{r['goal']:g}", r["date"]]
+        for family in tfzoo.names()
+        for r in recipes(family).values()
+    ]
+    head = ["family", "what", "published", "exact or best known", "measured, by seed", "goal", "measured on"]
     return table(head, rows)
 
 

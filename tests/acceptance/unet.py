@@ -19,6 +19,13 @@ sys.path.insert(0, str(ROOT))
 from apps.recipes import unet
 
 RECIPES = {"demo": (unet.DEMO, 0.80), "full": (unet.DEFAULTS, 0.92)}
+COMMANDS = {"demo": "tfzoo demo", "full": "tfzoo train unet"}
+SHOWN = {  # in docs/results.md
+    "what": "digits on photographs, IoU of the foreground",
+    "figure": "iou",
+    "published": "0.920 on PhC-U373, other data (Ronneberger et al., 2015, table 2)",
+    "best": "1: the masks are exact",
+}
 
 
 def tfzoo(*arguments: object) -> None:
@@ -52,7 +59,8 @@ def main() -> int:
         runs = [
             measure(arguments.runs.absolute() / f"unet-{name}-{seed}", recipe, seed) for seed in range(arguments.seeds)
         ]
-        results[name] = {"steps": recipe["epochs"] * recipe["steps_per_epoch"], "goal": goal, "runs": runs}
+        steps = recipe["epochs"] * recipe["steps_per_epoch"]
+        results[name] = {**SHOWN, "command": COMMANDS[name], "goal": goal, "steps": steps, "runs": runs}
         for run in runs:
             print(
                 f"{name}, seed {run['seed']}: IoU {run['iou']:.3f} (goal {goal:.2f}), Otsu {run['otsu_iou']:.3f}, "

@@ -137,14 +137,32 @@ def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = Non
 
     Returns:
         Tuples of tensors, the batch first.
+
+    Raises:
+        ValueError: In a strategy's scope, there are fewer examples than devices.
     """
     load = loader(examples, again=False)
+    batch_size = for_every_device(len(examples), batch_size)
 
     def one(i):
         example = load(tf.zeros((), tf.int64), i)
         return prepare(*example) if prepare else example
 
     return made(count(0, len(examples)), one, examples).batch(batch_size).prefetch(AHEAD)
+
+
+def for_every_device(count: int, batch_size: int) -> int:
+    """Give the largest batch size, up to one, that leaves no device of the strategy without an example.
+
+    On a CPU TensorFlow cannot compute a convolution of no picture (`tfzoo.training.distributed_fit`).
+    """
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    sizes = [size for size in range(batch_size, devices - 1, -1) if not 0 < count % size < devices]
+    if not sizes:
+        raise ValueError(
+            f"{devices} devices cannot share {count} examples to judge by. Give more, or train on fewer devices."
+        )
+    return sizes[0]
 
 
 def made(numbers: tf.data.Dataset, one: Callable, examples: Sequence) -> tf.data.Dataset:

@@ -1,6 +1,7 @@
 """Batches are functions of the seed and the step, whoever makes them and wherever the stream is entered."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,6 +132,20 @@ def test_judged_in_order_and_once(make):
     assert [len(labels) for _, labels in batches] == [4, 4, 3]
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), 2 * np.arange(COUNT))
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), arrays().arrays[0])
+
+
+@pytest.mark.parametrize(
+    ("count", "devices", "size"), [(9, 1, 8), (9, 2, 7), (8, 2, 8), (5, 3, 8), (13, 4, 8), (17, 4, 6)]
+)
+def test_no_device_is_without_an_example_to_judge(count, devices, size, monkeypatch):
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=devices))
+    assert pipeline.for_every_device(count, 8) == size
+
+
+def test_fewer_examples_than_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4))
+    with pytest.raises(ValueError, match="4 devices cannot share 3 examples to judge by"):
+        pipeline.for_every_device(3, 8)
 
 
 def test_shapes_are_known_as_far_as_they_are():
