@@ -158,12 +158,11 @@ def results() -> str:
     """Published, best known and measured: what the recipes of all families reached."""
     import tfzoo
 
-    rows = [
-        [family, f"{r['what']}, `{r['command']}`", r["published"], r["best"], several(r["runs"], r["figure"])]
-        + [f"{r['goal']:g}", r["date"]]
-        for family in tfzoo.names()
-        for r in recipes(family).values()
-    ]
+    rows = []
+    for family in tfzoo.names():
+        for r in recipes(family).values():
+            measured = [several(r["runs"], r["figure"]), f"{r['goal']:g}", r["date"]]
+            rows.append([family, f"{r['what']}, `{r['command']}`", r["published"], r["best"], *measured])
     head = ["family", "what", "published", "exact or best known", "measured, by seed", "goal", "measured on"]
     return table(head, rows)
 
