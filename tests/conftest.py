@@ -26,7 +26,7 @@ hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")
 
 ROOT = pathlib.Path(__file__).parents[1]
-WITH_THE_BRIDGE = ("bridge/", "tests/bridge/", "requirements.txt")
+WITH_ALL = ("requirements.txt", "setup.cfg", "pyproject.toml", "tests/conftest.py")
 # Graphs and networks are many objects that live as long as a test: there is no need to look through them at every 700.
 gc.set_threshold(20_000, 20, 5)
 
@@ -66,22 +66,23 @@ def everything(config):
 
 @functools.cache
 def changed():
-    """Give the files that were committed since yesterday, or are not yet; None where git does not know."""
-    asked = (
-        ["log", "--since=1.day", "--min-parents=1", "--name-only", "--format="],  # what a copy without history begins
-        ["diff", "HEAD", "--name-only"],  # with is not a change
-        ["ls-files", "--others", "--exclude-standard"],
-    )
+    """Give the files that are not as the main line had them a day ago; None where git does not know what it had."""
+
+    def git(*arguments):
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
     try:
-        said = [subprocess.run(["git", *a], cwd=ROOT, capture_output=True, text=True, check=True).stdout for a in asked]
+        before = git("rev-list", "-1", "--first-parent", "--before=1.day", "HEAD")
+        new = git("ls-files", "--others", "--exclude-standard")
+        return {*git("diff", "--name-only", before[0]), *new} if before else None
     except (OSError, subprocess.CalledProcessError):
         return None
-    return set("\n".join(said).split("\n"))
 
 
 def bridge_changed():
     """Tell whether anything has changed that its tests depend on: it imports neither tfzoo nor apps."""
-    return changed() is None or any(path.startswith(WITH_THE_BRIDGE) for path in changed())
+    return changed() is None or any(path.startswith(("bridge/", "tests/bridge/", *WITH_ALL)) for path in changed())
 
 
 def its_turn(test, shares=3):

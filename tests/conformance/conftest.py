@@ -1,7 +1,7 @@
 """Which families the matrix is about in this run, and what its tests share.
 
-It is all of it in `make acceptance` (`--every-case`). Else it is the families that changed since yesterday or have not
-been committed, and one of the others, every day the next.
+It is all of it in `make acceptance` (`--every-case`), and where something has changed that all of them share. Else it is
+the families that have changed since yesterday, and one of the others, every day the next.
 """
 
 import ast
@@ -16,17 +16,34 @@ from apps import recipes
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+# What every family is trained, kept, exported and compared with.
+WITH_ALL = ("apps/run_folder.py", "bridge/", "tests/conformance/", "tfzoo/__init__.py", "tfzoo/data/", "tfzoo/export/")
+WITH_ALL += ("tfzoo/training/",)
+
+
 def files(name: str) -> set[str]:
     """Give the files that make a family: its own, its recipe and the layers that it shares with others."""
-    own = {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
-    nodes = [node for path in own for node in ast.walk(ast.parse((ROOT / path).read_text()))]
-    imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    return own | {f"{module.replace('.', '/')}.py" for module in imported if module.startswith("tfzoo.layers.")}
+    found, left = set(), {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
+    while left:
+        path = left.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfzoo.layers"):
+                modules = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                left |= {p for m in modules if (ROOT / (p := f"{m.replace('.', '/')}.py")).is_file()} - found
+    return found
 
 
-def left_out(there: set[str] | None) -> dict[str, str]:
-    """Give the families that a run is not about, and why, from the files that have changed."""
-    others = [] if there is None else [name for name in tfzoo.names() if not files(name) & there]
+def left_out(there: set[str] | None, shared: tuple[str, ...]) -> dict[str, str]:
+    """Give the families that a run is not about, and why.
+
+    Args:
+        there: Files that have changed; None if that is not known.
+        shared: More that no family is without.
+    """
+    if there is None or any(path.startswith((*WITH_ALL, *shared)) for path in there):
+        return {}
+    others = [name for name in tfzoo.names() if not files(name) & there]
     turn = datetime.date.today().toordinal() % max(len(others), 1)
     return {name: f"{name} has not changed, and it is not its turn" for i, name in enumerate(others) if i != turn}
 
@@ -36,7 +53,7 @@ def pytest_generate_tests(metafunc):
         return
     config = metafunc.config
     shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
-    reasons = {} if shared.everything(config) else left_out(shared.changed())
+    reasons = {} if shared.everything(config) else left_out(shared.changed(), shared.WITH_ALL)
     cases = [
         pytest.param(name, seed, marks=[pytest.mark.skip(reason=reasons[name])] if name in reasons else [], id=label)
         for name in tfzoo.names()
