@@ -1,29 +1,36 @@
-"""What a recipe's pictures cost its training step: 20 steps on new batches, made meanwhile, and on one batch again.
+"""What a recipe's pictures cost its training step: steps on new batches, made meanwhile, and on one batch again.
 
-    .venv/bin/python benchmarks/data.py [--output FILE]        about three minutes on two cores for a recipe
+    .venv/bin/python benchmarks/data.py [--output FILE]        about eight minutes on two cores for a recipe
 
-Every recipe, at the size, batch and data that it has by default; the U-Net also on a folder of photographs.
+Every recipe, at the size, batch and data that it has by default; the U-Net also on folders of photographs, kept in
+memory and decoded anew each time. Steps on new batches begin with nothing made ahead, so what is measured can go on for
+ever; those on one batch begin when the making has come to rest.
 """
 
+import functools
 import itertools
 import sys
 import tempfile
+import time
 from pathlib import Path
+from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from _measure import compare, finish  # noqa: E402  first: it quietens TensorFlow
+from _measure import finish, summary  # noqa: E402  first: it quietens TensorFlow
 from PIL import Image  # noqa: E402
 
-import tfzoo  # noqa: E402
+import tfzoo.data  # noqa: E402
 from apps import recipes  # noqa: E402
-from tfzoo.data import pasted_digits  # noqa: E402
+from tfzoo.data import pasted_digits, pipeline  # noqa: E402
 
 GOAL = 1.05
-STEPS = 20
+STEPS = 40
+ROUNDS = 4
+REST = 1.0  # seconds, in which all that is made ahead is made
 
 
-def fed(name: str, data: str):
-    """Training by a recipe on batches that are made meanwhile, and on one that is there."""
+def prepared(name: str, data: str):
+    """Open a recipe's data and compile its model; gives what trains on the next batches and on one again."""
     recipe = recipes.find(name)
     model = tfzoo.build(name, size=recipe.DEFAULTS["size"])
     recipe.compile(model, optimizer=lambda kind, **_: kind(recipe.DEFAULTS["learning_rate"]), jit_compile=False)
@@ -32,14 +39,32 @@ def fed(name: str, data: str):
     again = next(batches)
     model.train_on_batch(*again)
 
-    def train(source):
-        def steps():
-            for batch in itertools.islice(source, STEPS):
-                model.train_on_batch(*batch)
+    def train(source) -> float:
+        start = time.perf_counter()
+        for batch in itertools.islice(source, STEPS):
+            model.train_on_batch(*batch)
+        return time.perf_counter() - start
 
-        return steps
+    def new() -> float:
+        for _ in range(2 * pipeline.AHEAD):
+            next(batches)
+        return train(batches)
 
-    return train(batches), train(itertools.repeat(again))
+    def same() -> float:
+        time.sleep(REST)
+        return train(itertools.repeat(again))
+
+    return new, same
+
+
+def measured(name: str, data: str) -> dict[str, float]:
+    """Time both in turns, as `_measure.compare` does."""
+    new, same = prepared(name, data)
+    new(), same()
+    times: list[list[float]] = [[], [], [], []]
+    for _, (turn, function) in itertools.product(range(ROUNDS), enumerate((new, same, new, same))):
+        times[turn].append(function() / STEPS)
+    return summary(*times)
 
 
 def photographs(folder: Path, pictures: int = 40) -> None:
@@ -53,15 +78,15 @@ def photographs(folder: Path, pictures: int = 40) -> None:
 
 
 def main() -> int:
-    names = sorted(path.stem for path in Path(recipes.__file__).parent.glob("[!_]*.py"))
+    results = {}
+    for name in sorted(path.stem for path in Path(recipes.__file__).parent.glob("[!_]*.py")):
+        data = recipes.find(name).DEFAULTS["data"]
+        results[f"{name}: {data}"] = measured(name, data)
     with tempfile.TemporaryDirectory() as folder:
         photographs(Path(folder))
-        cases = {
-            f"{name}: {recipes.find(name).DEFAULTS['data']}": (name, recipes.find(name).DEFAULTS["data"])
-            for name in names
-        }
-        cases["unet: a folder of photographs"] = ("unet", folder)
-        results = {case: compare(*fed(*what), rounds=6, warm_up=1) for case, what in cases.items()}
+        results["unet: photographs, kept in memory"] = measured("unet", folder)
+        with mock.patch.object(tfzoo.data, "open", functools.partial(tfzoo.data.open, keep=0)):
+            results["unet: photographs, decoded each time"] = measured("unet", folder)
     return finish(results, dict.fromkeys(results, GOAL))
 
 

@@ -86,7 +86,7 @@ def fit() -> str:
     return ratios(newest("benchmarks-training"))
 
 
-def ratios(record: dict) -> str:
+def ratios(record: dict, theirs: str = "theirs", ours: str = "ours") -> str:
     """What a script measured side by side."""
     rows = [
         [
@@ -99,7 +99,7 @@ def ratios(record: dict) -> str:
         ]
         for name, r in record["results"].items()
     ]
-    head = ["what", "ours", "theirs", "ratio", "goal: at most", "each against itself"]
+    head = ["what", ours, theirs, "ratio", "goal: at most", "each against itself"]
     return (
         table(head, rows) + f"\n\nMeasured {record['date']} on {record['machine']}: medians, alternating, in one run."
     )
@@ -165,6 +165,22 @@ def results() -> str:
             rows.append([family, f"{r['what']}, `{r['command']}`", r["published"], r["best"], *measured])
     head = ["family", "what", "published", "exact or best known", "measured, by seed", "goal", "measured on"]
     return table(head, rows)
+
+
+def parameters() -> str:
+    """The sizes of the U-Net; tests/conformance compares them with what is built."""
+    import tfzoo
+    from tfzoo.unet import PARAMETERS, SIZES
+
+    rows = [[f'`size="{s}"`', ", ".join(f"{k} {v}" for k, v in SIZES[s].items()), f"{PARAMETERS[s]:,}"] for s in SIZES]
+    normed = tfzoo.build("unet", batch_norm=True).count_params()
+    rows.insert(1, ["`batch_norm=True`", "the same, its statistics included", f"{normed:,}"])
+    return table(["build", "with", "parameters"], rows)
+
+
+def data() -> str:
+    """The ratios of benchmarks/data.py."""
+    return ratios(newest("benchmarks-data"), "one batch again", "new batches")
 
 
 def allreduce(parameters: int = 1_941_105) -> str:
@@ -252,9 +268,11 @@ PARTS = {
     "benchmark": benchmark,
     "bridge": bridge,
     "conformance": conformance,
+    "data": data,
     "fit": fit,
     "networks": networks,
     "operators": operators,
+    "parameters": parameters,
     "peers": peers,
     "results": results,
     "resume": resume,

@@ -1,7 +1,7 @@
 """Which families the matrix is about in this run, and what its tests share.
 
-It is all of it in `make acceptance` (`--every-case`), and where something has changed that all of them share. Else it is
-the families that have changed since yesterday, and one of the others, every day the next.
+It is all of it in `make acceptance` (`--every-case`), and where something has changed that all of them share. Else it
+is the families that have changed since yesterday, and one of the others, every day the next.
 """
 
 import ast
