@@ -34,6 +34,17 @@ def test_a_part_is_a_function_of_the_seed_and_every_example_may_be_in_it():
     assert len(met) == 20 and max(abs(met[i] - 80) for i in met) < 5 * np.sqrt(400 * 0.2 * 0.8)
 
 
+def test_what_is_drawn_for_one_purpose_says_nothing_of_another():
+    """NumPy pads seeds with zeros: without a word before them, these five would be one."""
+    plain = [np.random.default_rng(seed).permutation(50) for seed in (3, [3, 0], [3, 0, 0])]
+    drawn = [plain[0], split.order(3, 0, 50), np.random.default_rng([*b"window", 3, 0, 0]).permutation(50)]
+    np.testing.assert_array_equal(plain[0], plain[1])
+    np.testing.assert_array_equal(plain[0], plain[2])
+    assert len({tuple(some) for some in drawn}) == 3
+    half = {tuple(split.cut(50, 0.5, seed)[1]) for seed in (3, [3, 1])}
+    assert len(half) == 2 and tuple(np.sort(split.order(3, 0, 50)[1::2])) not in half
+
+
 def test_small_collections():
     for count, share, expected in [(2, 0.15, 1), (2, 0.9, 1), (3, 0.9, 2), (10, 0.15, 2)]:
         rest, part = split.cut(count, share, 0)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tfzoo.data import Source, Wanted, image_folder
 from tfzoo.data.examples import Read
+from tfzoo.data.lock import alone
 from tfzoo.data.records import Records
 from tfzoo.data.split import cut
 
@@ -35,9 +36,12 @@ def open(text: str, wanted: Wanted) -> Source:
     """Open the set as a `Source`: `train`, `validation` and `test`, or what is missing of them cut off `train`."""
     name, options = parse(text, wanted.kind)
     builder = prepared(name)
-    raw = {part: decoded(builder, split) for part, split in SPLITS.items() if split in builder.info.splits}
+    splits = {split for split, info in builder.info.splits.items() if info.num_examples}
+    raw = {part: decoded(builder, split) for part, split in SPLITS.items() if split in splits}
     if "training" not in raw:
-        raise ValueError(f"{text} has no split train. It has: {', '.join(builder.info.splits)}. Give another --data.")
+        raise ValueError(
+            f"{text} has no split train. It has: {', '.join(sorted(splits)) or 'no examples'}. Give another --data."
+        )
     read, classes = reader(text, builder.info, wanted, options)
     keep = bytes_of(raw["training"]) * sum(map(len, raw.values())) <= wanted.keep
     parts = {part: Read(Chosen(some), read, keep=keep) for part, some in raw.items()}
@@ -89,8 +93,11 @@ def prepared(name: str):
         raise ValueError(f"tfds:{name} cannot be opened: {error}") from error
     if not builder.is_prepared():
         try:
-            with few_retries():
-                builder.download_and_prepare(file_format="array_record")
+            # Workers have Python's random numbers in common, of which tfds makes the names of its temporary folders.
+            with alone(folder), few_retries():
+                builder = tfds.builder(name, data_dir=folder)  # another worker may have prepared it meanwhile
+                if not builder.is_prepared():
+                    builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # of the network, of a disk, of a package that the set needs: any
             reason = re.sub(r"\s+", " ", str(error))[:500] or type(error).__name__
             raise ValueError(
