@@ -1,6 +1,7 @@
 """The user's own folder: what is read, how it is cut, and everything that is refused."""
 
 import functools
+import threading
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 import tfzoo.data
 from apps import recipes, train
 from apps.recipes import unet as recipe
-from tfzoo.data import image_folder, pipeline
+from tfzoo.data import files, image_folder, pipeline
 
 SHAPE = (16, 16, 3)
 
@@ -103,6 +104,49 @@ def test_training_windows_are_new_each_time_and_fit_their_masks(tmp_path):
     assert 0 < mirrored < 24
     again = next(datasets(tmp_path, SHAPE, batch_size=4, seed=0)[0].as_numpy_iterator())
     np.testing.assert_array_equal(again[0], images[:4])
+
+
+def test_what_a_window_is_cut_by_is_drawn_for_it_alone(tmp_path, monkeypatch):
+    source = tfzoo.data.open(str(make(tmp_path)), "masks", seed=0, image_shape=SHAPE)
+    monkeypatch.setattr(image_folder, "example", lambda pair, shape, classes, rng: rng.random())
+    assert source.training.at(2, 1) == np.random.default_rng([*b"window", 0, 2, 1]).random()
+    plain = {np.random.default_rng(seed).random() for seed in (0, [0, 0], [0, 0, 0])}
+    assert len(plain) == 1 and source.training.at(0, 0) not in plain
+
+
+def test_a_pair_is_kept_once_also_if_two_threads_decode_it(tmp_path):
+    both = threading.Barrier(2, timeout=10)
+
+    class Slow(image_folder.Pair):
+        def read(self, classes):
+            if not self.kept:
+                both.wait()
+            return super().read(classes)
+
+    make(tmp_path, 1)
+    pair = Slow(tmp_path / "images" / "00.png", tmp_path / "masks" / "00.png")
+    windows = image_folder.Windows([pair], SHAPE, 1, seed=0, keep=True)
+    threads = [threading.Thread(target=windows.pair, args=(0,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pair.kept) == 1
+
+
+def test_every_file_is_opened_as_a_picture_and_closed(tmp_path, monkeypatch):
+    make(tmp_path, 2)
+    write(tmp_path / "masks" / "00.png", np.zeros((24, 30)))  # the EXIF of both is looked at, too
+    asked, real = [], Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path, **options: asked.append((real(path, **options), options)) or asked[-1][0]
+    )
+    bad, good = image_folder.listing(tmp_path, [])
+    assert image_folder.Size(1)(good) == 24 * 32 * 5 and len(asked) == 2
+    with pytest.raises(files.Problems, match="differ in size"):
+        image_folder.Size(1)(bad)
+    assert len(asked) == 6 and all("formats" in options for _, options in asked)
+    assert all(picture.fp is None for picture, _ in asked)
 
 
 def test_class_numbers_are_kept(tmp_path):

@@ -36,12 +36,9 @@ def open(text: str, wanted: Wanted) -> Source:
     """Open the set as a `Source`: `train`, `validation` and `test`, or what is missing of them cut off `train`."""
     name, options = parse(text, wanted.kind)
     builder = prepared(name)
-    splits = {split for split, info in builder.info.splits.items() if info.num_examples}
-    raw = {part: decoded(builder, split) for part, split in SPLITS.items() if split in splits}
+    raw = {part: decoded(builder, split) for part, split in SPLITS.items() if split in builder.info.splits}
     if "training" not in raw:
-        raise ValueError(
-            f"{text} has no split train. It has: {', '.join(sorted(splits)) or 'no examples'}. Give another --data."
-        )
+        raise ValueError(f"{text} has no split train. It has: {', '.join(builder.info.splits)}. Give another --data.")
     read, classes = reader(text, builder.info, wanted, options)
     keep = bytes_of(raw["training"]) * sum(map(len, raw.values())) <= wanted.keep
     parts = {part: Read(Chosen(some), read, keep=keep) for part, some in raw.items()}
