@@ -6,7 +6,9 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import tfzoo.data
 from tfzoo.data import Wanted, files
 
 
@@ -77,6 +79,19 @@ def test_a_named_part_without_anything_in_it(tmp_path, empty):
     with pytest.raises(ValueError) as error:
         open_texts(tmp_path)
     assert str(error.value).splitlines()[1:] == [f"  {empty}: holds no texts; take it away, or put some into it"]
+
+
+@pytest.mark.parametrize(("kind", "lies"), [("classes", ("ant", "bee")), ("pairs", ("A", "B")), ("images", ("a", "b"))])
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_a_named_part_without_pictures(tmp_path, kind, lies, empty):
+    for part, side, n in itertools.product({"train", "val", "test"} - {empty}, lies, range(3)):
+        (tmp_path / part / side).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / part / side / f"{n}.png")
+    (tmp_path / empty).mkdir()
+    with pytest.raises(ValueError) as error:
+        tfzoo.data.open(str(tmp_path), kind, seed=0)
+    lines = str(error.value).splitlines()
+    assert lines[1].startswith(f"  {empty}: holds no p") and len(lines) == 2
 
 
 def test_folders_beside_the_parts(tmp_path):
