@@ -6,7 +6,7 @@ Everything is read once before the first step, several files at a time, and ever
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tfzoo.data import Source, Wanted
 from tfzoo.data.examples import Read
 from tfzoo.data.split import cut
 
-PARTS = {"training": ("train", "training"), "validation": ("val", "validation"), "held_out": ("test",)}
+PARTS = {"training": ("train", "training"), "validation": ("val", "valid", "validation"), "held_out": ("test",)}
 SHARE = 0.15  # of the examples, for validation, and as many held out, where the folder does not say
 # Data that is not read, by the first of the endings that are.
 NOT_READ = {
@@ -32,6 +32,26 @@ def parts(folder: Path) -> dict[str, Path]:
     """Find the folders of the parts: `train/` and what is beside it, or else the folder itself to learn from."""
     there = {part: [folder / name for name in names if (folder / name).is_dir()] for part, names in PARTS.items()}
     return {part: paths[0] for part, paths in there.items() if paths} if there["training"] else {"training": folder}
+
+
+def beside(folder: Path) -> list[str]:
+    """Say what is wrong with the folders beside `train/`: two of one part, and those that are no part."""
+    if folder in parts(folder).values():
+        return []
+    there = [path.name for path in visible(folder) if path.is_dir()]
+    known = [name for names in PARTS.values() for name in names]
+    problems = []
+    for names in PARTS.values():
+        if len(twice := [f"{folder / name}/" for name in names if name in there]) > 1:
+            problems.append(f"{' and '.join(twice)}: are the same part; put them together")
+    for name in there:
+        if name not in known:
+            accepted = " ".join(f"{one}/" for one in known)
+            problems.append(
+                f"{folder / name}: lies beside the parts and is none ({accepted}): take it away, or rename those that "
+                "are not meant as parts either"
+            )
+    return problems
 
 
 def visible(folder: Path) -> list[Path]:
@@ -132,54 +152,86 @@ def source(
     folder: Path,
     wanted: Wanted,
     *,
-    listing: Callable[[Path, list[str]], Sequence],
-    size: Callable[[Any], int],
     read: Callable[[Any], tuple],
-    rule: str,
     noun: str,
-    files: Callable[[Any], Sequence[Path]] = lambda item: [item],
     label: Callable[[Any], str] | None = None,
-    among: Callable[[dict[str, Sequence]], list[str]] = lambda items: [],
     classes: tuple[str, ...] | None = None,
+    **listed,
 ) -> Source:
     """Open a folder whose examples are files.
 
     Args:
         folder: With or without `train/`, `val/` and `test/` in it.
         wanted: What for.
-        listing: From the folder of a part and a list to add problems to, to its items.
-        size: As in `check`.
         read: From an item to its example.
-        rule: What the folder must be like, in words.
         noun: What the items are, in words.
-        files: An item's files.
         label: An item's class.
-        among: What is wrong with all items together, from those of each part.
         classes: The classes' names.
+        listed: The other arguments of `found`.
 
     Raises:
         ValueError: Lists everything that is wrong.
     """
-    problems: list[str] = []
-    items = {part: list(listing(path, problems)) for part, path in parts(folder).items()}
-    everything = [item for some in items.values() for item in some]
-    size_of_all, unreadable = check(everything, size, files)
-    problems += unreadable + among(items)
-    if not problems and len(items["training"]) < 4 - len(items):
-        problems.append(f"{len(items['training'])} {noun}; 3 are needed, to train, to validate and to judge")
-    refuse(folder, rule, problems)
-    items = {part: complete(items, wanted.seed, label)[part] for part in PARTS}
-    keep = size_of_all <= wanted.keep
-    counts = [len(items[part]) for part in PARTS]
+    items, size = found(folder, noun=noun, **listed)
+    items = complete(items, wanted.seed, label)
+    keep = size <= wanted.keep
     return Source(
-        *(Read(items[part], read, keep=keep) for part in PARTS),
-        printable(f"{folder}: {counts[0]} {noun} to train on, {counts[1]} for validation, {counts[2]} held out"),
-        classes,
+        *(Read(items[part], read, keep=keep) for part in PARTS), description(folder, items.values(), noun), classes
     )
 
 
+def found(
+    folder: Path,
+    *,
+    listing: Callable[[Path, list[str]], Sequence],
+    size: Callable[[Any], int],
+    rule: str,
+    noun: str,
+    files: Callable[[Any], Sequence[Path]] = lambda item: [item],
+    among: Callable[[dict[str, Sequence]], list[str]] = lambda items: [],
+    fewest: int = 3,
+) -> tuple[dict[str, list], int]:
+    """Find and check the items of a folder.
+
+    Args:
+        folder: With or without `train/`, `val/` and `test/` in it.
+        listing: From the folder of a part and a list to add problems to, to its items.
+        size: As in `check`.
+        rule: What the folder must be like, in words.
+        noun: What the items are, in words.
+        files: An item's files.
+        among: What is wrong with all items together, from those of each part.
+        fewest: Items of which three parts can be made.
+
+    Returns:
+        The items of each part that is there, and the bytes of all.
+
+    Raises:
+        ValueError: Lists everything that is wrong.
+    """
+    there, problems = parts(folder), beside(folder)
+    items = {}
+    for part, path in there.items():
+        before = len(problems)
+        items[part] = list(listing(path, problems))
+        if path != folder and not items[part] and len(problems) == before:
+            problems.append(f"{path}: holds no {noun}; take it away, or put some into it")
+    size_of_all, unreadable = check([item for some in items.values() for item in some], size, files)
+    problems += unreadable + among(items)
+    if not problems and len(items["training"]) <= fewest - len(items):
+        problems.append(f"{len(items['training'])} {noun}; {fewest} are needed, to train, to validate and to judge")
+    refuse(folder, rule, problems)
+    return items, size_of_all
+
+
+def description(folder: Path, parts: Iterable[Sequence], noun: str) -> str:
+    """Say in a line how many there are in the three parts."""
+    training, validation, held_out = map(len, parts)
+    return printable(f"{folder}: {training} {noun} to train on, {validation} for validation, {held_out} held out")
+
+
 def complete(items: dict[str, list], seed: int, label: Callable[[Any], str] | None = None) -> dict[str, list]:
-    """Cut the parts that are not there off the training part, of which each is to be `SHARE`."""
+    """Give all parts, in the order of `PARTS`: those not there are cut off the training part, `SHARE` of it each."""
     training, made = items["training"], dict(items)
     count = len(training)
     for salt, part in enumerate(("held_out", "validation")):
@@ -188,4 +240,4 @@ def complete(items: dict[str, list], seed: int, label: Callable[[Any], str] | No
             labels = label and [label(item) for item in made["training"]]
             rest, off = cut(len(made["training"]), share, [seed, salt], labels)
             made["training"], made[part] = ([made["training"][i] for i in some] for some in (rest, off))
-    return made
+    return {part: made[part] for part in PARTS}

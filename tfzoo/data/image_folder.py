@@ -1,4 +1,4 @@
-"""Your own pictures: `FOLDER/images/*` and `FOLDER/masks/*`, matched by file name without its ending.
+"""Pictures with masks: `FOLDER/images/*` and `FOLDER/masks/*`, matched by file name without its ending.
 
 A picture is cut to the model's aspect ratio and resized: its largest centred window for judging, random
 windows of half that size and up, mirrored and re-lit, for training. Images are resampled bilinearly, masks
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bridge.progress import printable
 from tfzoo.data import Source, Wanted, files, split
 from tfzoo.data.pictures import FORMATS, open_picture, read_image
 
@@ -41,7 +40,7 @@ class Windows(Sequence):
     Attributes:
         pairs: What `read(classes)` gives a picture and a mask of.
         image_shape: `(H, W, C)` in pixels.
-        classes: As in `pairs`.
+        classes: As in `tfzoo.data.Wanted`.
         seed: Any integer from 0.
         keep: Whether the decoded pictures are kept in memory.
     """
@@ -62,13 +61,13 @@ class Windows(Sequence):
     def at(self, epoch: int, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Cut and augment the picture that comes i-th in an epoch."""
         pair = self.pair(split.order(self.seed, epoch, len(self))[i])
-        return example(pair, self.image_shape, self.classes, np.random.default_rng([self.seed, epoch, i]))
+        return example(pair, self.image_shape, self.classes, np.random.default_rng([*b"window", self.seed, epoch, i]))
 
     def pair(self, i: int):
-        """Give a pair, decoded if it is to be kept."""
+        """Give a pair, decoded if it is to be kept: once, also where several threads decode it at the same time."""
         pair = self.pairs[i]
         if self.keep and not pair.kept:
-            pair.kept.append(pair.read(self.classes))
+            pair.kept[:] = [pair.read(self.classes)]
         return pair
 
 
@@ -79,62 +78,27 @@ class Size:
     classes: int
 
     def __call__(self, pair: Pair) -> int:
-        if problems := check(pair, self.classes):
+        problems, sizes = [], {}
+        for read, path in ((read_image, pair.image), (lambda path: read_mask(path, self.classes), pair.mask)):
+            try:
+                sizes[path] = read(path).size
+            except Exception as error:  # Pillow's decoders raise anything on a broken file
+                problems.append(f"{path}: {error}")
+        if len(set(sizes.values())) > 1:
+            said = " and ".join(f"{path} ({w}x{h})" for path, (w, h) in sizes.items()) + ": differ in size"
+            for path in filter(turned, sizes):
+                said += f"; {path} is turned by its EXIF tag: save it turned, without the tag"
+            problems.append(said)
+        if problems:
             raise files.Problems(problems)
-        width, height = Image.open(pair.image).size
+        width, height = sizes[pair.image]
         return width * height * 5  # Pillow has four bytes for a pixel of RGB, and one of the mask
 
 
-def datasets(
-    folder: str | Path,
-    image_shape: tuple[int, int, int],
-    *,
-    batch_size: int,
-    seed: int,
-    classes: int = 1,
-    share: float = files.SHARE,
-    start: int = 0,
-):
-    """Check a folder and open it as a training, a validation and a held-out set.
-
-    Args:
-        folder: Holds `images/` and `masks/`.
-        image_shape: `(H, W, C)` in pixels that every picture is brought to; C is 1 (grey) or 3.
-        batch_size: Pictures in a batch.
-        seed: Any integer from 0; decides which pictures go where, and all augmentation.
-        classes: 1 for masks of {0, 1} or {0, 255}; more for masks of class numbers from 0 to `classes - 1`.
-        share: Part of the pictures, at least one, in validation, and as many in the held-out set.
-        start: The batch that the training set begins with.
-
-    Returns:
-        Three `tf.data.Dataset` of float32 images `(B, H, W, C)` in [0, 1] and masks `(B, H, W, 1)`, the first
-        endless and the others finite, and a line that describes them.
-
-    Raises:
-        ValueError: Lists every file that is missing, unreadable, of another size than its partner, or
-            has wrong mask values.
-    """
-    from tfzoo.data import pipeline
-
-    source = open_folder(folder, Wanted("masks", seed, image_shape, classes), share)
-    made = pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start)
-    return made.training, made.validation, made.held_out, made.description
-
-
-def open_folder(folder: str | Path, wanted: Wanted, share: float = files.SHARE) -> Source:
-    """Check a folder and open it as a `Source` of images and masks at the model's size; as `datasets` has it."""
-    check_shape(wanted.image_shape)
-    found = pairs(folder, wanted.classes)
-    order = np.random.default_rng(wanted.seed).permutation(len(found))
-    kept = max(round(share * len(found)), 1)
-    parts = [[found[i] for i in part] for part in np.split(order, [-2 * kept, -kept])]
-    size, _ = files.check(found, Size(wanted.classes), lambda pair: (pair.image, pair.mask))
-    return windows(
-        parts,
-        wanted,
-        printable(f"{folder}: {len(parts[0])} pictures to train on, {kept} for validation, {kept} held out"),
-        keep=size <= wanted.keep,
-    )
+def turned(path: Path) -> bool:
+    """Say whether a picture's EXIF tag swaps its width and height."""
+    with Image.open(path, formats=sorted(set(FORMATS.values()))) as opened:
+        return opened.getexif().get(ORIENTATION) in TURNED
 
 
 def windows(parts: Sequence[Sequence], wanted: Wanted, description: str, keep: bool = False) -> Source:
@@ -153,74 +117,36 @@ def check_shape(image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def pairs(folder: str | Path, classes: int = 1) -> list[Pair]:
-    """Find and check every image with its mask.
-
-    Args:
-        folder: Holds `images/` and `masks/`.
-        classes: 1 for masks of {0, 1} or {0, 255}; more for masks of class numbers.
-
-    Returns:
-        Three pairs or more, in the order of their names.
-
-    Raises:
-        ValueError: Lists everything that is wrong with the folder.
-    """
-    folder, problems = Path(folder), []
-    images, masks = (listing(folder / name, problems) for name in ("images", "masks"))
+def listing(folder: Path, problems: list[str]) -> list[Pair]:
+    """Find every image of a folder with its mask, in the order of their names; adds what is wrong to `problems`."""
+    images, masks = (stems(folder / name, problems) for name in ("images", "masks"))
     for stem in sorted(images.keys() ^ masks.keys()):
         path, other = (images[stem], "masks") if stem in images else (masks[stem], "images")
-        problems.append(f"{path.parent.name}/{path.name}: there is no {other}/{stem}.*")
-    found = [Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
-    _, unreadable = files.check(found, Size(classes), lambda pair: (pair.image, pair.mask))
-    problems += unreadable
-    if not problems and len(found) < 3:
-        problems.append(f"{len(found)} images with masks; 3 are needed, to train, to validate and to judge")
-    rule = f"images/ and masks/ must hold one picture each of the same name and size ({' '.join(FORMATS)})"
-    files.refuse(folder, rule, problems)
-    return found
+        problems.append(f"{path}: there is no {folder / other / stem}.*")
+    return [Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
 
 
-def listing(folder: Path, problems: list[str]) -> dict[str, Path]:
+def stems(folder: Path, problems: list[str]) -> dict[str, Path]:
     """Find the pictures of a folder by stem; adds what is wrong to `problems`."""
     if not folder.is_dir():
-        problems.append(f"{folder.name}/: there is no such folder")
+        problems.append(f"{folder}/: there is no such folder")
         return {}
     stems = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):  # .DS_Store and the like
-            continue
+    for path in files.visible(folder):
         if path.is_dir():
-            problems.append(f"{folder.name}/{path.name}: is a folder, and none is looked into")
+            problems.append(f"{path}: is a folder, and none is looked into")
         elif not path.exists():
-            problems.append(f"{folder.name}/{path.name}: is a link to a file that is not there")
+            problems.append(f"{path}: is a link to a file that is not there")
         elif path.suffix.lower() in FORMATS and path.is_file():
             stems[path.stem].append(path)
         else:
-            problems.append(f"{folder.name}/{path.name}: is not a picture file")
+            problems.append(f"{path}: is not a picture file")
     if not stems:
-        problems.append(f"{folder.name}/: holds no picture")
+        problems.append(f"{folder}/: holds no picture")
     for paths in stems.values():
         if len(paths) > 1:
-            problems.append(f"{folder.name}/: same name twice: {', '.join(path.name for path in paths)}")
+            problems.append(f"{folder}/: same name twice: {', '.join(path.name for path in paths)}")
     return {stem: paths[0] for stem, paths in stems.items()}
-
-
-def check(pair: Pair, classes: int) -> list[str]:
-    """List what is wrong with a pair."""
-    problems, sizes = [], {}
-    for read, path in ((read_image, pair.image), (lambda path: read_mask(path, classes), pair.mask)):
-        try:
-            sizes[f"{path.parent.name}/{path.name}"] = read(path).size
-        except Exception as error:  # Pillow's decoders raise anything on a broken file
-            problems.append(f"{path.parent.name}/{path.name}: {error}")
-    if len(set(sizes.values())) > 1:
-        said = " and ".join(f"{name} ({w}x{h})" for name, (w, h) in sizes.items()) + ": differ in size"
-        for path in (pair.image, pair.mask):
-            if Image.open(path).getexif().get(ORIENTATION) in TURNED:
-                said += f"; {path.parent.name}/{path.name} is turned by its EXIF tag: save it turned, without the tag"
-        problems.append(said)
-    return problems
 
 
 def read_mask(path: Path, classes: int) -> Image.Image:
@@ -252,7 +178,7 @@ def example(pair: Pair, image_shape: tuple[int, int, int], classes: int, rng: np
     Args:
         pair: What has `read(classes)`, which gives the picture and the mask.
         image_shape: `(H, W, C)` in pixels.
-        classes: As in `pairs`.
+        classes: As in `tfzoo.data.Wanted`.
         rng: Augments; None gives the centred window as it is.
 
     Returns:

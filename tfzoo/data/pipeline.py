@@ -139,7 +139,7 @@ def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = Non
         Tuples of tensors, the batch first.
 
     Raises:
-        ValueError: In a strategy's scope, there are fewer examples than devices.
+        ValueError: In the scope of a strategy over several CPUs, there are fewer examples than devices.
     """
     load = loader(examples, again=False)
     batch_size = for_every_device(len(examples), batch_size)
@@ -152,11 +152,14 @@ def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = Non
 
 
 def for_every_device(count: int, batch_size: int) -> int:
-    """Give the largest batch size, up to one, that leaves no device of the strategy without an example.
+    """Give the largest batch size, up to one, that leaves no CPU of the strategy without an example.
 
-    On a CPU TensorFlow cannot compute a convolution of no picture (`tfzoo.training.distributed_fit`).
+    On a CPU TensorFlow cannot compute a convolution of no picture (`tfzoo.training.distributed_fit`); on a GPU it can.
     """
-    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    strategy = tf.distribute.get_strategy()
+    devices = strategy.num_replicas_in_sync
+    if devices == 1 or "CPU" not in str(strategy.extended.worker_devices):
+        return batch_size
     sizes = [size for size in range(batch_size, devices - 1, -1) if not 0 < count % size < devices]
     if not sizes:
         raise ValueError(

@@ -8,7 +8,6 @@ the file does is.
 import os
 import struct
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,10 @@ class Records(Sequence):
     def __getitem__(self, i: int) -> bytes:
         file = int(np.searchsorted(self.ends, i, side="right"))
         start = int(self.starts[file][i - self.ends[file]])
-        (length,) = struct.unpack("<Q", os.pread(self.files[file], 8, start))
-        return os.pread(self.files[file], length, start + HEAD)
-
-    @cached_property
-    def files(self) -> list[int]:
-        """Open the files, for as long as this process lives."""
-        return [os.open(path, os.O_RDONLY) for path in self.paths]
+        # Opened anew, which takes microseconds: a set may have more files than a process may have open.
+        with self.paths[file].open("rb", buffering=0) as opened:
+            (length,) = struct.unpack("<Q", os.pread(opened.fileno(), 8, start))
+            return os.pread(opened.fileno(), length, start + HEAD)
 
 
 def starts(path: Path, count: int) -> np.ndarray:

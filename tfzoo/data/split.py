@@ -20,7 +20,7 @@ def cut(
     Returns:
         The numbers of the rest and those of the part, each in ascending order.
     """
-    order = np.random.default_rng(seed).permutation(count)
+    order = np.random.default_rng([*b"cut", *np.atleast_1d(seed)]).permutation(count)
     free = order[1:]
     if labels is not None:
         classes = np.unique(np.asarray(labels), return_inverse=True)[1][order]
@@ -37,6 +37,7 @@ def cut(
 def order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Shuffle the numbers of an epoch's examples.
 
+    The word in the seed keeps draws apart: NumPy pads seeds with zeros, so [seed, epoch] is [seed, epoch, 0] too.
     With NumPy, as TensorFlow's `index_shuffle` knows few orders: of 7 examples, 244 of the 5,040 in 3,000 epochs.
     """
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return np.random.default_rng([*b"order", seed, epoch]).permutation(count)

@@ -6,7 +6,9 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import tfzoo.data
 from tfzoo.data import Wanted, files
 
 
@@ -55,6 +57,7 @@ def test_parts_are_cut_by_the_seed_where_the_folder_does_not_say(tmp_path):
         (("train", "val", "test"), [20, 4, 5]),
         (("training", "validation", "test"), [20, 4, 5]),
         (("train", "val"), [17, 4, 3]),
+        (("train", "valid", "test"), [20, 4, 5]),
         (("train", "test"), [17, 3, 5]),
         (("train",), [14, 3, 3]),
     ],
@@ -66,6 +69,48 @@ def test_parts_that_the_folder_names(tmp_path, names, counts):
     assert [len(part) for part in (source.training, source.validation, source.held_out)] == counts
     if "test" in names:
         assert numbers(source.held_out) == [1, 3, 0, 2, 4]  # deep/er/ comes before flat/
+
+
+@pytest.mark.parametrize("empty", ["train", "valid", "test"])
+def test_a_named_part_without_anything_in_it(tmp_path, empty):
+    for name in ("train", "valid", "test"):
+        write(tmp_path / name, 4 * (name != empty)).mkdir(exist_ok=True)
+    (tmp_path / empty / "notes.md").write_text("not asked for")
+    with pytest.raises(ValueError) as error:
+        open_texts(tmp_path)
+    assert str(error.value).splitlines()[1:] == [f"  {empty}: holds no texts; take it away, or put some into it"]
+
+
+@pytest.mark.parametrize(("kind", "lies"), [("classes", ("ant", "bee")), ("pairs", ("A", "B")), ("images", ("a", "b"))])
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_a_named_part_without_pictures(tmp_path, kind, lies, empty):
+    for part, side, n in itertools.product({"train", "val", "test"} - {empty}, lies, range(3)):
+        (tmp_path / part / side).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / part / side / f"{n}.png")
+    (tmp_path / empty).mkdir()
+    with pytest.raises(ValueError) as error:
+        tfzoo.data.open(str(tmp_path), kind, seed=0)
+    lines = str(error.value).splitlines()
+    assert lines[1].startswith(f"  {empty}: holds no p") and len(lines) == 2
+
+
+def test_folders_beside_the_parts(tmp_path):
+    for name in ("train", "val", "validation", "test", "bus", "extra", ".cache"):
+        write(tmp_path / name, 4)
+    with pytest.raises(ValueError) as error:
+        open_texts(tmp_path)
+    lines = str(error.value).splitlines()[1:]
+    accepted = "(train/ training/ val/ valid/ validation/ test/): take it away, or rename"
+    assert lines[0] == "  val/ and validation/: are the same part; put them together"
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        f"  {name}: lies beside the parts and is none {accepted}".partition(":")[0] for name in ("bus", "extra")
+    ]
+    assert all(accepted in line for line in lines[1:])
+
+
+def test_without_training_folders_no_other_is_a_part(tmp_path):
+    write(tmp_path / "val", 6), write(tmp_path / "bus", 4)
+    assert sum(len(part) for part in (lambda s: (s.training, s.validation, s.held_out))(open_texts(tmp_path))) == 10
 
 
 def test_everything_wrong_is_named_at_once_and_nothing_else(tmp_path):

@@ -1,16 +1,17 @@
 """The user's own folder: what is read, how it is cut, and everything that is refused."""
 
 import functools
+import threading
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-import tfzoo
+import tfzoo.data
 from apps import recipes, train
 from apps.recipes import unet as recipe
-from tfzoo.data import image_folder
+from tfzoo.data import files, image_folder, pipeline
 
 SHAPE = (16, 16, 3)
 
@@ -29,9 +30,15 @@ def make(folder, count=10, height=24, width=32, on=255):
     return folder
 
 
+def datasets(folder, image_shape, *, batch_size, seed, **wanted):
+    source = tfzoo.data.open(str(folder), "masks", seed=seed, image_shape=image_shape, **wanted)
+    made = pipeline.datasets(source, batch_size=batch_size, seed=seed)
+    return made.training, made.validation, made.held_out, made.description
+
+
 def refusal(folder, **options):
     with pytest.raises(ValueError) as error:
-        image_folder.datasets(folder, SHAPE, batch_size=2, seed=0, **options)
+        datasets(folder, SHAPE, batch_size=2, seed=0, **options)
     return str(error.value)
 
 
@@ -42,7 +49,7 @@ def whole(dataset):
 
 @pytest.mark.parametrize("on", [1, 255])
 def test_judged_on_the_centred_window(tmp_path, on):
-    _, validation, held_out, description = image_folder.datasets(make(tmp_path, on=on), SHAPE, batch_size=4, seed=0)
+    _, validation, held_out, description = datasets(make(tmp_path, on=on), SHAPE, batch_size=4, seed=0)
     for part in (validation, held_out):
         images, masks = whole(part)
         assert images.shape == (2, *SHAPE) and masks.shape == (2, 16, 16, 1)
@@ -67,7 +74,7 @@ def test_parts_share_no_picture_and_depend_on_the_seed_alone(tmp_path, monkeypat
     monkeypatch.setattr(image_folder, "example", numbered)
 
     def parts(seed):
-        training, *others, _ = image_folder.datasets(tmp_path, SHAPE, batch_size=14, seed=seed)
+        training, *others, _ = datasets(tmp_path, SHAPE, batch_size=14, seed=seed)
         stream = training.as_numpy_iterator()
         epochs = [next(stream)[0][:, 0, 0, 0].tolist() for _ in range(2)]
         return epochs, [set(whole(part)[0][:, 0, 0, 0]) for part in others]
@@ -81,7 +88,7 @@ def test_parts_share_no_picture_and_depend_on_the_seed_alone(tmp_path, monkeypat
 
 
 def test_training_windows_are_new_each_time_and_fit_their_masks(tmp_path):
-    training, *_ = image_folder.datasets(make(tmp_path), SHAPE, batch_size=4, seed=0)
+    training, *_ = datasets(make(tmp_path), SHAPE, batch_size=4, seed=0)
     stream = training.as_numpy_iterator()
     images, masks = (np.concatenate(part) for part in zip(*(next(stream) for _ in range(6)), strict=True))
     assert len({image.tobytes() for image in images}) == 24
@@ -95,13 +102,56 @@ def test_training_windows_are_new_each_time_and_fit_their_masks(tmp_path):
             assert (red[left == 1].mean() < red[left == 0].mean()) and set(left) == {0, 1}
             mirrored += left[0] == 0
     assert 0 < mirrored < 24
-    again = next(image_folder.datasets(tmp_path, SHAPE, batch_size=4, seed=0)[0].as_numpy_iterator())
+    again = next(datasets(tmp_path, SHAPE, batch_size=4, seed=0)[0].as_numpy_iterator())
     np.testing.assert_array_equal(again[0], images[:4])
+
+
+def test_what_a_window_is_cut_by_is_drawn_for_it_alone(tmp_path, monkeypatch):
+    source = tfzoo.data.open(str(make(tmp_path)), "masks", seed=0, image_shape=SHAPE)
+    monkeypatch.setattr(image_folder, "example", lambda pair, shape, classes, rng: rng.random())
+    assert source.training.at(2, 1) == np.random.default_rng([*b"window", 0, 2, 1]).random()
+    plain = {np.random.default_rng(seed).random() for seed in (0, [0, 0], [0, 0, 0])}
+    assert len(plain) == 1 and source.training.at(0, 0) not in plain
+
+
+def test_a_pair_is_kept_once_also_if_two_threads_decode_it(tmp_path):
+    both = threading.Barrier(2, timeout=10)
+
+    class Slow(image_folder.Pair):
+        def read(self, classes):
+            if not self.kept:
+                both.wait()
+            return super().read(classes)
+
+    make(tmp_path, 1)
+    pair = Slow(tmp_path / "images" / "00.png", tmp_path / "masks" / "00.png")
+    windows = image_folder.Windows([pair], SHAPE, 1, seed=0, keep=True)
+    threads = [threading.Thread(target=windows.pair, args=(0,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pair.kept) == 1
+
+
+def test_every_file_is_opened_as_a_picture_and_closed(tmp_path, monkeypatch):
+    make(tmp_path, 2)
+    write(tmp_path / "masks" / "00.png", np.zeros((24, 30)))  # the EXIF of both is looked at, too
+    asked, real = [], Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path, **options: asked.append((real(path, **options), options)) or asked[-1][0]
+    )
+    bad, good = image_folder.listing(tmp_path, [])
+    assert image_folder.Size(1)(good) == 24 * 32 * 5 and len(asked) == 2
+    with pytest.raises(files.Problems, match="differ in size"):
+        image_folder.Size(1)(bad)
+    assert len(asked) == 6 and all("formats" in options for _, options in asked)
+    assert all(picture.fp is None for picture, _ in asked)
 
 
 def test_class_numbers_are_kept(tmp_path):
     make(tmp_path, on=2)
-    training, _, held_out, _ = image_folder.datasets(tmp_path, SHAPE, batch_size=20, seed=0, classes=3)
+    training, _, held_out, _ = datasets(tmp_path, SHAPE, batch_size=20, seed=0, classes=3)
     for masks in (whole(held_out)[1], next(training.as_numpy_iterator())[1]):
         assert set(np.unique(masks)) == {0, 2}  # no 1 where 0 and 2 meet
     assert "class numbers from 0 to 1. Received: 0, 2" in refusal(tmp_path, classes=2)
@@ -113,7 +163,7 @@ def test_formats(tmp_path, name):
     values = np.full((24, 32, 3), 200)
     write(tmp_path / "images" / name, values)
     write(tmp_path / "masks" / "a.png", np.zeros((24, 32)))
-    pair = next(pair for pair in image_folder.pairs(tmp_path) if pair.image.name == name)
+    pair = next(pair for pair in image_folder.listing(tmp_path, []) if pair.image.name == name)
     image, mask = image_folder.example(pair, SHAPE, 1)
     np.testing.assert_allclose(image, 200 / 255, atol=0.01)
     assert not mask.any()
@@ -129,13 +179,13 @@ def test_masks_of_any_mode_that_means_one_channel(tmp_path, mode):
             mask = Image.fromarray(indexes).convert("P")
             mask.putpalette([255, 0, 0, 0, 0, 255])
         mask.convert(mode).save(path)
-    pair = image_folder.pairs(tmp_path)[0]
+    pair = image_folder.listing(tmp_path, [])[0]
     expected = np.broadcast_to(np.arange(16) < 8, (16, 16))
     np.testing.assert_array_equal(image_folder.example(pair, SHAPE, 1)[1][..., 0], expected)
 
 
 def test_grey_images_for_a_grey_model(tmp_path):
-    *_, held_out, _ = image_folder.datasets(make(tmp_path), (16, 16, 1), batch_size=2, seed=0)
+    *_, held_out, _ = datasets(make(tmp_path), (16, 16, 1), batch_size=2, seed=0)
     assert whole(held_out)[0].shape == (2, 16, 16, 1)
 
 
@@ -145,7 +195,7 @@ def test_camera_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # displayed turned by 90 degrees clockwise
     picture.save(tmp_path / "images" / "00.png", exif=exif)
-    image, _ = image_folder.example(image_folder.pairs(tmp_path)[0], SHAPE, 1)
+    image, _ = image_folder.example(image_folder.listing(tmp_path, [])[0], SHAPE, 1)
     assert image[8, 12, 0] > image[8, 4, 0] + 0.1 and image[12, 8, 1] > image[4, 8, 1] + 0.1
 
 
@@ -217,7 +267,7 @@ def test_empty_and_missing_folders(tmp_path):
 def test_too_few_pictures(tmp_path):
     assert "2 images with masks; 3 are needed" in refusal(make(tmp_path, 2))
     make(tmp_path, 3)
-    training, validation, held_out, _ = image_folder.datasets(tmp_path, SHAPE, batch_size=8, seed=0)
+    training, validation, held_out, _ = datasets(tmp_path, SHAPE, batch_size=8, seed=0)
     assert len(next(training.as_numpy_iterator())[0]) == 8  # the one picture, over and over
     assert [len(whole(part)[0]) for part in (validation, held_out)] == [1, 1]
 
@@ -234,7 +284,7 @@ def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("shape", [(None, None, 3), (16, 16), (16, 16, 4)])
 def test_image_shape_must_be_fixed(tmp_path, shape):
     with pytest.raises(ValueError, match=r"must be \(height, width, 1 or 3\)"):
-        image_folder.datasets(make(tmp_path), shape, batch_size=2, seed=0)
+        datasets(make(tmp_path), shape, batch_size=2, seed=0)
 
 
 def test_recipe_trains_on_a_folder(tmp_path):

@@ -20,7 +20,7 @@ def test_a_folder_can_be_of_every_kind(kind):
     ("text", "kind", "message"),
     [
         ("nowhere", "masks", "there is no folder nowhere. Accepted for --data: pasted_digits (digits on photographs"),
-        ("nowhere", "masks", "; a folder with images/ and masks/."),
+        ("nowhere", "masks", "; a folder with images/ and masks/, in train/ val/ test/ or not."),
         ("nowhere", "audio", "there is no folder nowhere. Accepted for --data: a folder with WAV or FLAC files"),
         ("digits", "masks", "digits does not give float32 pictures"),
         ("pasted_digits", "classes", "Accepted for --data: digits (handwritten, embedded); keras:mnist|fashion_mnist|"),

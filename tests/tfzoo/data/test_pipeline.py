@@ -67,7 +67,7 @@ def assert_same(some, others):
 def test_every_epoch_has_every_example_once_in_the_order_of_the_seed(make):
     labels = np.concatenate([label for _, label in taken(make(), steps=11)])  # six epochs
     for epoch in range(6):
-        expected = np.random.default_rng([3, epoch]).permutation(COUNT)
+        expected = np.random.default_rng([*b"order", 3, epoch]).permutation(COUNT)
         np.testing.assert_array_equal(labels[epoch * COUNT : (epoch + 1) * COUNT], expected)
     some = arrays()
     for image, label in taken(make()):
@@ -134,16 +134,35 @@ def test_judged_in_order_and_once(make):
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), arrays().arrays[0])
 
 
+def strategy_over(count, kind="CPU"):
+    """What is asked of a strategy, for a machine that has not so many devices."""
+    devices = tuple(f"/job:localhost/replica:0/task:0/device:{kind}:{i}" for i in range(count))
+    return lambda: SimpleNamespace(num_replicas_in_sync=count, extended=SimpleNamespace(worker_devices=devices))
+
+
 @pytest.mark.parametrize(
     ("count", "devices", "size"), [(9, 1, 8), (9, 2, 7), (8, 2, 8), (5, 3, 8), (13, 4, 8), (17, 4, 6)]
 )
 def test_no_device_is_without_an_example_to_judge(count, devices, size, monkeypatch):
-    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=devices))
+    monkeypatch.setattr(tf.distribute, "get_strategy", strategy_over(devices))
     assert pipeline.for_every_device(count, 8) == size
 
 
+@pytest.mark.parametrize(("count", "devices"), [(9, 2), (17, 4), (3, 4)])
+def test_a_gpu_may_be_without_an_example_to_judge(count, devices, monkeypatch):
+    monkeypatch.setattr(tf.distribute, "get_strategy", strategy_over(devices, "GPU"))
+    assert pipeline.for_every_device(count, 8) == 8
+
+
+def test_the_devices_of_real_strategies_are_known():
+    assert pipeline.for_every_device(1, 8) == 8  # outside any
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        assert pipeline.for_every_device(1, 8) == 8
+    assert "CPU" in str(tf.distribute.MirroredStrategy(["CPU:0"]).extended.worker_devices)
+
+
 def test_fewer_examples_than_devices_are_refused(monkeypatch):
-    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: SimpleNamespace(num_replicas_in_sync=4))
+    monkeypatch.setattr(tf.distribute, "get_strategy", strategy_over(4))
     with pytest.raises(ValueError, match="4 devices cannot share 3 examples to judge by"):
         pipeline.for_every_device(3, 8)
 

@@ -1,5 +1,7 @@
 """Any record by its number, as TensorFlow wrote it; files that are cut short are refused."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,6 +29,14 @@ def test_any_record(written):
     expected = [record for some in contents for record in some]
     for i in np.random.default_rng(1).permutation(10):
         assert records[int(i)] == expected[i]
+
+
+def test_no_file_stays_open(written):
+    """A set may have thousands of files, a process often no more than 1,024."""
+    records = Records(written[0], [3, 1, 6])
+    before = len(os.listdir("/proc/self/fd"))
+    assert len(list(records[i] for i in range(10))) == 10
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("missing", [1, 20])

@@ -34,6 +34,15 @@ def test_a_part_is_a_function_of_the_seed_and_every_example_may_be_in_it():
     assert len(met) == 20 and max(abs(met[i] - 80) for i in met) < 5 * np.sqrt(400 * 0.2 * 0.8)
 
 
+def test_what_is_drawn_for_one_purpose_says_nothing_of_another():
+    """NumPy pads seeds with zeros: without words before them, the seeds 3, [3, 0] and [3, 0, 0] are one."""
+    order = split.order(3, 0, 50)
+    cuts = [split.cut(50, 0.02, seed)[1] for seed in (3, [3, 0])]  # one example, in the middle of an order
+    for plain in (np.random.default_rng(seed).permutation(50) for seed in (3, [3, 0], [3, 0, 0])):
+        assert not np.array_equal(order, plain)
+        assert all(part[0] not in (plain[25], order[25]) for part in cuts)
+
+
 def test_small_collections():
     for count, share, expected in [(2, 0.15, 1), (2, 0.9, 1), (3, 0.9, 2), (10, 0.15, 2)]:
         rest, part = split.cut(count, share, 0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfzoo.data import Source, Wanted
 from tfzoo.data.examples import Arrays
+from tfzoo.data.lock import alone
 from tfzoo.data.split import cut
 
 SHARE = 0.1  # of the training part, for validation
@@ -66,19 +67,28 @@ def open(text: str, wanted: Wanted) -> Source:
 
 
 def load(name: str):
-    """Let Keras read the files, and before that download them if they are not there."""
+    """Let Keras read the files, and before that download them if they are not there, one worker after the other."""
     import keras
 
+    folder = home()
     try:
-        return getattr(keras.datasets, name).load_data()
+        with alone(folder):
+            return getattr(keras.datasets, name).load_data()
     except Exception as error:  # of the network, of a disk, of a file that is not what it should be: Keras raises any
-        home = Path(os.environ.get("KERAS_HOME") or "~/.keras", "datasets")
-        copies = "\n".join(f"  {url}\n    as {home / path}" for url, path in FILES[name].items())
+        copies = "\n".join(f"  {url}\n    as {folder / path}" for url, path in FILES[name].items())
         reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
         raise ValueError(
             f"keras:{name} is not on this machine, or not whole, and cannot be downloaded: {reason}\nWhere there is a "
             f"network, get\n{copies}\nand copy it here, or give another --data."
         ) from error
+
+
+def home() -> Path:
+    """Find the folder that Keras uses, as `keras.utils.get_file` does: where its own cannot be written to, another."""
+    from keras.src.backend.config import keras_home  # $KERAS_HOME or ~/.keras, when Keras was imported
+
+    base = Path(keras_home()).expanduser()
+    return (base if os.access(base, os.W_OK) else Path("/tmp/.keras")) / "datasets"
 
 
 def arrays(part: tuple[np.ndarray, np.ndarray]) -> Arrays:

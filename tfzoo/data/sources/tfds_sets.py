@@ -18,6 +18,7 @@ from PIL import Image
 
 from tfzoo.data import Source, Wanted, image_folder
 from tfzoo.data.examples import Read
+from tfzoo.data.lock import alone
 from tfzoo.data.records import Records
 from tfzoo.data.split import cut
 
@@ -89,8 +90,11 @@ def prepared(name: str):
         raise ValueError(f"tfds:{name} cannot be opened: {error}") from error
     if not builder.is_prepared():
         try:
-            with few_retries():
-                builder.download_and_prepare(file_format="array_record")
+            # Workers have Python's random numbers in common, of which tfds makes the names of its temporary folders.
+            with alone(folder), few_retries():
+                builder = tfds.builder(name, data_dir=folder)  # another worker may have prepared it meanwhile
+                if not builder.is_prepared():
+                    builder.download_and_prepare(file_format="array_record")
         except Exception as error:  # of the network, of a disk, of a package that the set needs: any
             reason = re.sub(r"\s+", " ", str(error))[:500] or type(error).__name__
             raise ValueError(

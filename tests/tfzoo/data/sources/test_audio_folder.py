@@ -69,6 +69,78 @@ def test_one_long_recording_is_cut_in_time(tmp_path):
     assert len({start // 500 for start in parts[2]}) == 2  # two whole tenths
 
 
+def test_a_recording_that_is_cut_is_counted_in_tenths_and_checked_once(tmp_path, monkeypatch):
+    write(tmp_path / "long.flac", 0, 5000)
+    asked = []
+    real = audio_folder.size
+    monkeypatch.setattr(audio_folder, "size", lambda stretch: (asked.append(stretch.path.name), real(stretch))[1])
+    source = tfzoo.data.open(str(tmp_path), "audio", seed=0, window=100)
+    assert asked == ["long.flac"]
+    assert source.description == (
+        f"{tmp_path}: 6 tenths of recordings to train on, 2 for validation, 2 held out; "
+        "30, 10, 10 windows of 100 samples at 8000 Hz"
+    )
+    whole = (tmp_path / "long.flac").read_bytes()
+    (tmp_path / "long.flac").write_bytes(whole[: len(whole) // 2])
+    assert len(refusal(tmp_path).splitlines()) == 2
+
+
+def test_recordings_of_which_no_part_is_cut_stay_whole(tmp_path):
+    for n, name in enumerate(("train", "val", "test")):
+        write(tmp_path / name / "one.wav", 1000 * n, 105)
+    source = tfzoo.data.open(str(tmp_path), "audio", seed=0, window=50)
+    assert [values(part)[1][0] for part in (source.training, source.validation, source.held_out)] == [50, 1050, 2050]
+    assert "1 recordings to train on, 1 for validation, 1 held out; 2, 2, 2 windows" in source.description
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+@pytest.mark.parametrize(
+    ("form", "endian"), [("WAV", "LITTLE"), ("WAV", "BIG"), ("WAVEX", "LITTLE"), ("RF64", "LITTLE")]
+)
+def test_a_wav_that_is_cut_short(tmp_path, form, endian, kept):
+    for n in range(4):
+        write(tmp_path / f"{n}.wav", 0, 1000)
+    sound = np.zeros((1001, 3), np.float32)
+    soundfile.write(tmp_path / "4.wav", sound, RATE, "PCM_24", format=form, endian=endian)
+    tfzoo.data.open(str(tmp_path), "audio", seed=0, window=100)
+    whole = (tmp_path / "4.wav").read_bytes()
+    (tmp_path / "4.wav").write_bytes(whole[: round(kept * len(whole))])
+    there = round(kept * len(whole)) - (len(whole) - 9009 - 1)  # with a byte to make the chunk even
+    message = refusal(tmp_path)
+    assert f"\n  4.wav: must have 9009 bytes of samples, as its head says. Received: {there}. Get it anew" in message
+    assert len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"]
+)
+def test_wavs_of_every_kind_that_are_whole(tmp_path, subtype):
+    wave = np.sin(np.arange(5001) / 20)
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.wav", wave, RATE, subtype)
+    (tmp_path / "2.wav").write_bytes((tmp_path / "2.wav").read_bytes() + b"LIST\x04\0\0\0name")  # more behind it
+    source = tfzoo.data.open(str(tmp_path), "audio", seed=0, window=1000)
+    np.testing.assert_allclose(source.training[1][0], wave[1000:2000], atol=0.1)
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 7.0, -1.001])
+def test_samples_that_are_none(tmp_path, wrong, subtype):
+    for n in range(4):
+        sound = np.full(600_000, -1.0)
+        sound[400_000] = wrong if n == 3 else 1
+        soundfile.write(tmp_path / f"{n}.wav", sound, RATE, subtype)
+    lines = refusal(tmp_path).splitlines()
+    assert lines[1].startswith(f"  3.wav: samples must lie in [-1, 1]. Received: {abs(wrong):.4g}") and len(lines) == 2
+
+
+def test_a_folder_without_recordings(tmp_path):
+    assert f"\n  {tmp_path}: holds no recordings" in refusal(tmp_path)
+    write(tmp_path / "train" / "a.wav", 0, 90)
+    (tmp_path / "val").mkdir()
+    assert "\n  val: holds no recordings" in refusal(tmp_path)
+
+
 def test_a_window_is_read_without_what_is_before_it(tmp_path, monkeypatch):
     write(tmp_path / "long.wav", 0, 100_000)
     asked = []

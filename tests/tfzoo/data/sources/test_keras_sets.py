@@ -2,7 +2,10 @@
 
 import gzip
 import struct
+import threading
+import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -95,6 +98,40 @@ def test_the_files_are_those_that_keras_asks_for(home, monkeypatch):
             tfzoo.data.open(f"keras:{name}", "classes", seed=0)
         assert asked.items() <= {url: str(home / "datasets" / path) for url, path in files.items()}.items()
         assert asked
+
+
+def test_several_workers_download_once(home, monkeypatch):
+    """Each by itself would write into the file that another one is reading."""
+    pictures, labels = np.zeros((20, 28, 28), np.uint8), np.arange(20, dtype=np.uint8) % 10
+    fetched, at_once = [], threading.Semaphore(1)
+
+    def fetch(url, path, _):
+        assert at_once.acquire(blocking=False)
+        fetched.append(path)
+        time.sleep(0.2)
+        np.savez(path, x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+        at_once.release()
+
+    monkeypatch.setattr(file_utils, "urlretrieve", fetch)
+    monkeypatch.setattr(file_utils, "validate_file", lambda *_, **__: True)
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(pool.map(lambda _: tfzoo.data.open("keras:mnist", "classes", seed=0), range(3)))
+    assert [len(source.held_out) for source in sources] == [20] * 3
+    assert fetched == [str(home / "datasets" / "mnist.npz")]
+
+
+def test_the_folder_is_named_that_keras_falls_back_to(home, monkeypatch):
+    asked = []
+
+    def no_network(url, path, _):
+        asked.append(path)
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(config, "_KERAS_DIR", str(home / "not there"))
+    monkeypatch.setattr(file_utils, "urlretrieve", no_network)
+    with pytest.raises(ValueError) as error:
+        tfzoo.data.open("keras:mnist", "classes", seed=0)
+    assert f"    as {asked[0]}\n" in str(error.value) and str(home) not in str(error.value)
 
 
 def test_a_file_that_is_not_what_it_should_be(home):

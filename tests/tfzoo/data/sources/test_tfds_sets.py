@@ -1,6 +1,8 @@
 """Sets of tensorflow_datasets, made here in a folder of their own: nothing is downloaded."""
 
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,8 +24,14 @@ def mask(n):
     return np.random.default_rng(100 + n).integers(1, 4, (8 + n % 3, 7, 1), np.uint8)
 
 
-def make(folder, file_format, name="small_shapes", counts=COUNTS, secret=(), **more):
-    """Write a set with tfds' own builder; image n has label n % 3, and a mask of 1, 2 and 3 as the pets' are."""
+def make(folder, *arguments, **options):
+    """Write a set with tfds' own builder."""
+    builder_of(folder, *arguments, **options)().download_and_prepare()
+    return folder
+
+
+def builder_of(folder, file_format, name="small_shapes", counts=COUNTS, secret=(), **more):
+    """Make a maker of builders; image n has label n % 3, and a mask of 1, 2 and 3 as the pets' are."""
     image, label = tfds.features.Image(shape=(None, None, 3)), tfds.features.ClassLabel(names=["ant", "bee", "cat"])
     masks = tfds.features.Image(shape=(None, None, 1))
     features = {"image": image, "label": label, "segmentation_mask": masks, **more}
@@ -45,9 +53,7 @@ def make(folder, file_format, name="small_shapes", counts=COUNTS, secret=(), **m
                 yield n, example | {name: picture(n) for name in more}
 
     Builder.name = name
-    builder = Builder(data_dir=folder, file_format=file_format)
-    builder.download_and_prepare()
-    return folder
+    return lambda: Builder(data_dir=folder, file_format=file_format)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +159,25 @@ def test_masks_whose_values_are_not_guessed(opened):
 )
 def test_refusals(opened, text, kind, message):
     assert message in refusal(opened, text, kind, image_shape=(8, 8, 3))
+
+
+def test_several_workers_download_once(tmp_path, monkeypatch):
+    new = builder_of(tmp_path, "array_record")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: new())
+    prepared = []
+    real = tfds.core.DatasetBuilder.download_and_prepare
+
+    def slow(self, **options):
+        prepared.append(options)
+        time.sleep(0.3)
+        real(self, **options)
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", slow)
+    with ThreadPoolExecutor(3) as pool:
+        sources = list(pool.map(lambda _: tfzoo.data.open("tfds:small_shapes", "images", seed=0), range(3)))
+    assert [len(source.training) for source in sources] == [36] * 3
+    assert prepared == [{"file_format": "array_record"}]
 
 
 def test_without_a_network_it_says_what_to_do(opened, folder, monkeypatch):
