@@ -38,6 +38,8 @@ from bridge.files import aside
 from bridge.models import functional, is_functional, parts
 from bridge.sources import load_keras
 
+NUMBERS = {"val_loss", "seconds", "examples_per_second"}  # columns of log.csv and speed.csv that a run counts with
+
 
 def check(folder: pathlib.Path) -> None:
     """Refuse a folder that cannot be written, or cannot be made where it is not there; nothing is made yet.
@@ -293,7 +295,9 @@ class SpeedLog(keras.callbacks.Callback):
 
 
 def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
-    """Read the lines of a CSV file of numbers, of the epochs before one; none where there is no file.
+    """Read the lines of `log.csv` or `speed.csv`, of the epochs before one; none where there is no file.
+
+    What a run counts with is looked at here, as it would stop where it is needed; other columns may hold anything.
 
     Raises:
         ValueError: The file is damaged.
@@ -304,8 +308,10 @@ def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
         for row in rows:
-            for value in row.values():
-                float(value)  # or the run would stop at its end, where they are summed up
+            if None in row:
+                raise ValueError(f"{len(row[None])} values too many in the line of epoch {row['epoch']}")
+            for name in NUMBERS & row.keys():
+                float(row[name])
         return rows
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(
