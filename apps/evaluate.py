@@ -14,13 +14,16 @@ def run(
     """Run the command."""
     output = output or (target if target.is_dir() else target.parent)
     show("held-out data", evaluate(target, output, data))
-    page = f", {output / 'run.html'}" if (output / "run.html").exists() else ""
+    page = f", {output / 'run.html'}" if is_of_run(target, output) else ""
     print(f"wrote {output / 'evaluate.json'}{page} and {output / 'samples' / 'evaluate.png'}")
     return 0
 
 
 def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None) -> dict[str, float]:
-    """Measure a model and write `evaluate.json` and `samples/evaluate.png`, and in a run folder `run.html` anew.
+    """Measure a model and write `evaluate.json` and `samples/evaluate.png`, and in its run folder `run.html` anew.
+
+    `evaluate.json` also says of what the figures are: `data`, its description, and `model`, its path from `output`, or
+    the whole path of one that is elsewhere.
 
     Args:
         target: A run folder or a `.keras` file; the family of a file without a run is the model's name.
@@ -41,7 +44,7 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     from bridge.files import aside
 
     run_folder.check(output)
-    model = run_folder.load(target)
+    model, file = run_folder.load(target), run_folder.model_file(target).resolve()
     folder = target if target.is_dir() else target.parent
     options = run_folder.options(folder) if (folder / "options.json").exists() else {"family": model.name}
     steps = find(options["family"])
@@ -51,12 +54,26 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     )
     figures = steps.evaluate(model, datasets.held_out)
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
-        run_folder.write_json(output / "evaluate.json", figures)
+        inside = file.is_relative_to(output.resolve())
+        of = {"data": datasets.description, "model": file.relative_to(output.resolve()) if inside else file}
+        run_folder.write_json(output / "evaluate.json", figures | of)
         steps.draw(model, datasets.held_out, side)
-    if (output / "options.json").exists():
+    if is_of_run(target, output):
         with run_folder.room(output):
             run_page.write(output)
     return figures
+
+
+def is_of_run(target: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Tell whether a folder is a run's and the model its own: only then do figures belong on the run's page.
+
+    Args:
+        target: A run folder or a `.keras` file.
+        folder: Where the results are written.
+    """
+    from apps.run_folder import model_file
+
+    return (folder / "options.json").exists() and model_file(target).resolve().parent == folder.resolve()
 
 
 def show(title: str, figures: dict[str, float | str]) -> None:

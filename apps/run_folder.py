@@ -1,6 +1,6 @@
 """The run folder: how the commands talk to one another.
 
-    options.json    what was asked for, the command line and the versions
+    options.json    what was asked for, the devices, the command line and the versions
     model.keras     the model after the last epoch
     best.keras      the model after the epoch with the lowest validation loss, or the last where there is no such loss
                     (a model of several networks: generator.keras, best_generator.keras, ...)
@@ -10,7 +10,7 @@
     checkpoints/    the whole state of the training, the last two; an unfinished run goes on from there
     run.html        all of it as one page
     training.json   written last: the run is finished
-    evaluate.json   figures on held-out data
+    evaluate.json   figures on held-out data; which data, and of which model
     samples/        pictures
 
 Whatever must be whole is written to the side and renamed. The models are saved uncompiled: a plain
@@ -22,6 +22,7 @@ import csv
 import errno
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import shlex
@@ -36,6 +37,8 @@ from apps import RunFailed, no_room
 from bridge.files import aside
 from bridge.models import functional, is_functional, parts
 from bridge.sources import load_keras
+
+NUMBERS = {"val_loss", "seconds", "examples_per_second"}  # columns of log.csv and speed.csv that a run counts with
 
 
 def check(folder: pathlib.Path) -> None:
@@ -172,10 +175,15 @@ def load(target: pathlib.Path) -> keras.Model:
     """
     if target.is_dir():
         options(target)
-        target = target / "best.keras"
-    if not target.is_file():
-        raise ValueError(f"no such model: {target}. Accepted: a run folder that holds best.keras, or a .keras file.")
-    return load_keras(str(target))
+    path = model_file(target)
+    if not path.is_file():
+        raise ValueError(f"no such model: {path}. Accepted: a run folder that holds best.keras, or a .keras file.")
+    return load_keras(str(path))
+
+
+def model_file(target: pathlib.Path) -> pathlib.Path:
+    """Give the file of the model that `load` loads, whether it is there or not."""
+    return target / "best.keras" if target.is_dir() else target
 
 
 def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Model]]:
@@ -287,7 +295,9 @@ class SpeedLog(keras.callbacks.Callback):
 
 
 def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
-    """Read the lines of a CSV file, of the epochs before one; none where there is no file.
+    """Read the lines of `log.csv` or `speed.csv`, of the epochs before one; none where there is no file.
+
+    What a run counts with is looked at here, as it would stop where it is needed; other columns may hold anything.
 
     Raises:
         ValueError: The file is damaged.
@@ -296,7 +306,13 @@ def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        for row in rows:
+            if None in row:
+                raise ValueError(f"{len(row[None])} values too many in the line of epoch {row['epoch']}")
+            for name in NUMBERS & row.keys():
+                float(row[name])
+        return rows
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}). Put it back as it was, or remove it: the run goes "
@@ -313,12 +329,16 @@ def write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Sum up the lines of `speed.csv`: `seconds` of all, `examples_per_second` of all their steps; {} of no line."""
-    if not rows:
-        return {}
-    seconds = sum(float(row["seconds"]) for row in rows)
-    per_example = sum(1 / float(row["examples_per_second"]) for row in rows) / len(rows)  # epochs are equally long
-    return {"seconds": round(seconds, 3), "examples_per_second": round(1 / per_example, 3)}
+    """Sum up the lines of `speed.csv`: `seconds` of all, `examples_per_second` of all their steps.
+
+    A line with a rate of 0, or without one, does not count there; what no line has is left out.
+    """
+    seconds = [value for row in rows if 0 <= (value := float(row.get("seconds", "nan"))) < math.inf]
+    rates = [value for row in rows if 0 < (value := float(row.get("examples_per_second", "nan"))) < math.inf]
+    found = {"seconds": round(sum(seconds), 3)} if seconds else {}
+    if rates:  # epochs are equally long
+        found["examples_per_second"] = round(len(rates) / sum(1 / rate for rate in rates), 3)
+    return found
 
 
 class KeepModels(keras.callbacks.Callback):

@@ -22,7 +22,7 @@ PICTURES, CHARTS = 24, 40  # the most of them
 PNG = b"\x89PNG\r\n\x1a\n"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 440, 220, 62, 24, 10  # of a chart and its margins
 COLOURS = {"training": "#1b6ca8", "validation": "#c4622d"}
-NOT_OPTIONS = {"family", "examples", "command", "versions", "settings"}  # of options.json
+NOT_OPTIONS = {"family", "examples", "devices", "command", "versions", "settings"}  # of options.json
 TEMPLATE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>
@@ -165,11 +165,13 @@ def shown(value: Any) -> str:
 def summary(rows: list[dict[str, float]], speeds: list[dict[str, float]]) -> dict[str, str]:
     """Give what came of the training: epochs, time, speed, the lowest validation loss."""
     found = {"epochs": str(len(rows))}
+    took = totals(speeds)
     try:
-        took = totals(speeds)
-        found |= {"time": duration(took["seconds"]), "examples per second": f"{took['examples_per_second']:.4g}"}
-    except (KeyError, ZeroDivisionError, OverflowError):
-        found |= {"time": "unknown"}
+        found["time"] = duration(took["seconds"])
+    except (KeyError, OverflowError):
+        found["time"] = "unknown"
+    if "examples_per_second" in took:
+        found["examples per second"] = f"{took['examples_per_second']:.4g}"
     losses = {row["epoch"]: row["val_loss"] for row in rows if "val_loss" in row}
     if losses:
         best = min(losses, key=losses.get)

@@ -211,7 +211,8 @@ def train(
 
     with run_folder.room(output):
         if chief and not begun:
-            run_folder.create(output, {"family": name, **options, "examples": datasets.description})
+            how = {"strategy": strategy, "devices": chosen.num_replicas_in_sync}  # may be others when the run goes on
+            run_folder.create(output, {"family": name, **options, **how, "examples": datasets.description})
         if title:
             print(title)
         if start:

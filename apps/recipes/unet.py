@@ -44,7 +44,7 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:
-    """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, foreground IoU.
+    """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, IoU and Dice of the foreground.
 
     Args:
         model: From images to logits `(B, H, W, 1)`.
@@ -56,6 +56,8 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
     """
     import keras
 
+    from tfzoo.metrics.overlap import Dice, IoU
+
     if model.output_shape[-1] != 1:
         raise ValueError(
             "the U-Net's recipe trains binary masks, so the model must have classes=1. "
@@ -64,7 +66,7 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
     model.compile(
         optimizer=optimizer(keras.optimizers.Adam),
         loss=dice_and_cross_entropy,
-        metrics=[keras.metrics.BinaryIoU(target_class_ids=[1], threshold=0.0, name="iou")],
+        metrics=[IoU(threshold=0.0), Dice(threshold=0.0)],
         jit_compile=jit_compile,
     )
 
@@ -93,17 +95,17 @@ def evaluate(model, dataset) -> dict[str, float]:
     """
     import numpy as np
 
-    def overlaps(guess, truth):  # pixels in both, pixels in either
-        return np.array([np.sum(guess & truth), np.sum(guess | truth)])
+    from tfzoo.metrics.overlap import Dice, IoU
 
-    totals = {"iou": 0, "otsu_iou": 0, "all_foreground_iou": 0}
+    iou, dice = IoU(threshold=0.0), Dice(threshold=0.0)
+    baselines = {"otsu_iou": IoU(), "all_foreground_iou": IoU()}
     for images, masks in dataset.as_numpy_iterator():
-        truth = masks > 0.5
-        totals["iou"] += overlaps(model.predict_on_batch(images) > 0, truth)
-        totals["otsu_iou"] += overlaps(np.stack([otsu(image) for image in images]), truth)
-        totals["all_foreground_iou"] += overlaps(np.ones_like(truth), truth)
-    scores = {name: float(both / max(either, 1)) for name, (both, either) in totals.items()}
-    return {"iou": scores["iou"], "dice": 2 * scores["iou"] / (1 + scores["iou"]), **scores}
+        logits = model.predict_on_batch(images)
+        iou.update_state(masks, logits)
+        dice.update_state(masks, logits)
+        baselines["otsu_iou"].update_state(masks, np.stack([otsu(image) for image in images]).astype("float32"))
+        baselines["all_foreground_iou"].update_state(masks, np.ones_like(masks))
+    return {name: float(metric.result()) for name, metric in {"iou": iou, "dice": dice, **baselines}.items()}
 
 
 def otsu(image):
@@ -116,7 +118,7 @@ def otsu(image):
 
 
 def draw(model, dataset, path, rows: int = 4) -> None:
-    """Draw held-out pictures, one a row: image, true mask, predicted probability, Otsu.
+    """Draw pictures, one a row: image, true mask, predicted probability, Otsu.
 
     Args:
         model: From images to logits `(B, H, W, 1)`.
@@ -131,7 +133,7 @@ def draw(model, dataset, path, rows: int = 4) -> None:
     images, masks = next(dataset.unbatch().batch(rows).as_numpy_iterator())
     probabilities = 1 / (1 + np.exp(-model.predict_on_batch(images)))
     columns = {
-        "held-out picture": images,
+        "picture": images,  # of the validation or held out: whoever calls says
         "true mask": masks,
         "U-Net, probability": probabilities,
         "Otsu's threshold": [otsu(image) for image in images],

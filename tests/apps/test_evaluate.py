@@ -1,3 +1,4 @@
+import html
 import json
 import shutil
 
@@ -15,13 +16,25 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
+def figures(folder):
+    """The numbers of `evaluate.json`."""
+    found = json.loads((folder / "evaluate.json").read_text())
+    return {name: value for name, value in found.items() if not isinstance(value, str)}
+
+
+def of(folder):
+    """What the figures of `evaluate.json` are of: data, model."""
+    found = json.loads((folder / "evaluate.json").read_text())
+    return found["data"], found["model"]
+
+
 def test_the_figures_are_the_recipes(run, invoke):
     result = invoke("evaluate", run)
     assert result.exit_code == 0, result.stderr
     unet = find("unet")
     held_out = unet.datasets("pasted_digits", (32, 32, 3), batch_size=4, seed=0).held_out
     expected = unet.evaluate(keras.models.load_model(run / "best.keras"), held_out)
-    assert json.loads((run / "evaluate.json").read_text()) == pytest.approx(expected)
+    assert figures(run) == pytest.approx(expected)
     for name, value in expected.items():
         assert name in result.stdout and f"{value:.3f}" in result.stdout
     pixels = np.asarray(Image.open(run / "samples" / "evaluate.png"))
@@ -37,6 +50,32 @@ def test_the_best_model_is_measured_and_the_last_on_demand(run, invoke):
     assert best["iou"] == best["all_foreground_iou"]
     assert invoke("evaluate", run / "model.keras").exit_code == 0
     assert json.loads((run / "evaluate.json").read_text())["iou"] != best["iou"]
+
+
+def test_the_figures_say_of_what_they_are(run, invoke, tmp_path):
+    mine = tmp_path / "<mine>"
+    for name in ("images", "masks"):
+        (mine / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (32, 32), 255 * (i % 2)).save(mine / name / f"{i}.png")
+    assert invoke("evaluate", run).exit_code == 0
+    assert of(run) == (json.loads((run / "options.json").read_text())["examples"], "best.keras")
+    assert invoke("evaluate", run / "model.keras", "--data", mine).exit_code == 0
+    data, model = of(run)
+    assert "<mine>" in data and model == "model.keras"
+    page = (run / "run.html").read_text()
+    assert f'<td>data</td><td class="n">{html.escape(data)}</td>' in page and ">model.keras</td>" in page
+
+
+def test_the_page_of_a_run_is_of_its_own_model_alone(run, invoke, tmp_path):
+    shutil.copy(run / "best.keras", tmp_path / "foreign.keras")
+    other = shutil.copytree(run, tmp_path / "other")
+    for target, model in ((tmp_path / "foreign.keras", "foreign.keras"), (other, "other/best.keras")):
+        before = (run / "run.html").read_bytes()
+        result = invoke("evaluate", target, "--output", run)
+        assert result.exit_code == 0 and "run.html" not in result.stdout, result.stderr
+        assert of(run)[1] == str(tmp_path / model)
+        assert (run / "run.html").read_bytes() == before
 
 
 def test_a_file_without_a_run(run, invoke, tmp_path):

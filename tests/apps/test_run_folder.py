@@ -212,12 +212,37 @@ def test_the_speed_is_kept_by_epoch_and_made_again_with_the_log(tmp_path):
     assert run_folder.totals([]) == {}
 
 
+def test_a_speed_that_is_none_does_not_stop_a_run(tmp_path):
+    (tmp_path / "speed.csv").write_text("epoch,seconds,examples_per_second\n0,2,0.0\n1,3,10\n2,4,inf\n3,nan,30\n")
+    rows = run_folder.SpeedLog(tmp_path, 4, None).rows
+    assert run_folder.totals(rows) == {"seconds": 9.0, "examples_per_second": 15.0}  # two epochs of 30: in 3 + 1 s
+    assert run_folder.totals(rows[:1]) == {"seconds": 2.0}
+
+
 @pytest.mark.parametrize("name", ["log.csv", "speed.csv"])
-@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\nx,1\n", "epoch\n\xff\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss\n1\n",
+        "epoch,loss\nx,1\n",
+        "epoch\n\xff\n",
+        "epoch,seconds,val_loss\n0,,1\n",
+        "epoch,seconds,val_loss\n0,2,x\n",
+        "epoch,seconds,val_loss\n0,2\n",
+        "epoch,seconds\n0,2,3\n",
+        "epoch,loss,examples_per_second\n0,1,\n",
+    ],
+)
 def test_a_damaged_table_is_named(name, text, tmp_path):
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=rf"{name} is damaged .*or remove it: the run goes on"):
         run_folder.Log(tmp_path, 3) if name == "log.csv" else run_folder.SpeedLog(tmp_path, 3, None)
+
+
+def test_a_column_of_several_numbers_is_none_of_a_runs_business(tmp_path):
+    log = run_folder.Log(tmp_path, 0)
+    log.on_epoch_end(0, {"val_loss": 0.5, "per_class": np.ones(3)})
+    assert run_folder.Log(tmp_path, 1).losses() == [0.5]
 
 
 def test_a_worker_that_does_not_write_remembers(tmp_path):

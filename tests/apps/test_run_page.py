@@ -16,6 +16,7 @@ from apps.train import parse
 HOSTILE = """<script>alert("x")</script>'&"""
 OPTIONS = {
     "family": "unet", "seed": 7, "settings": {"widths": [4, 8]}, "jit": True, "learning_rate": 0.002, "ema": 0.0,
+    "strategy": "mirrored", "devices": 4,
     "data": "/my pictures/*", "batch_size": 4, "examples": "pictures", "command": "tfzoo train unet",
     "versions": {"keras": "3.15.1"},
 }  # fmt: skip
@@ -64,6 +65,7 @@ def page(folder):
 def test_it_says_what_the_run_was_and_what_came_of_it(folder):
     found = page(folder)
     assert found.value("iou") == "0.9123" and found.value("keras") == "3.15.1" and found.value("seed") == "7"
+    assert found.value("strategy") == "mirrored" and found.value("devices") == "4"
     assert found.value("epochs") == "3" and found.value("time") == "0:02:05"
     assert found.value("examples per second") == "15"  # of three epochs of 100 examples each: 300 in 10 + 5 + 5 s
     assert found.value("lowest validation loss") == "1.5, epoch 3"
@@ -113,7 +115,8 @@ def test_the_command_says_every_option(folder):
     assert given["--data"] == "/my pictures/*" and given["--learning-rate"] == "0.002" and given["--ema"] == "0.0"
     assert given["--batch-size"] == "4" and given["--seed"] == "7" and "--jit" in words
     assert parse([given["--set"]]) == {"widths": [4, 8]}
-    assert not {"--family", "--examples", "--command", "--versions"} & set(words)
+    assert given["--strategy"] == "mirrored"
+    assert not {"--family", "--examples", "--command", "--versions", "--devices"} & set(words)
     assert "--no-jit" in run_page.command({**OPTIONS, "jit": False}, "x")
 
 
@@ -160,6 +163,7 @@ def test_hostile_texts_are_texts(folder):
         ("speed.csv", None),
         ("speed.csv", b"epoch,seconds,examples_per_second\n0,1e299,0\n"),
         ("speed.csv", b"epoch,seconds,examples_per_second\n0,1e299,1\n"),
+        ("speed.csv", b"epoch,seconds,examples_per_second\n0,,\n"),
         ("evaluate.json", b"nonsense"),
         ("evaluate.json", b'{"iou": [1, null], "dice": NaN}'),
         ("samples/evaluate.png", b"nonsense"),
@@ -205,3 +209,8 @@ def test_evaluate_makes_it_anew_in_a_run_folder_alone(trained, invoke, tmp_path)
     result = invoke("evaluate", run, "--output", tmp_path / "elsewhere")
     assert result.exit_code == 0 and "run.html" not in result.stdout
     assert not (tmp_path / "elsewhere" / "run.html").exists()
+
+
+def test_the_speed_of_no_epoch_and_the_time_of_all():
+    found = run_page.summary([], run_page.lines("epoch,seconds,examples_per_second\n0,60,0.0\n1,5,\n"))
+    assert found == {"epochs": "0", "time": "0:01:05"}

@@ -32,6 +32,7 @@ def test_the_run_folder_holds_the_run(trained):
     options = json.loads((trained / "options.json").read_text())
     assert options["family"] == "unet" and options["size"] == "tiny" and options["steps_per_epoch"] == 3
     assert options["learning_rate"] == find("unet").DEFAULTS["learning_rate"] and options["seed"] == 0
+    assert options["strategy"] == "auto" and options["devices"] == 1
     rows = list(csv.DictReader((trained / "log.csv").open()))
     assert len(rows) == 1 and float(rows[0]["loss"]) > 0 and float(rows[0]["val_loss"]) > 0
 
@@ -337,6 +338,13 @@ def unfinished(invoke, tmp_path):
     assert result.exit_code == 0, result.stderr
     (tmp_path / "run" / "training.json").unlink()
     return tmp_path / "run"
+
+
+def test_a_run_goes_on_with_another_strategy(unfinished, invoke):
+    before = (unfinished / "options.json").read_bytes()
+    result = invoke("train", "unet", "--strategy", "one", "--output", unfinished)
+    assert result.exit_code == 0, result.stderr
+    assert (unfinished / "options.json").read_bytes() == before
 
 
 def test_options_that_differ_from_the_runs_are_listed_at_once(unfinished, invoke):

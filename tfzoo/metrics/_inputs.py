@@ -8,7 +8,8 @@ def labels_and_scores(y_true, y_pred, sample_weight, classes: int, ignore: int |
     """Bring labels, scores and weights of examples, or of pixels, into one row each.
 
     Args:
-        y_true: Labels `(B, ...)` or `(B, ..., 1)`, whole numbers in `[0, classes)`; or one-hot as `y_pred`.
+        y_true: Labels `(B, ...)` or `(B, ..., 1)`, whole numbers in `[0, classes)`; or one-hot as `y_pred`, which is
+            told by the last axis, so a graph must know it where there are as many axes as the scores have.
         y_pred: Scores `(B, ..., classes)`; of two classes also `(B, ..., 1)`, that of class 1.
         sample_weight: None for 1, or `(B,)`, or the labels' shape.
         classes: How many there are.
@@ -23,16 +24,22 @@ def labels_and_scores(y_true, y_pred, sample_weight, classes: int, ignore: int |
         tf.errors.InvalidArgumentError: A label does not exist.
     """
     y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-    given = f"y_true {tuple(y_true.shape)}, y_pred {tuple(y_pred.shape)}"
-    outputs = y_pred.shape[-1] if len(y_pred.shape) else None
-    if len(y_pred.shape) < 2 or outputs not in ((1, 2) if classes == 2 else (classes,)):
+    given = f"y_true {y_true.shape}, y_pred {y_pred.shape}"
+    outputs = y_pred.shape[-1] if y_pred.shape.rank else None
+    if outputs is None or y_pred.shape.rank < 2 or outputs not in ((1, 2) if classes == 2 else (classes,)):
         accepted = "(B, ..., 2) or (B, ..., 1)" if classes == 2 else f"(B, ..., {classes})"
         raise ValueError(f"scores of {classes} classes have the shape {accepted}. Received: {given}")
     shape = y_pred.shape[:-1]
+    rank = y_true.shape.rank
+    if rank is None or (rank == y_pred.shape.rank and outputs > 1 and y_true.shape[-1] is None):
+        raise ValueError(
+            f"whether labels are one-hot is told by their shape, and this one leaves it open. Received: {given}. "
+            "Give labels without the last axis of the scores, or set their shape (tf.ensure_shape)"
+        )
     if outputs > 1 and y_true.shape.is_compatible_with(y_pred.shape):
         y_true = ops.argmax(y_true, -1)
     elif y_true.shape.is_compatible_with([*shape, 1]):
-        y_true = ops.squeeze(y_true, -1)
+        y_true = tf.squeeze(y_true, -1)  # Keras refuses an axis that is only known when it runs
     elif not y_true.shape.is_compatible_with(shape):
         raise ValueError(
             f"labels have the shape of the scores without the last axis, {tuple(shape)}, or with a last axis of 1; "

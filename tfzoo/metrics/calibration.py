@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfzoo.metrics._inputs import labels_and_scores
+
+# How far probabilities may be from [0, 1], as means of several models are, and sums of them from 1: bfloat16's are,
+# whose eight bits round each by up to 0.2 %.
+WITHIN, SUMS_WITHIN = 1e-6, 1e-2
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class CalibrationError(keras.Metric):
         classes: How many there are.
         bins: How many; 15 as in the paper.
         from_logits: Whether scores are logits, of which the softmax is taken (of one output, the sigmoid), or
-            probabilities.
+            probabilities, whose rows sum to 1.
         name: As Keras has it; with it begin the names of what `result` gives.
         dtype: Of the sums.
 
@@ -74,9 +79,10 @@ class CalibrationError(keras.Metric):
 
         Raises:
             ValueError: The shapes do not fit.
+            tf.errors.InvalidArgumentError: A label does not exist, or scores that should be are no probabilities.
         """
         truth, scores, weights = labels_and_scores(y_true, y_pred, sample_weight, self.classes)
-        probabilities = of_all(scores, self.from_logits)  # (N, classes)
+        probabilities, weights = of_all(scores, weights, self.from_logits)  # (N, classes)
         confidence = ops.max(probabilities, -1)
         right = ops.cast(ops.cast(ops.argmax(probabilities, -1), "int32") == truth, "float64")
         place = ops.cast(ops.clip(ops.ceil(confidence * self.bins) - 1, 0, self.bins - 1), "int32")
@@ -119,7 +125,7 @@ class BrierScore(keras.metrics.Mean):
 
     Args:
         classes: How many there are.
-        from_logits: Whether scores are logits or probabilities.
+        from_logits: Whether scores are logits or probabilities, whose rows sum to 1.
         name: As Keras has it.
         dtype: Of the sums.
 
@@ -137,7 +143,8 @@ class BrierScore(keras.metrics.Mean):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Add examples; the arguments are those of `CalibrationError.update_state`."""
         truth, scores, weights = labels_and_scores(y_true, y_pred, sample_weight, self.classes)
-        distance = of_all(scores, self.from_logits) - ops.one_hot(truth, self.classes, dtype="float64")
+        probabilities, weights = of_all(scores, weights, self.from_logits)
+        distance = probabilities - ops.one_hot(truth, self.classes, dtype="float64")
         super().update_state(ops.sum(ops.square(distance), -1), weights)
 
     def get_config(self):
@@ -145,10 +152,32 @@ class BrierScore(keras.metrics.Mean):
         return {**super().get_config(), "classes": self.classes, "from_logits": self.from_logits}
 
 
-def of_all(scores, from_logits: bool):
-    """Give the probabilities of all classes `(N, classes)`, float64, from scores `(N, classes)` or `(N, 1)`."""
+def of_all(scores, weights, from_logits: bool):
+    """Give the probabilities of all classes, and the weights of their rows.
+
+    Args:
+        scores: `(N, classes)`, or `(N, 1)`, those of class 1 of two.
+        weights: `(N,)`, float64.
+        from_logits: Whether scores are logits.
+
+    Returns:
+        Probabilities `(N, classes)`, float64, and weights `(N,)`. A row of no probabilities gets the weight NaN, so
+        that it shows in the result where XLA drops the assertion.
+
+    Raises:
+        tf.errors.InvalidArgumentError: Scores are no probabilities. NaN passes, and the result is NaN: that is for a
+            guard of the training to tell.
+    """
     scores = ops.cast(scores, "float64")
     if scores.shape[-1] > 1:
-        return ops.softmax(scores) if from_logits else scores
-    scores = ops.sigmoid(scores) if from_logits else scores
-    return ops.concatenate([1 - scores, scores], -1)
+        found = ops.softmax(scores) if from_logits else scores
+    else:
+        scores = ops.sigmoid(scores) if from_logits else scores
+        found = ops.concatenate([1 - scores, scores], -1)
+    sums = ops.sum(found, -1)
+    inside = ops.all((found >= -WITHIN) & (found <= 1 + WITHIN), -1)
+    valid = inside & (ops.absolute(sums - 1) <= SUMS_WITHIN)
+    said = "probabilities are in [0, 1] and those of an example sum to 1; give logits with from_logits=True. Received:"
+    tf.debugging.Assert(ops.all(valid | ops.isnan(sums)), [said, found])
+    zeros = ops.zeros_like(found)
+    return ops.where(valid[:, None], found, zeros), ops.where(valid, weights, float("nan"))

@@ -53,11 +53,15 @@ class ConfusionMatrix(keras.Metric):
         self.counts.assign_add(ops.reshape(counted, (self.classes, self.classes)))
 
     def result(self):
-        """Give the accuracy and the means of recall and precision over the classes that occur, in [0, 1]."""
+        """Give the accuracy and the means of recall and precision over the classes that occur, in [0, 1].
+
+        A class occurs if it is or was guessed. As scikit-learn has it: one that is only guessed has recall 0, one that
+        is never guessed precision 0.
+        """
         right, counts = ops.diagonal(self.counts), self.counts + 0
+        occur = ops.cast((ops.sum(counts, 0) > 0) | (ops.sum(counts, 1) > 0), self.dtype)
         rates = {"accuracy": ops.divide_no_nan(ops.sum(right), ops.sum(counts))}
         for name, axis in (("recall", 1), ("precision", 0)):
-            occur = ops.cast(ops.sum(counts, 1) > 0, self.dtype)  # a class that is never guessed has precision 0
             rate = ops.divide_no_nan(right, ops.sum(counts, axis))
             rates[name] = ops.divide_no_nan(ops.sum(rate * occur), ops.sum(occur))
         return {f"{self.name}_{name}": rate for name, rate in rates.items()}

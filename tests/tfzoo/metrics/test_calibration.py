@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 from sklearn.metrics import brier_score_loss
 
 from tfzoo.metrics.calibration import BrierScore, CalibrationError
@@ -76,6 +77,49 @@ def test_brier_of_one_output_counts_both_classes():
     metric = BrierScore(2)
     metric.update_state([[1], [0]], [[0.75], [0.5]])
     np.testing.assert_allclose(metric.result(), (2 * 0.25**2 + 2 * 0.5**2) / 2)
+
+
+MEASURES = [(CalibrationError, ["calibration_expected", "calibration_maximum"]), (BrierScore, ["brier"])]
+
+
+def numbers(metric, names):
+    result = metric.result()
+    return [float(result[name] if isinstance(result, dict) else result) for name in names]
+
+
+@pytest.mark.parametrize(("kind", "names"), MEASURES)
+@pytest.mark.parametrize("scores", [[6.0, -1, 2], [0.5, 0.2, 0.1], [0.6, -0.1, 0.5], [0.5, 0.2, 0.32]])
+def test_what_are_no_probabilities(kind, names, scores):
+    metric = kind(3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"in \[0, 1\] and .* sum to 1; .* from_logits=True"):
+        metric.update_state([0, 1], [scores, [1.0, 0, 0]])
+    assert numbers(metric, names) == [0] * len(names)  # nothing was counted
+    tf.function(metric.update_state, jit_compile=True)(tf.constant([0, 1]), tf.constant([scores, [1.0, 0, 0]]))
+    assert np.isnan(numbers(metric, names)).all()
+
+
+@pytest.mark.parametrize(("kind", "names"), MEASURES)
+def test_one_output_that_is_no_probability(kind, names):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="from_logits=True"):
+        kind(2).update_state([0, 1], [[0.5], [1.5]])
+
+
+@pytest.mark.parametrize(("kind", "names"), MEASURES)
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_nan_is_left_to_the_guard_of_the_training(kind, names, from_logits):
+    metric = kind(3, from_logits=from_logits)
+    metric.update_state([0, 1], [[np.nan, 0, 0], [1.0, 0, 0]])
+    assert np.isnan(numbers(metric, names)).all()
+
+
+@pytest.mark.parametrize(("kind", "names"), MEASURES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rounded_probabilities_are_accepted(kind, names, dtype):
+    rows = RNG.dirichlet(np.full(500, 0.5), 64)
+    metric, exact = kind(500), kind(500)
+    metric.update_state(np.arange(64), tf.cast(rows, dtype))
+    exact.update_state(np.arange(64), rows)
+    np.testing.assert_allclose(numbers(metric, names), numbers(exact, names), atol=5e-3)
 
 
 def test_nothing_gives_0():

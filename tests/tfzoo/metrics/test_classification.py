@@ -45,8 +45,17 @@ def test_classes_that_do_not_occur():
     metric.update_state([0, 0, 1], np.eye(3)[[0, 2, 0]])
     np.testing.assert_array_equal(metric.recall(), [0.5, 0, np.nan])
     np.testing.assert_array_equal(metric.precision(), [0.5, np.nan, 0])
-    np.testing.assert_allclose(metric.result()["confusion_recall"], 0.25)  # of the two that occur
-    np.testing.assert_allclose(metric.result()["confusion_precision"], 0.25)
+    for name, function in (("recall", recall), ("precision", precision)):
+        expected = function([0, 0, 1], [0, 2, 0], average="macro", zero_division=0)
+        np.testing.assert_allclose(expected, 1 / 6)  # class 2 is only guessed, class 1 never
+        np.testing.assert_allclose(metric.result()[f"confusion_{name}"], expected, rtol=1e-12)
+
+
+def test_a_class_that_is_neither_is_left_out():
+    metric = ConfusionMatrix(4)
+    metric.update_state([0, 0, 1], np.eye(4)[[0, 1, 1]])
+    found = metric.result()
+    np.testing.assert_allclose([found["confusion_recall"], found["confusion_precision"]], [0.75, 0.75])
 
 
 @pytest.mark.parametrize("classes", [3, 60])

@@ -114,6 +114,44 @@ def test_wrong_shapes(truth, scores, weights, said):
         Dice(4).update_state(np.zeros(truth), np.zeros(scores), None if weights is None else np.ones(weights))
 
 
+def update(metric, truth, scores, spec):
+    """Update in a graph that knows of the labels and scores what `spec` says."""
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(spec, ("int32", "float32"), strict=True)]
+    tf.function(metric.update_state, input_signature=specs)(tf.cast(truth, "int32"), tf.cast(scores, "float32"))
+
+
+@pytest.mark.parametrize("shape", [(None, None), None])
+def test_labels_that_may_be_one_hot_are_refused(shape):
+    with pytest.raises(ValueError, match=r"one-hot is told by their shape.*Received: y_true .*set their shape"):
+        update(Dice(3), [[1], [2]], np.eye(3)[[1, 0]], (shape, (None, 3)))
+
+
+def test_scores_of_which_nothing_is_known_are_refused():
+    with pytest.raises(ValueError, match=r"scores of 3 classes have the shape .* y_pred <unknown>"):
+        update(Dice(3), [1, 2], np.eye(3)[[1, 0]], ((None,), None))
+
+
+@pytest.mark.parametrize(
+    ("truth", "shape"),
+    [
+        (LABELS, (None, None, None)),
+        (LABELS[..., None], (None, None, None, 1)),
+        (np.eye(4)[LABELS], (None, None, None, 4)),
+    ],
+)
+def test_labels_of_open_size(truth, shape):
+    metric, plain = Dice(4), Dice(4)
+    update(metric, truth, SCORES, (shape, (None, None, None, 4)))
+    plain.update_state(LABELS, SCORES)
+    assert metric.result() == plain.result() > 0.1
+
+
+def test_a_mask_of_open_size_is_no_one_hot():
+    metric = Dice(threshold=0.0)
+    update(metric, MASKS, LOGITS, ((None,) * 4, (None, None, None, 1)))
+    np.testing.assert_allclose(metric.result(), by_hand(MASKS > 0, LOGITS > 0, Dice), rtol=1e-12)
+
+
 @pytest.mark.parametrize("options", [{"classes": 1}, {"targets": (2,)}, {"targets": ()}, {"targets": (-1,)}])
 def test_wrong_options(options):
     with pytest.raises(ValueError, match="at least 2 classes.*Received: classes="):
