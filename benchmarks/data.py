@@ -1,6 +1,6 @@
 """What a recipe's pictures cost its training step: steps on new batches, made meanwhile, and on one batch again.
 
-    .venv/bin/python benchmarks/data.py [--output FILE]        about eight minutes on two cores for a recipe
+    .venv/bin/python benchmarks/data.py [--output FILE]        about five minutes on two cores for a recipe
 
 Every recipe, at the size, batch and data that it has by default; the U-Net also on folders of photographs, kept in
 memory and decoded anew each time. Steps on new batches begin with nothing made ahead, so what is measured can go on for
@@ -25,7 +25,7 @@ from tfzoo.data import pasted_digits, pipeline  # noqa: E402
 
 GOAL = 1.05
 STEPS = 40
-ROUNDS = 4
+ROUNDS = 2
 REST = 1.0  # seconds, in which all that is made ahead is made
 
 
