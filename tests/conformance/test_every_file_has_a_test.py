@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from apps import recipes
 from apps.__main__ import NOT_COMMANDS
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -51,3 +52,11 @@ def test_no_framework_is_imported_before_it_is_needed(path):
 def test_every_family_has_a_recipe_and_a_page(path):
     assert (ROOT / "apps" / "recipes" / path.name).is_file()
     assert (ROOT / "docs" / f"{path.stem}.md").is_file()
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=str)
+def test_every_recipe_states_command_minutes_data_and_result(path):
+    recipe = recipes.find(path.stem)
+    assert f"tfzoo train {path.stem}" in recipe.__doc__ and ">=" in recipe.__doc__
+    assert recipe.MINUTES and all(minutes > 0 for minutes in recipe.MINUTES.values())
+    assert recipe.DATA and {"size", "data", "epochs", "steps_per_epoch"} <= recipe.DEFAULTS.keys()
