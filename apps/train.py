@@ -5,6 +5,7 @@ import contextlib
 import functools
 import pathlib
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -170,6 +171,7 @@ def train(
     start = where(output, begun, resume, from_step) if chief or begun else 0
     starts = gathered(chosen, start)
     if len(set(starts)) > 1:
+        time.sleep(2)  # seconds: another may still be reading this one's, and would say that a worker is lost
         raise ValueError(
             f"the workers do not see the same run: they would go on behind the steps {', '.join(map(str, starts))}. "
             f"--output must be on a file system that all of them share. Received: {output}"
