@@ -7,6 +7,7 @@ is the families that have changed since yesterday, and one of the others, every 
 import ast
 import datetime
 import pathlib
+import warnings
 
 import pytest
 
@@ -34,32 +35,34 @@ def files(name: str) -> set[str]:
     return found
 
 
-def left_out(there: set[str] | None, shared: tuple[str, ...]) -> dict[str, str]:
-    """Give the families that a run is not about, and why.
+def chosen(there: set[str] | None, shared: tuple[str, ...]) -> list[str]:
+    """Give the families that a run is about.
 
     Args:
         there: Files that have changed; None if that is not known.
         shared: More that no family is without.
     """
     if there is None or any(path.startswith((*WITH_ALL, *shared)) for path in there):
-        return {}
+        return tfzoo.names()
     others = [name for name in tfzoo.names() if not files(name) & there]
-    turn = datetime.date.today().toordinal() % max(len(others), 1)
-    return {name: f"{name} has not changed, and it is not its turn" for i, name in enumerate(others) if i != turn}
+    turn = others[datetime.date.today().toordinal() % len(others)] if others else None
+    return [name for name in tfzoo.names() if name == turn or name not in others]
 
 
 def pytest_generate_tests(metafunc):
+    """Test the chosen families for what applies to them; the reasons of what does not are among pytest's warnings."""
     if "family" not in metafunc.fixturenames:
         return
-    config = metafunc.config
+    config, tested = metafunc.config, metafunc.function.__name__.removeprefix("test_")
     shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
-    reasons = {} if shared.everything(config) else left_out(shared.changed(), shared.WITH_ALL)
-    cases = [
-        pytest.param(name, seed, marks=[pytest.mark.skip(reason=reasons[name])] if name in reasons else [], id=label)
-        for name in tfzoo.names()
-        for seed in range(config.getoption("--seeds"))
-        for label in [f"{name}-{seed}" if seed else name]
-    ]
+    cases = []
+    for name in tfzoo.names() if shared.everything(config) else chosen(shared.changed(), shared.WITH_ALL):
+        reason = getattr(tfzoo.family(name), "DOES_NOT_APPLY", {}).get(tested)
+        if reason:
+            warnings.warn(pytest.PytestWarning(f"{name}: {tested} does not apply: {reason}"), stacklevel=1)
+            continue
+        for seed in range(config.getoption("--seeds")):
+            cases.append(pytest.param(name, seed, id=f"{name}-{seed}" if seed else name))
     metafunc.parametrize("name, seed", cases, scope="module")
 
 
@@ -114,13 +117,3 @@ class Family:
 @pytest.fixture(scope="module")
 def family(name, seed) -> Family:
     return Family(name, seed)
-
-
-@pytest.fixture(autouse=True)
-def applies(request):
-    """Leave out what the family says does not apply to it, and print its reason."""
-    if "family" in request.fixturenames:
-        family, name = request.getfixturevalue("family"), request.function.__name__.removeprefix("test_")
-        reason = getattr(family.module, "DOES_NOT_APPLY", {}).get(name)
-        if reason:
-            pytest.skip(f"{family.name}: {name} does not apply: {reason}")

@@ -1,4 +1,4 @@
-"""What a family says does not apply to it is a property of the matrix, and says why; `-rs` prints that."""
+"""What a family says does not apply to it is a property of the matrix, and says why; pytest prints that."""
 
 import pathlib
 import re
