@@ -24,8 +24,8 @@ from apps import recipes  # noqa: E402
 from tfzoo.data import pasted_digits, pipeline  # noqa: E402
 
 GOAL = 1.05
-STEPS = 40
-ROUNDS = 2
+STEPS = 20
+ROUNDS = 6
 REST = 1.0  # seconds, in which all that is made ahead is made
 
 

@@ -1,7 +1,7 @@
 """U-Net on handwritten digits pasted on photographs, or on your own images and masks.
 
     tfzoo demo                              3 to 4 minutes of training on two cores: held-out IoU >= .80
-    tfzoo train unet --output RUN           about half an hour: held-out IoU >= .92
+    tfzoo train unet --output RUN           about a quarter of an hour: held-out IoU >= .92
     tfzoo train unet --data DIR --output RUN    your pictures: DIR/images/* and DIR/masks/*
 
 On the same 256 held-out pictures Otsu's threshold reaches .20 and calling everything foreground .10.
@@ -10,13 +10,13 @@ On the same 256 held-out pictures Otsu's threshold reaches .20 and calling every
 DEFAULTS = {
     "size": "default",
     "data": "pasted_digits",
-    "epochs": 28,
+    "epochs": 12,
     "steps_per_epoch": 250,
     "batch_size": 8,
     "learning_rate": 2e-3,
 }
 DEMO = {**DEFAULTS, "epochs": 10, "steps_per_epoch": 100}
-MINUTES = {"demo": 4, "full": 30}  # on two cores
+MINUTES = {"demo": 4, "full": 14}  # on two cores
 DATA = "handwritten digits pasted on photographs (nothing to download), or DIR with images/ and masks/"
 PICTURES = {"validation": 128, "held_out": 256}
 

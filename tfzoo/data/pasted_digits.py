@@ -7,6 +7,8 @@ that the held-out pictures are for judging only. The photographs text, page and 
 show characters that no mask would name.
 """
 
+import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,21 +65,22 @@ def picture(split: str, image_shape: tuple[int, int, int], seed: int, epoch: int
     image = background(split, image_shape, seed, epoch, index)
     rng = stream("digits", split, seed, epoch, index)
     digits, labels = handwriting(split)
-    mask = np.zeros(image.shape[:2], bool)
+    mask = np.zeros((*image.shape[:2], 1), np.float32)
     boxes, classes = [], []
     for _ in range(rng.integers(1, 6)):
         i = rng.integers(len(digits))
         shape = glyph(digits[i], min(image.shape[:2]), rng)
-        box = free_place(shape.shape, mask.shape, boxes, rng)
+        box = free_place(shape.shape, image.shape[:2], boxes, rng)
         if box is None:
             continue
         top, left, bottom, right = box
         around = image[max(top - MARGIN, 0) : bottom + MARGIN, max(left - MARGIN, 0) : right + MARGIN]
-        image[top:bottom, left:right][shape] = ink(shape, (around @ LUMINANCE).mean(), rng)
-        mask[top:bottom, left:right] = shape
+        rows, columns = np.nonzero(shape)
+        image[top + rows, left + columns] = ink(rows, columns, (around @ LUMINANCE).mean(), rng)
+        mask[top:bottom, left:right, 0] = shape
         boxes.append(box)
         classes.append(labels[i])
-    return Picture(image, mask[..., None].astype(np.float32), np.array(boxes, np.int32), np.array(classes, np.int32))
+    return Picture(image, mask, np.array(boxes, np.int32), np.array(classes, np.int32))
 
 
 def dataset(
@@ -127,71 +130,81 @@ def background(split: str, image_shape: tuple[int, int, int], seed: int, epoch: 
     """Crop the photograph that picture `index` of epoch `epoch` is pasted on: `(H, W, 3)` float32 in [0, 1]."""
     check(split, image_shape)
     rng = stream("background", split, seed, epoch, index)
-    image = crop(split, image_shape, rng)()
-    return augment(image, crop(split, image_shape, rng), rng) if split == "training" else image
+    window = crop(split, image_shape, rng)()
+    if split == "training":
+        return augment(window, crop(split, image_shape, rng), rng)
+    return np.asarray(window, np.float32) / 255
 
 
-def crop(split: str, image_shape: tuple[int, int, int], rng: np.random.Generator) -> Callable[[], np.ndarray]:
+def crop(split: str, image_shape: tuple[int, int, int], rng: np.random.Generator) -> Callable[[], Image.Image]:
     """Choose a window of random size and place from a random photograph, mirrored half of the time.
 
     Returns:
-        What cuts it, `(H, W, 3)` float32 in [0, 1]; most of the time it takes is spent there.
+        What cuts it, at the size wanted; most of the time it takes is spent there.
     """
     height, width, _ = image_shape
     choices = photographs(split)
     photograph = choices[rng.integers(len(choices))]
-    largest = min(photograph.width / width, photograph.height / height)
+    largest = min(photograph[0].width / width, photograph[0].height / height)
     # Down to half a source pixel per pixel; any finer and the crop is a blur.
     zoom = np.exp(rng.uniform(np.log(min(0.5, largest)), np.log(largest)))
-    w, h = zoom * width, zoom * height
-    left, top = rng.uniform(0, photograph.width - w), rng.uniform(0, photograph.height - h)
+    # From the copy whose pixels are about as large as those wanted: the time is that of the pixels read.
+    source = photograph[min(max(round(np.log2(zoom)), 0), len(photograph) - 1)]
+    w, h = zoom * width * source.width / photograph[0].width, zoom * height * source.height / photograph[0].height
+    left, top = rng.uniform(0, source.width - w), rng.uniform(0, source.height - h)
     mirrored = rng.random() < 0.5
 
     def cut():
-        window = photograph.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + w, top + h))
-        image = np.asarray(window, np.float32) / 255
-        return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+        window = source.resize((width, height), Image.Resampling.BILINEAR, (left, top, left + w, top + h))
+        return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else window
 
     return cut
 
 
-def augment(image: np.ndarray, other: Callable[[], np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def augment(window: Image.Image, other: Callable[[], Image.Image], rng: np.random.Generator) -> np.ndarray:
     """Make a new photograph of an old one: the few for training would soon be known by heart.
 
     Args:
-        image: `(H, W, 3)` float32 in [0, 1].
-        other: Gives a crop of the same shape, blended in now and then.
+        window: A crop in RGB.
+        other: Gives a crop of the same size, blended in now and then.
         rng: Source of every choice.
 
     Returns:
         `(H, W, 3)` float32 in [0, 1].
     """
     if rng.random() < 0.5:
-        image = image[::-1]
+        window = window.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     if rng.random() < 0.3:
-        image = image + rng.uniform(0.1, 0.5) * (other() - image)
+        window = Image.blend(window, other(), rng.uniform(0.1, 0.5))
     if rng.random() < 0.2:
-        blurred = Image.fromarray((image * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2)))
-        image = np.asarray(blurred, np.float32) / 255
-    if rng.random() < 0.3:
-        image = 1 - image
+        window = window.filter(ImageFilter.BoxBlur(rng.uniform(0.5, 2)))
     # Rows that add up to 1 keep greys grey: hue and saturation change, luminance hardly.
     mix = np.eye(3)[rng.permutation(3)] + rng.normal(0, 0.2, (3, 3))
-    image = image @ (mix / mix.sum(1, keepdims=True)).T.astype(np.float32)
+    mix /= mix.sum(1, keepdims=True)
+    contrast = np.exp(rng.normal(0, 0.3)) * (-1 if rng.random() < 0.3 else 1)  # around the middle; a negative at -1
     tint = rng.normal(0, 0.1, 3) + rng.normal(0, 0.1)
-    image = (image - 0.5) * np.float32(np.exp(rng.normal(0, 0.3))) + np.float32(0.5)
-    image += np.tile(tint.astype(np.float32), (image.shape[1], 1))  # NumPy is slow over rows of three
+    gamma = np.linspace(0, 1, 256, dtype=np.float32) ** np.exp(rng.normal(0, 0.3))
+    image = gamma.astype(np.float32).take(np.asarray(window)) @ (contrast * mix.T).astype(np.float32)
+    # NumPy is slow over rows of three.
+    image += np.tile((0.5 - 0.5 * contrast + tint).astype(np.float32), (image.shape[1], 1))
     if rng.random() < 0.3:
-        image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, np.float32)
-    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
-    return image.astype(np.float32)
+        grains = grain(2 * image.size)
+        start = rng.integers(image.size)
+        image += rng.uniform(0, 0.06) * grains[start : start + image.size].reshape(image.shape)
+    return np.clip(image, 0, 1, image)
+
+
+@lru_cache
+def grain(count: int) -> np.ndarray:
+    """Draw float32 `(count,)` from the normal distribution; pictures take parts, since drawing takes longer."""
+    return np.random.default_rng(0).standard_normal(count, np.float32)
 
 
 def glyph(digit: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a digit smoothly at a random size, angle and slant.
 
     Args:
-        digit: `(12, 12)` float32 in [0, 1], the 8x8 digit in a frame of 2 empty pixels.
+        digit: From `handwriting`.
         side: Shorter side of the picture in pixels.
         rng: Source of every choice.
 
@@ -200,15 +213,14 @@ def glyph(digit: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """
     size = side * rng.uniform(0.2, 0.45)  # of the 8x8 grid, in pixels
     angle, slant = rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3)  # radians; shear
-    canvas = int(np.ceil(1.6 * size))
-    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = 8 / size * rotate @ np.array([[1, slant], [0, 1]])  # from the canvas to the grid
-    shift = 6 - matrix @ [canvas / 2, canvas / 2]
-    coefficients = (*matrix[0], shift[0], *matrix[1], shift[1])
-    drawn = Image.fromarray(digit).transform(
-        (canvas, canvas), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-    )
-    shape = np.asarray(drawn) > rng.uniform(0.4, 0.5)  # a lower level draws thicker strokes
+    canvas = math.ceil(1.6 * size)
+    step = len(digit) / 12 * 8 / size  # of the drawn digit, for a pixel
+    a, d = step * math.cos(angle), step * math.sin(angle)  # x' = a x + b y: a rotation of a shear
+    b, e = a * slant - d, d * slant + a
+    coefficients = (a, b, (len(digit) - (a + b) * canvas) / 2, d, e, (len(digit) - (d + e) * canvas) / 2)
+    resampling = Image.Resampling.NEAREST if step > 1 else Image.Resampling.BILINEAR
+    drawn = Image.fromarray(digit).transform((canvas, canvas), Image.Transform.AFFINE, coefficients, resampling)
+    shape = np.asarray(drawn) > 255 * rng.uniform(0.4, 0.5)  # a lower level draws thicker strokes
     rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
     return shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -220,22 +232,23 @@ def free_place(
     for _ in range(20):
         top, left = rng.integers(np.subtract(side, shape) + 1).tolist()
         bottom, right = top + shape[0], left + shape[1]
-        gaps = [max(max(top, t) - min(bottom, b), max(left, f) - min(right, r)) for t, f, b, r in boxes]
+        gaps = (max(max(top, t) - min(bottom, b), max(left, f) - min(right, r)) for t, f, b, r in boxes)
         if all(gap >= MARGIN for gap in gaps):  # negative: overlap
             return top, left, bottom, right
     return None
 
 
-def ink(shape: np.ndarray, surroundings: float, rng: np.random.Generator) -> np.ndarray:
+def ink(rows: np.ndarray, columns: np.ndarray, surroundings: float, rng: np.random.Generator) -> np.ndarray:
     """Mix a gradient of two colours, both brighter or both darker than the surroundings by `CONTRAST`.
 
     Args:
-        shape: `(h, w)` bool, the digit in its box.
+        rows: Of the digit's pixels, `(N,)` int.
+        columns: The same.
         surroundings: Mean luminance around the digit, in [0, 1].
         rng: Source of every choice.
 
     Returns:
-        `(pixels of the digit, 3)` float32 in [0, 1].
+        The pixels' colours, `(N, 3)` float32 in [0, 1].
     """
     darker, brighter = max(surroundings - CONTRAST, 0), max(1 - surroundings - CONTRAST, 0)
     dark = rng.random() * (darker + brighter) < darker
@@ -247,15 +260,15 @@ def ink(shape: np.ndarray, surroundings: float, rng: np.random.Generator) -> np.
         # Towards black or white until the luminance is met: stays inside [0, 1].
         ends.append(colour * luminance / own if own > luminance else 1 - (1 - colour) * (1 - luminance) / (1 - own))
     angle = rng.uniform(0, 2 * np.pi)
-    height, width = shape.shape
-    ramp = np.arange(width) * np.cos(angle) + np.arange(height)[:, None] * np.sin(angle)
-    ramp = (ramp - ramp.min()) / max(np.ptp(ramp), 1)
-    return (ends[0] + ramp[shape][:, None] * (ends[1] - ends[0])).astype(np.float32)
+    ramp = columns * math.cos(angle) + rows * math.sin(angle)
+    ramp -= ramp.min()
+    ramp /= max(ramp.max(), 1)
+    return (ends[0] + ramp[:, None] * (ends[1] - ends[0])).astype(np.float32)
 
 
 @lru_cache
-def photographs(split: str) -> list[Image.Image]:
-    """Load the split's photographs in RGB, the shorter side at most 512 pixels."""
+def photographs(split: str) -> list[list[Image.Image]]:
+    """Load the split's photographs in RGB, the shorter side at most 512 pixels; each at once, a half and a quarter."""
     import skimage.data
     from sklearn.datasets import load_sample_image
 
@@ -268,12 +281,16 @@ def photographs(split: str) -> list[Image.Image]:
     images = [Image.fromarray(load(name)).convert("RGB") for name in PHOTOGRAPHS[split]]
     for image in images:
         image.thumbnail([round(n * min(1, 512 / min(image.size))) for n in image.size])
-    return images
+    return [[image, image.reduce(2), image.reduce(4)] for image in images]
 
 
 @lru_cache
 def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Load the split's digits `(N, 12, 12)` float32 in [0, 1], framed by 2 empty pixels, and their classes `(N,)`."""
+    """Load the split's digits and their classes `(N,)`.
+
+    The digits are `(N, 96, 96)` uint8, 255 for ink: 8x8 in a frame of 2 empty pixels, drawn smoothly at eight times the
+    size.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -283,13 +300,14 @@ def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
         chosen["training"], chosen[part] = train_test_split(
             chosen["training"], test_size=share, stratify=labels[chosen["training"]], random_state=0
         )
-    framed = np.pad(digits.reshape(-1, 8, 8) / 16, ((0, 0), (2, 2), (2, 2)))
-    return framed[chosen[split]].astype(np.float32), labels[chosen[split]]
+    framed = np.pad(digits[chosen[split]].reshape(-1, 8, 8) * (255 / 16), ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+    drawn = [np.asarray(Image.fromarray(digit).resize((96, 96), Image.Resampling.BICUBIC)) for digit in framed]
+    return np.stack(drawn), labels[chosen[split]]
 
 
 def stream(purpose: str, split: str, seed: int, epoch: int, index: int) -> np.random.Generator:
     """Seed a generator for one purpose of one picture."""
-    return np.random.default_rng([*f"{purpose} {split}".encode(), seed, epoch, index])
+    return np.random.default_rng([zlib.crc32(f"{purpose} {split}".encode()), seed, epoch, index])
 
 
 def check(split: str, image_shape: tuple[int, int, int]) -> None:

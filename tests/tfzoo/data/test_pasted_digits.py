@@ -55,9 +55,9 @@ def test_every_pixel_of_a_digit_contrasts_with_its_surroundings(split):
 
 
 def test_classes_are_those_of_the_digits_drawn(monkeypatch):
-    drawn = np.zeros((2, 12, 12), np.float32)
-    drawn[0, 4:8, 6] = 1  # a short bar, class 1: at most 240 pixels at any size
-    drawn[1, 2:10, 2:10] = 1  # a square, class 9: at least 600
+    drawn = np.zeros((2, 12, 12), np.uint8)
+    drawn[0, 4:8, 6] = 255  # a short bar, class 1: at most 240 pixels at any size
+    drawn[1, 2:10, 2:10] = 255  # a square, class 9: at least 600
     monkeypatch.setattr(pasted_digits, "handwriting", lambda split: (drawn, np.array([1, 9])))
     seen = set()
     for made in pictures("training", 30):
@@ -70,7 +70,7 @@ def test_classes_are_those_of_the_digits_drawn(monkeypatch):
 def test_splits_share_neither_photograph_nor_digit():
     photographs = [name for names in pasted_digits.PHOTOGRAPHS.values() for name in names]
     assert len(set(photographs)) == len(photographs) == 17
-    contents = [image.tobytes() for split in SPLITS for image in pasted_digits.photographs(split)]
+    contents = [copies[0].tobytes() for split in SPLITS for copies in pasted_digits.photographs(split)]
     assert len(set(contents)) == 17
     digits = {split: {digit.tobytes() for digit in pasted_digits.handwriting(split)[0]} for split in SPLITS}
     sizes = {split: len(pasted_digits.handwriting(split)[0]) for split in SPLITS}
@@ -92,7 +92,7 @@ def test_picture_is_a_function_of_its_arguments(split):
 
 
 def test_only_training_photographs_are_augmented(monkeypatch):
-    monkeypatch.setattr(pasted_digits, "augment", lambda image, other, rng: image * 0)
+    monkeypatch.setattr(pasted_digits, "augment", lambda window, other, rng: 0 * np.float32(window))
     assert pasted_digits.background("training", SHAPE, 0, 0, 0).max() == 0
     assert pasted_digits.background("validation", SHAPE, 0, 0, 0).max() > 0
     assert pasted_digits.background("held_out", SHAPE, 0, 0, 0).max() > 0
@@ -101,7 +101,7 @@ def test_only_training_photographs_are_augmented(monkeypatch):
 def test_crops_are_upright_windows_in_the_photographs_colours(monkeypatch):
     y, x = np.mgrid[0:400, 0:600]
     slopes = np.stack([x * 255 / 599, y * 255 / 399, 0 * x + 51], -1).astype(np.uint8)
-    monkeypatch.setattr(pasted_digits, "photographs", lambda split: [Image.fromarray(slopes)])
+    monkeypatch.setattr(pasted_digits, "photographs", lambda split: [[Image.fromarray(slopes)]])
     seen, corners = set(), []
     for i in range(40):
         red, green, blue = np.moveaxis(pasted_digits.background("held_out", SHAPE, 0, 0, i), -1, 0)
