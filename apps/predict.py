@@ -45,7 +45,7 @@ def run(
 
 def checked(images: list[pathlib.Path]) -> list[pathlib.Path]:
     """Give back the pictures if all can be read; raises a ValueError that lists the others."""
-    from tfzoo.data.image_folder import open_picture
+    from tfzoo.data.pictures import open_picture
 
     problems = []
     for path in images:
@@ -67,7 +67,7 @@ def read(path: pathlib.Path) -> bytes:
 
     from PIL import Image
 
-    from tfzoo.data.image_folder import ORIENTATION, open_picture
+    from tfzoo.data.pictures import ORIENTATION, open_picture
 
     with Image.open(path) as picture:
         kind, turned = picture.format, picture.getexif().get(ORIENTATION, 1) != 1

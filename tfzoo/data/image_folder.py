@@ -14,23 +14,27 @@ import numpy as np
 from PIL import Image
 
 from tfzoo.data import Source, Wanted, files, split
-from tfzoo.data.pictures import FORMATS, open_picture, read_image
+from tfzoo.data.pictures import FORMATS, displayed, open_picture, read_image, shrunk
 
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # the EXIF tag and its values that swap width and height
 CHANNELS = {1: "L", 3: "RGB"}
+FINEST = 4  # pixels of a picture for one of the model's, across its largest window: across the smallest it is half
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and its mask file."""
+    """An image file, its mask file, and the size that is enough of them, as in `pictures.open_picture`."""
 
     image: Path
     mask: Path
+    enough: tuple[int, int] | None = None
     kept: list = field(default_factory=list, repr=False, compare=False)  # both, decoded, where they are to be kept
 
     def read(self, classes: int) -> tuple[Image.Image, Image.Image]:
-        """Decode both."""
-        return self.kept[0] if self.kept else (read_image(self.image), read_mask(self.mask, classes))
+        """Decode both, to one size."""
+        if self.kept:
+            return self.kept[0]
+        image, mask = read_image(self.image, self.enough), read_mask(self.mask, classes)
+        return image, mask.resize(image.size, Image.Resampling.NEAREST)
 
 
 @dataclass(frozen=True)
@@ -76,29 +80,25 @@ class Size:
     """Reads a pair to see whether that can be done; gives the bytes in memory."""
 
     classes: int
+    enough: tuple[int, int] | None = None
 
     def __call__(self, pair: Pair) -> int:
-        problems, sizes = [], {}
-        for read, path in ((read_image, pair.image), (lambda path: read_mask(path, self.classes), pair.mask)):
+        problems, sizes, turned = [], {}, {}
+        for path, read, option in ((pair.image, read_image, self.enough), (pair.mask, read_mask, self.classes)):
             try:
-                sizes[path] = read(path).size
+                read(path, option)
+                sizes[path], turned[path] = displayed(path)
             except Exception as error:  # Pillow's decoders raise anything on a broken file
                 problems.append(f"{path}: {error}")
         if len(set(sizes.values())) > 1:
             said = " and ".join(f"{path} ({w}x{h})" for path, (w, h) in sizes.items()) + ": differ in size"
-            for path in filter(turned, sizes):
+            for path in filter(turned.get, sizes):
                 said += f"; {path} is turned by its EXIF tag: save it turned, without the tag"
             problems.append(said)
         if problems:
             raise files.Problems(problems)
-        width, height = sizes[pair.image]
+        width, height = shrunk(sizes[pair.image], self.enough)
         return width * height * 5  # Pillow has four bytes for a pixel of RGB, and one of the mask
-
-
-def turned(path: Path) -> bool:
-    """Say whether a picture's EXIF tag swaps its width and height."""
-    with Image.open(path, formats=sorted(set(FORMATS.values()))) as opened:
-        return opened.getexif().get(ORIENTATION) in TURNED
 
 
 def windows(parts: Sequence[Sequence], wanted: Wanted, description: str, keep: bool = False) -> Source:
@@ -117,13 +117,19 @@ def check_shape(image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def listing(folder: Path, problems: list[str]) -> list[Pair]:
+def enough(image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Give the width and height of pictures that are enough for a model's."""
+    height, width, _ = image_shape
+    return FINEST * width, FINEST * height
+
+
+def listing(folder: Path, problems: list[str], enough: tuple[int, int] | None = None) -> list[Pair]:
     """Find every image of a folder with its mask, in the order of their names; adds what is wrong to `problems`."""
     images, masks = (stems(folder / name, problems) for name in ("images", "masks"))
     for stem in sorted(images.keys() ^ masks.keys()):
         path, other = (images[stem], "masks") if stem in images else (masks[stem], "images")
         problems.append(f"{path}: there is no {folder / other / stem}.*")
-    return [Pair(images[stem], masks[stem]) for stem in sorted(images.keys() & masks.keys())]
+    return [Pair(images[stem], masks[stem], enough) for stem in sorted(images.keys() & masks.keys())]
 
 
 def stems(folder: Path, problems: list[str]) -> dict[str, Path]:

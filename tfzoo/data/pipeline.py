@@ -23,7 +23,7 @@ from tfzoo.data.split import order
 CHUNK = 256  # examples whose places are looked up at once: a call of Python for each would take longer than the example
 AHEAD = 4  # batches that are made before they are asked for
 LINUX = sys.platform == "linux"  # where a thread has a priority of its own
-LOW = 10  # of 19: a tenth of a processor is theirs even if others want all of it
+LOWER = 10  # of 19: a tenth of a processor is theirs even if others want all of it
 
 
 @dataclass(frozen=True)
@@ -204,12 +204,11 @@ def loader(
     first = examples[0]
     at = examples.at if again and hasattr(examples, "at") else lambda epoch, i: examples[i]
 
-    thread = threading.local()
+    low = min(os.getpriority(os.PRIO_PROCESS, 0) + LOWER, 19) if low_priority and LINUX else None
 
     def make(epoch, i):
-        if low_priority and LINUX and not hasattr(thread, "lowered"):
-            thread.lowered = True
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)
+        if low is not None:  # every time: TensorFlow's threads are new ones to Python in each call
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), low)
         return at(int(epoch), int(i))
 
     def load(epoch, i):

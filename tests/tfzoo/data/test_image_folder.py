@@ -106,6 +106,45 @@ def test_training_windows_are_new_each_time_and_fit_their_masks(tmp_path):
     np.testing.assert_array_equal(again[0], images[:4])
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_large_pictures_are_kept_no_finer_than_windows_need(tmp_path, ending):
+    """Of 250 x 330 the largest window has 250 / 16 = 15.6 pixels for one of the model's; four are kept."""
+    y, x = np.mgrid[0:250, 0:330]
+    disc = (x - 190) ** 2 + (y - 110) ** 2 < 60**2  # in the middle of nothing: any shift would show
+    for n in range(3):
+        write(tmp_path / "images" / f"{n}.{ending}", np.repeat(255 * disc[..., None], 3, -1))
+        write(tmp_path / "masks" / f"{n}.png", disc)
+    source = tfzoo.data.open(str(tmp_path), "masks", seed=0, image_shape=SHAPE)
+    for i in range(20):
+        image, mask = source.training.at(i, 0)
+        # Relit, but each pixel is still nearer to its own kind.
+        light, dark = np.median(image[mask[..., 0] == 1]), np.median(image[mask[..., 0] == 0])
+        wrong = (image.mean(-1) > (light + dark) / 2) != (mask[..., 0] == 1)
+        assert 0 < mask.mean() < 1 and wrong.mean() < 0.02
+    (((image, mask),),) = [pair.kept for pair in source.training.pairs]
+    assert image.size == mask.size == (84, 64)
+    # The same as of the whole picture, within what the means of small and of large parts differ by.
+    pair = image_folder.Pair(tmp_path / "images" / f"0.{ending}", tmp_path / "masks" / "0.png")
+    whole, small = (
+        image_folder.example(one, SHAPE, 1) for one in (pair, image_folder.Pair(pair.image, pair.mask, (64, 64)))
+    )
+    np.testing.assert_allclose(small[0], whole[0], atol=0.12)
+    assert abs(small[0] - whole[0]).mean() < 0.01
+    assert (small[1] != whole[1]).sum() <= 2  # the nearest of the nearest
+
+
+def test_large_pictures_are_checked_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    for n in range(4):
+        write(tmp_path / "images" / f"{n}.jpg", rng.integers(0, 255, (250, 330, 3)))
+        write(tmp_path / "masks" / f"{n}.png", np.zeros((250, 330 if n else 331)))
+    broken = tmp_path / "images" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:-2000])
+    message = refusal(tmp_path)
+    assert "images/0.jpg (330x250) and masks/0.png (331x250): differ in size" in message
+    assert "images/3.jpg: " in message and len(message.splitlines()) == 3
+
+
 def test_what_a_window_is_cut_by_is_drawn_for_it_alone(tmp_path, monkeypatch):
     source = tfzoo.data.open(str(make(tmp_path)), "masks", seed=0, image_shape=SHAPE)
     monkeypatch.setattr(image_folder, "example", lambda pair, shape, classes, rng: rng.random())
@@ -136,16 +175,16 @@ def test_a_pair_is_kept_once_also_if_two_threads_decode_it(tmp_path):
 
 def test_every_file_is_opened_as_a_picture_and_closed(tmp_path, monkeypatch):
     make(tmp_path, 2)
-    write(tmp_path / "masks" / "00.png", np.zeros((24, 30)))  # the EXIF of both is looked at, too
+    write(tmp_path / "masks" / "00.png", np.zeros((24, 30)))
     asked, real = [], Image.open
     monkeypatch.setattr(
         Image, "open", lambda path, **options: asked.append((real(path, **options), options)) or asked[-1][0]
     )
     bad, good = image_folder.listing(tmp_path, [])
-    assert image_folder.Size(1)(good) == 24 * 32 * 5 and len(asked) == 2
+    assert image_folder.Size(1)(good) == 24 * 32 * 5 and len(asked) == 4
     with pytest.raises(files.Problems, match="differ in size"):
         image_folder.Size(1)(bad)
-    assert len(asked) == 6 and all("formats" in options for _, options in asked)
+    assert len(asked) == 8 and all("formats" in options for _, options in asked)
     assert all(picture.fp is None for picture, _ in asked)
 
 

@@ -16,6 +16,24 @@ def test_pixels_are_upright_and_rgb(tmp_path):
     assert pictures.size(tmp_path / "a.png") == 5 * 7 * 3
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_pictures_are_shrunk_to_what_is_enough(tmp_path, mode, orientation):
+    y, x = np.mgrid[0:90, 0:240]
+    ending = "jpg" if mode in ("L", "RGB", "CMYK") else "png"
+    exif = Image.Exif()
+    exif[pictures.ORIENTATION] = orientation
+    picture = Image.fromarray((255 * ((x // 40 + y // 30) % 2)).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / f"a.{ending}", exif=exif)
+    whole = pictures.read_image(tmp_path / f"a.{ending}")
+    size = (59, 22) if orientation == 1 else (22, 59)
+    found = pictures.read_image(tmp_path / f"a.{ending}", (25, 22) if orientation == 1 else (22, 25))
+    assert found.size == size
+    np.testing.assert_allclose(found, whole.resize(found.size, Image.Resampling.BILINEAR), atol=40)
+    assert abs(np.float32(found) - whole.resize(found.size, Image.Resampling.BILINEAR)).mean() < 4
+    assert pictures.read_image(tmp_path / f"a.{ending}", (500, 91)).size == whole.size
+
+
 def test_a_format_that_is_not_accepted_hides_behind_no_name(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")

@@ -3,6 +3,7 @@
 `tfzoo.data.image_folder` has how they are matched, checked and cut.
 """
 
+from functools import partial
 from pathlib import Path
 
 from tfzoo.data import Source, Wanted, files, image_folder
@@ -16,11 +17,11 @@ RULE = f"images/ and masks/ must hold one picture each of the same name and size
 def open(text: str, wanted: Wanted) -> Source:
     """Open the folder as a `Source` of pictures `(H, W, C)` float32 in [0, 1] and masks `(H, W, 1)` float32."""
     image_folder.check_shape(wanted.image_shape)
-    folder = Path(text)
+    folder, enough = Path(text), image_folder.enough(wanted.image_shape)
     pairs, size = files.found(
         folder,
-        listing=image_folder.listing,
-        size=image_folder.Size(wanted.classes),
+        listing=partial(image_folder.listing, enough=enough),
+        size=image_folder.Size(wanted.classes, enough),
         rule=RULE,
         noun="images with masks",
         files=lambda pair: (pair.image, pair.mask),
