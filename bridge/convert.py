@@ -4,18 +4,20 @@ import contextlib
 import warnings
 from dataclasses import replace
 
-from bridge import layout, rules
+from bridge import layout, naming, rules
 from bridge.graph import BridgeError
 from bridge.progress import log
 
 
-def to_torch(model, exact_training: bool = False):
+def to_torch(model, exact_training: bool = False, names: "naming.Table | None" = None):
     """Convert a Keras model to a torch module with its weights.
 
     Args:
         model: A functional or Sequential `keras.Model`; float tensors of rank 4 and 5 are channels-last.
         exact_training: Use helper classes where torch's own module trains by another rule than Keras' layer: the
             running variance of BatchNorm. By default torch's own modules are used; inference is the same.
+        names: Another project's names of the modules, such as `tfzoo.resnet.NAMES["torchvision"]`; `bridge.naming` has
+            what a table is. The state dict then loads there. By default they are those of Keras' layers.
 
     Returns:
         A `torch.nn.Module` in eval mode: generated source, executed. Its tensors of rank 4 and 5 are
@@ -26,15 +28,15 @@ def to_torch(model, exact_training: bool = False):
     """
     from bridge import torch_writer
 
-    return torch_writer.build(source(model, exact_training))
+    return torch_writer.build(source(model, exact_training, names))
 
 
-def source(model, exact_training: bool = False):
+def source(model, exact_training: bool = False, names: "naming.Table | None" = None):
     """Write a Keras model as torch source; see `bridge.torch_writer.TorchSource`."""
     from bridge import keras_reader, torch_writer
 
     log.info("%s: converting it to torch", getattr(model, "name", model))
-    graph = layout.convert(keras_reader.read(model), "first")
+    graph = layout.convert(naming.rename(keras_reader.read(model), names or {}), "first")
     if exact_training:
         graph.nodes = [
             replace(n, attributes={**n.attributes, "exact": True})

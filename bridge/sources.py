@@ -302,22 +302,41 @@ def load_weights(model, path: str) -> None:
 
 def load_state(module, path: str) -> None:
     """Load a state dict from a `.safetensors` or `.pt` file into a module; every name must fit."""
+    try:
+        module.load_state_dict(read_state(path))
+    except BridgeError:
+        raise
+    except (Exception, MemoryError) as e:  # names that do not fit
+        raise BridgeError(
+            f"{path} cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
+        ) from e
+
+
+def read_state(path: str) -> dict:
+    """Read a state dict from a `.safetensors` file or one of `torch.save`; no code in it is run.
+
+    What trainers write around it is taken off: a dictionary that has it as `state_dict` or `model`.
+
+    Raises:
+        BridgeError: The file cannot be read, or holds something else.
+    """
     import torch
 
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            state = load_file(path)
-        else:
-            if zipfile.is_zipfile(path):
-                _check_archive(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state)
-    except (Exception, MemoryError) as e:  # damaged files and names that do not fit, each with its own class
-        raise BridgeError(
-            f"{path} cannot be loaded into {type(module).__name__}: {' '.join(str(e).split())[:1500]}"
-        ) from e
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (Exception, MemoryError) as e:  # damaged files, each with its own class
+        raise BridgeError(f"{path} cannot be read as a state dict: {_why(e)}") from e
+    inside = [state[k] for k in ("state_dict", "model") if isinstance(state, dict) and isinstance(state.get(k), dict)]
+    state = inside[0] if inside else state
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise BridgeError(f"{path} must hold a state dict, a dictionary from names to tensors")
+    return dict(state)
 
 
 def load_program(path: str, trust: bool = False):

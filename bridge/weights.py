@@ -6,30 +6,39 @@ model of that side first, and from there by `load_weights`.
 """
 
 import itertools
+import os
+from collections.abc import Mapping
 
 import numpy as np
 
-from bridge import convert, rules
+from bridge import convert, naming, rules, sources, state_dict
 from bridge.align import align
 from bridge.graph import BridgeError, Graph
 from bridge.layout import convert as laid_out
 
 
-def load_weights(target, source):
+def load_weights(target, source, names: "naming.Table | None" = None):
     """Copy every weight and statistic of a model into a model of the other framework that computes the same.
 
     Args:
         target: A functional or Sequential `keras.Model`, or a `torch.nn.Module`; it is changed in place.
-        source: The same of the other framework.
+        source: The same of the other framework. For a Keras model also a state dict of torch or a file of one,
+            `.safetensors` or of `torch.save`; every name in it must be in the model and every weight in it.
+        names: The names of a state dict, as `bridge.to_torch` takes them; by default those that the bridge gives.
 
     Returns:
         The target.
 
     Raises:
-        BridgeError: One of them cannot be carried, or they do not compute the same: nothing has been changed then.
+        BridgeError: One of them cannot be carried, or they do not compute the same, or the names do not fit: nothing
+            has been changed then.
     """
     import keras
 
+    if isinstance(target, keras.Model) and isinstance(source, (str, os.PathLike, Mapping)):
+        state = source if isinstance(source, Mapping) else sources.read_state(os.fspath(source))
+        state_dict.load(target, state, names or {})
+        return target
     if isinstance(target, keras.Model) == isinstance(source, keras.Model):
         raise BridgeError(
             "load_weights takes a Keras model and a torch module. Received: "

@@ -30,6 +30,9 @@ TORCH = ("linear", *HELPERS)
 
 def LAYOUT(node: Node, context: Context) -> Placement:
     order, rank = context.orders[0], node.inputs[0].rank
+    if len(node.inputs) > 1:  # torch's function, whose weights are tensors by themselves
+        last = identity(rank) if not isinstance(order, tuple) or order[-1] != node["axis"] else order
+        return Placement([last, *(identity(v.rank) for v in node.inputs[1:])], [last], {"axis": rank - 1})
     if isinstance(order, Rows):
         return Placement([order], [identity(2)], kernel=order)
     first = order.index(node["axis"]) == 1 and rank in (4, 5) and not node.attributes.get("pinned")
@@ -78,6 +81,8 @@ def read_torch(call: TorchOperation) -> list[Node]:
 
 def write_torch(node: Node) -> TorchCall:
     axis, rank = node["axis"], node.inputs[0].rank
+    if len(node.inputs) > 1:
+        return TorchCall("F.linear({all})")
     helper = f"Dense{rank - 2}d" if axis < rank - 1 else ""
     options = {} if "bias" in node.parameters else {"bias": False}
     weights = {r: w for r, w in _table(axis, rank).items() if r in node.parameters}

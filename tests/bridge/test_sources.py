@@ -204,5 +204,5 @@ def test_state_dicts(tmp_path):
     with pytest.raises(BridgeError, match=r"a.safetensors cannot be loaded into Linear.*bias.*other"):
         sources.load_state(b, str(tmp_path / "a.safetensors"))
     torch.save(torch.nn.Sequential(a), tmp_path / "pickle.pt")  # a whole module: pickled code
-    with pytest.raises(BridgeError, match="pickle.pt cannot be loaded"):
+    with pytest.raises(BridgeError, match="pickle.pt cannot be read as a state dict"):
         sources.load_state(b, str(tmp_path / "pickle.pt"))

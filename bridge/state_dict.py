@@ -1,0 +1,114 @@
+"""A state dict of torch into a Keras model, by the names that the model's torch module has.
+
+Where each number belongs is found by writing the model as torch source with numbers for weights: a weight that is
+transposed, whose rows follow another order of channels, or of which torch holds a part, is then seen to be so. The
+tables of the rules are all that is used, and nothing of them is repeated here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge import keras_reader, layout, naming, torch_writer
+from bridge.graph import BridgeError, Obstacle
+
+
+@dataclass
+class Place:
+    """Where a tensor of a state dict belongs: the cells of a variable, by number, in the tensor's shape."""
+
+    variable: object
+    cells: np.ndarray
+
+
+def load(model, state: Mapping, names: naming.Table) -> None:
+    """Fill every weight and statistic of a model from a state dict.
+
+    Args:
+        model: A functional or Sequential `keras.Model`; it is changed in place.
+        state: Name -> tensor or array.
+        names: The names of the module that has this state dict, as `bridge.to_torch` takes them.
+
+    Raises:
+        BridgeError: Lists every name that is missing, unexpected, of another shape or not of numbers; nothing has been
+            changed then.
+    """
+    expected = places(model, names)
+    state = {name: array(value) for name, value in state.items()}
+    problems = differences(expected, state)
+    values = {id(place.variable): np.zeros(place.variable.shape, place.variable.dtype) for place in weights(expected)}
+    taken = {name: np.zeros(value.size, bool) for name, value in values.items()}
+    for name, place in expected.items() if not problems else ():
+        if place is None:
+            continue
+        cells, new = place.cells, state[name]
+        filled, known = values[id(place.variable)].reshape(-1), taken[id(place.variable)]
+        if not np.array_equal(filled[cells][known[cells]], new.astype(filled.dtype)[known[cells]], equal_nan=True):
+            problems.append(f"{name}: differs from another tensor that is the same weight here")
+        filled[cells], known[cells] = new, True
+    if problems:
+        raise BridgeError("\n  - ".join([f"the state dict is not one of {model.name}:", *problems]))
+    for place in weights(expected):
+        place.variable.assign(values[id(place.variable)])
+
+
+def weights(expected: Mapping[str, Place | None]) -> list[Place]:
+    """One place of each variable."""
+    return list({id(place.variable): place for place in expected.values() if place is not None}.values())
+
+
+def places(model, names: naming.Table) -> dict[str, Place | None]:
+    """Find where each tensor of a model's state dict in torch belongs; None for one that is no weight of Keras.
+
+    Raises:
+        BridgeError: The model cannot be carried, or torch holds something that is computed from its weights.
+    """
+    found: dict[int, str] = {}
+    graph = keras_reader.read(model, values=numbered, names=found)
+    source = torch_writer.write(layout.convert(naming.rename(graph, names), "first"))
+    variables = {name: v for v in model.variables if (name := found.get(id(v)))}
+    made: dict[str, Place | None] = {}
+    filled: dict[str, list] = {name: [] for name in variables}
+    for key, value in source.state.items():
+        parameter = source.parameters.get(key, "")
+        parameter = parameter if parameter in variables else parameter.partition(":")[0]  # as `naming` has it
+        made[key] = Place(variables[parameter], value.astype(np.int64)) if parameter in variables else None
+        if parameter in variables:
+            filled[parameter].append(value.reshape(-1))
+    wrong = []
+    for parameter, cells in filled.items():
+        size = int(np.prod(variables[parameter].shape))
+        if not cells or not np.array_equal(np.unique(np.concatenate(cells)), np.arange(size)):
+            wrong.append(Obstacle(parameter, "weight", "torch's module holds what is computed from it, not its values"))
+    if wrong:
+        raise BridgeError(f"{model.name} has {len(wrong)} weight(s) that no state dict gives:", wrong)
+    return made
+
+
+def numbered(variable) -> np.ndarray:
+    """Give a variable's cells their numbers, in float64, which holds them exactly."""
+    return np.arange(int(np.prod(variable.shape)), dtype=np.float64).reshape(variable.shape)
+
+
+def differences(expected: Mapping[str, Place | None], state: Mapping[str, np.ndarray]) -> list[str]:
+    """Say what keeps a state dict from being that of a model, a line for each kind; constants need not be there."""
+    places = {name: place for name, place in expected.items() if place is not None}
+    found = {
+        "missing": [name for name in places if name not in state],
+        "unexpected": [f"{name} {value.shape}" for name, value in state.items() if name not in expected],
+        "of another shape": [
+            f"{name} {state[name].shape}, not {place.cells.shape}"
+            for name, place in places.items()
+            if name in state and state[name].shape != place.cells.shape
+        ],
+    }
+    return [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in found.items() if names]
+
+
+def array(value) -> np.ndarray:
+    """A tensor of any dtype as an array; bfloat16 becomes float32, which holds all of its numbers."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        return (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()
+    return np.asarray(value)

@@ -1,0 +1,143 @@
+"""A state dict into a Keras model: every number in its place, all names or none."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import state_dict
+
+layers = keras.layers
+
+
+def network(tied=False):
+    """Everything that torch holds otherwise: kernels, depthwise kernels, rows behind Flatten, gates, parts, ties."""
+    image = keras.Input((6, 4, 3), name="image")
+    x = layers.Conv2D(4, (3, 2), padding="same", name="conv")(image)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    x = layers.Conv2DTranspose(5, 2, strides=2, name="up")(x)
+    y = layers.LSTM(6, name="lstm")(layers.Reshape((8, -1))(x))
+    z = layers.MultiHeadAttention(2, 3, name="attention")(*[layers.Reshape((16, -1))(x)] * 2)
+    x = layers.Concatenate()([layers.Dense(3, name="dense")(layers.Flatten()(x)), y, layers.Flatten()(z)])
+    last = layers.Dense(x.shape[-1], name="last")
+    x = last(last(x) if tied else x)
+    return keras.Model(image, x, name="net")
+
+
+def random_weights(model, seed):
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        v.assign(rng.uniform(0.5, 1.5, v.shape) if "variance" in v.name else rng.normal(0, 0.3, v.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def source():
+    model = random_weights(network(), 0)
+    return model, bridge.to_torch(model).state_dict()
+
+
+def assert_same(model, other):
+    for a, b in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+
+
+@pytest.mark.parametrize("form", ["tensors", "arrays", "safetensors", "pt", "wrapped"])
+def test_every_number_comes_back_to_its_place(source, form, tmp_path):
+    from safetensors.torch import save_file
+
+    model, state = source
+    if form == "arrays":
+        state = {k: v.numpy() for k, v in state.items()}
+    elif form == "safetensors":
+        save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "a.safetensors")
+        state = tmp_path / "a.safetensors"
+    elif form != "tensors":
+        torch.save({"state_dict": state, "epoch": 3} if form == "wrapped" else state, tmp_path / "a.pt")
+        state = str(tmp_path / "a.pt")
+    other = random_weights(network(), 1)
+    assert bridge.load_weights(other, state) is other
+    assert_same(other, model)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes(source, dtype):
+    _, state = source
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    other = bridge.load_weights(network(), state)
+    np.testing.assert_array_equal(other.get_layer("dense").bias, state["dense.bias"].float())
+
+
+def test_a_layer_that_is_called_twice_is_loaded_once():
+    model = random_weights(network(tied=True), 0)
+    other = bridge.load_weights(random_weights(network(tied=True), 1), bridge.to_torch(model).state_dict())
+    assert_same(other, model)
+
+
+def test_what_does_not_fit_is_named_at_once_and_nothing_is_changed(source):
+    _, state = source
+    other = random_weights(network(), 1)
+    before = other.get_weights()
+    wrong = {k: v for k, v in state.items() if k not in ("dense.weight", "bn.running_mean")}
+    wrong |= {"more.weight": torch.zeros(2, 3), "dense.bias": torch.zeros(4), "conv.weight": torch.zeros(4, 3, 2, 3)}
+    with pytest.raises(bridge.BridgeError) as error:
+        bridge.load_weights(other, wrong)
+    assert str(error.value).splitlines() == [
+        "the state dict is not one of net:",
+        "  - 2 missing: bn.running_mean, dense.weight",
+        "  - 1 unexpected: more.weight (2, 3)",
+        "  - 2 of another shape: conv.weight (4, 3, 2, 3), not (4, 3, 3, 2), dense.bias (4,), not (3,)",
+    ]
+    for a, b in zip(before, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_counts_of_batches_may_be_left_out(source):
+    model, state = source
+    assert "bn.num_batches_tracked" in state
+    other = bridge.load_weights(network(), {k: v for k, v in state.items() if "num_batches" not in k})
+    assert_same(other, model)
+
+
+def test_tensors_that_are_one_weight_must_agree(source, monkeypatch):
+    _, state = source
+    found = state_dict.places(network(), {})
+    monkeypatch.setattr(state_dict, "places", lambda model, names: found | {"twin": found["dense.bias"]})
+    model = bridge.load_weights(network(), state | {"twin": state["dense.bias"]})
+    with pytest.raises(bridge.BridgeError, match="twin: differs from another tensor that is the same weight"):
+        bridge.load_weights(model, state | {"twin": state["dense.bias"] + 1})
+
+
+def test_weights_of_a_wrapper_and_its_states():
+    image = keras.Input((4,))
+    model = keras.Model(image, layers.SpectralNormalization(layers.Dense(3), name="spectral")(image), name="net")
+    other = keras.models.clone_model(random_weights(model, 0))
+    assert_same(bridge.load_weights(other, bridge.to_torch(model).state_dict()), model)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no file of torch", "cannot be read as a state dict"),
+        ([1, 2], "must hold a state dict, a dictionary"),
+        ({"a": 1}, "must hold"),
+    ],
+)
+def test_files_that_hold_none(content, message, tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(bridge.BridgeError, match=message):
+        bridge.load_weights(network(), path)
+
+
+def test_no_code_of_a_file_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "evil"), "w"))
+
+    torch.save({"a": Evil()}, tmp_path / "a.pt")
+    with pytest.raises(bridge.BridgeError, match="cannot be read as a state dict"):
+        bridge.load_weights(network(), tmp_path / "a.pt")
+    assert not (tmp_path / "evil").exists()
