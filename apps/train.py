@@ -165,6 +165,8 @@ def train(
             run_folder.check(output / place)
         was = run_folder.same(output, {"family": name, **given})
         options |= {k: v for k, v in was.items() if k in options}
+    elif hasattr(recipe, "settings"):
+        options["settings"] = recipe.settings(options) | options["settings"]
     chosen = choose(strategy)
     chief = is_chief(chosen)
     say = print if chief else lambda text: None

@@ -34,8 +34,11 @@ def load(model, state: Mapping, names: naming.Table) -> None:
         BridgeError: Lists every name that is missing, unexpected, of another shape or not of numbers; nothing has been
             changed then.
     """
-    expected = places(model, names)
-    state = {name: array(value) for name, value in state.items()}
+    fill(model, {name: array(value) for name, value in state.items()}, places(model, names))
+
+
+def fill(model, state: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]) -> None:
+    """Fill a model from arrays whose places are known; raises as `load` does."""
     problems = differences(expected, state)
     values = {id(place.variable): np.zeros(place.variable.shape, place.variable.dtype) for place in weights(expected)}
     taken = {name: np.zeros(value.size, bool) for name, value in values.items()}
@@ -69,18 +72,16 @@ def places(model, names: naming.Table) -> dict[str, Place | None]:
     source = torch_writer.write(layout.convert(naming.rename(graph, names), "first"))
     variables = {name: v for v in model.variables if (name := found.get(id(v)))}
     made: dict[str, Place | None] = {}
-    filled: dict[str, list] = {name: [] for name in variables}
+    filled = {name: np.zeros(int(np.prod(v.shape)), bool) for name, v in variables.items()}
     for key, value in source.state.items():
         parameter = source.parameters.get(key, "")
         parameter = parameter if parameter in variables else parameter.partition(":")[0]  # as `naming` has it
         made[key] = Place(variables[parameter], value.astype(np.int64)) if parameter in variables else None
         if parameter in variables:
-            filled[parameter].append(value.reshape(-1))
-    wrong = []
-    for parameter, cells in filled.items():
-        size = int(np.prod(variables[parameter].shape))
-        if not cells or not np.array_equal(np.unique(np.concatenate(cells)), np.arange(size)):
-            wrong.append(Obstacle(parameter, "weight", "torch's module holds what is computed from it, not its values"))
+            numbers = (value == made[key].cells) & (value >= 0) & (value < filled[parameter].size)
+            filled[parameter][made[key].cells[numbers]] = numbers.all()
+    reason = "torch's module holds what is computed from it, not its values"
+    wrong = [Obstacle(parameter, "weight", reason) for parameter, cells in filled.items() if not cells.all()]
     if wrong:
         raise BridgeError(f"{model.name} has {len(wrong)} weight(s) that no state dict gives:", wrong)
     return made

@@ -9,6 +9,7 @@ table of operators from bridge/rules/.
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,18 @@ def unet() -> str:
     )
 
 
+def classifier(family: str) -> str:
+    """The held-out figures of a classifier's runs."""
+    found = recipes(family)
+    if not found:
+        return "Not measured with several seeds yet."
+    rows = [
+        [f"`{r['command']}`", f"{r['steps']:,}", f"**{several(r['runs'], 'top1')}**", f"{r['goal']:.2f}", r["date"]]
+        for r in found.values()
+    ]
+    return table(["command", "steps", "top-1, by seed", "goal: at least", "measured"], rows)
+
+
 def several(runs: list[dict], name: str) -> str:
     """A figure of each seed, from the lowest to the highest."""
     return " ".join(f"{value:.3f}" for value in sorted(run[name] for run in runs))
@@ -278,6 +291,7 @@ PARTS = {
     "resume": resume,
     "unet": unet,
     "workers": workers,
+    **{name: partial(classifier, name) for name in ("googlenet", "resnet", "spatial_transformer", "vit")},
 }
 
 

@@ -2,12 +2,13 @@
 
 >>> import tfzoo
 >>> tfzoo.names()
-['unet']
+['googlenet', 'resnet', 'spatial_transformer', 'unet', 'vit']
 >>> model = tfzoo.build("unet", size="tiny", image_shape=(64, 64, 3))
 """
 
 import importlib
 import inspect
+import os
 from pathlib import Path
 
 
@@ -28,19 +29,21 @@ def sizes(name: str) -> list[str]:
     return list(family(name).SIZES)
 
 
-def build(name: str, size: str | None = None, **options):
+def build(name: str, size: str | None = None, weights: str | os.PathLike | None = None, **options):
     """Build a model.
 
     Args:
         name: A family of `names()`.
         size: One of `sizes(name)`; None for the first.
+        weights: A file of weights, `.safetensors` or `.pt` with the names of a project in the family's `NAMES`, or
+            Keras' own; or the address of one, which is fetched (`tfzoo.pretrained` has more). None for new ones.
         **options: Arguments of the family's builder; they take precedence over the size's.
 
     Returns:
-        A `keras.Model`, freshly initialised.
+        A `keras.Model`, freshly initialised or with the weights of the file.
 
     Raises:
-        ValueError: No such family, size or option, or an option out of range.
+        ValueError: No such family, size or option, an option out of range, or weights that do not fit: all of them.
     """
     module = family(name)
     builder = getattr(module, name)
@@ -53,7 +56,12 @@ def build(name: str, size: str | None = None, **options):
         problems.append(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(accepted)}")
     if problems:
         raise ValueError("\n".join(problems))
-    return builder(**{**module.SIZES[size], **options})
+    model = builder(**{**module.SIZES[size], **options})
+    if weights is not None:
+        from tfzoo import pretrained
+
+        pretrained.load(model, weights, module)
+    return model
 
 
 def family(name: str):

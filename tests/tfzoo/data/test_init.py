@@ -23,7 +23,7 @@ def test_a_folder_can_be_of_every_kind(kind):
         ("nowhere", "masks", "; a folder with images/ and masks/, in train/ val/ test/ or not."),
         ("nowhere", "audio", "there is no folder nowhere. Accepted for --data: a folder with WAV or FLAC files"),
         ("digits", "masks", "digits does not give float32 pictures"),
-        ("pasted_digits", "classes", "Accepted for --data: digits (handwritten, embedded); keras:mnist|fashion_mnist|"),
+        ("pasted_digits", "classes", "; digits (handwritten, embedded); keras:mnist|fashion_mnist|"),
         ("keras:mnist", "audio", "keras:mnist does not give float32 waveforms"),
         ("keras:imagenet", "classes", "there is no data keras:imagenet. Accepted for --data: keras:mnist, keras:"),
     ],

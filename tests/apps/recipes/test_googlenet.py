@@ -1,0 +1,41 @@
+"""GoogLeNet's recipe trains all three heads and judges the one that counts."""
+
+import keras
+import numpy as np
+import pytest
+
+import tfzoo
+from apps.recipes import googlenet as recipe
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = tfzoo.build("googlenet", size="tiny")
+    recipe.compile(model, optimizer=lambda kind, **arguments: kind(0.02, **arguments), jit_compile=False)
+    return model
+
+
+def test_the_loss_is_weighted(model):
+    data = recipe.datasets("digits", (32, 32, 1), batch_size=8, seed=0)
+    images, labels = next(data.training.as_numpy_iterator())
+    assert labels.keys() == {"logits", "aux1", "aux2"} and all((y == labels["aux1"]).all() for y in labels.values())
+    logits = model(images)
+    own = {k: np.mean(keras.losses.sparse_categorical_crossentropy(labels[k], logits[k], True)) for k in labels}
+    found = model.test_on_batch(images, labels, return_dict=True)
+    assert len(set(own.values())) == 3
+    assert found["loss"] == pytest.approx(own["logits"] + 0.3 * (own["aux1"] + own["aux2"]), rel=1e-5)
+
+
+def test_the_logits_are_judged(model):
+    data = recipe.datasets("digits", (32, 32, 1), batch_size=90, seed=0)
+    truth = np.concatenate([y["logits"] for _, y in data.held_out.as_numpy_iterator()])
+    guesses = np.concatenate([model(x)["logits"] for x, _ in data.held_out.as_numpy_iterator()]).argmax(1)
+    assert recipe.evaluate(model, data.held_out)["top1"] == pytest.approx((truth == guesses).mean())
+
+
+def test_the_builders_options():
+    options = {"data": "digits", "seed": 0, "settings": {}}
+    assert recipe.settings(options) == {"classes": 10, "image_shape": (32, 32, 1), "auxiliary": True}
+    with pytest.raises(ValueError, match="trains the auxiliary heads, too. Leave --set auxiliary=False out"):
+        recipe.settings({**options, "settings": {"auxiliary": False}})
