@@ -1,9 +1,9 @@
 """What a recipe's pictures cost its training step: steps on new batches, made meanwhile, and on one batch again.
 
-    .venv/bin/python benchmarks/data.py [--output FILE]        about five minutes on two cores for a recipe
+    .venv/bin/python benchmarks/data.py [RECIPE ...] [--output FILE]        two minutes on two cores for a line
 
-Every recipe, at the size, batch and data that it has by default; the U-Net also on folders of photographs, kept in
-memory and decoded anew each time. Steps on new batches begin with nothing made ahead, so what is measured can go on for
+Every recipe, as it trains by default; the U-Net also on folders of photographs, kept in memory and decoded anew each
+time. Steps on new batches begin with nothing made ahead, so what is measured can go on for
 ever; those on one batch begin when the making has come to rest.
 """
 
@@ -16,15 +16,16 @@ from pathlib import Path
 from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from _measure import finish, summary  # noqa: E402  first: it quietens TensorFlow
+from _measure import finish, options, summary  # noqa: E402  first: it quietens TensorFlow
 from PIL import Image  # noqa: E402
 
 import tfzoo.data  # noqa: E402
-from apps import recipes  # noqa: E402
+from apps import recipes, train  # noqa: E402
 from tfzoo.data import pasted_digits, pipeline  # noqa: E402
 
 GOAL = 1.05
-STEPS = 20
+STEPS = 20  # in a turn, or as many as take SECONDS
+SECONDS = 3.0
 ROUNDS = 6
 REST = 1.0  # seconds, in which all that is made ahead is made
 
@@ -32,27 +33,33 @@ REST = 1.0  # seconds, in which all that is made ahead is made
 def prepared(name: str, data: str):
     """Open a recipe's data and compile its model; gives what trains on the next batches and on one again."""
     recipe = recipes.find(name)
-    model = tfzoo.build(name, size=recipe.DEFAULTS["size"])
-    recipe.compile(model, optimizer=lambda kind, **_: kind(recipe.DEFAULTS["learning_rate"]), jit_compile=False)
-    opened = recipe.datasets(data, model.input_shape[1:], batch_size=recipe.DEFAULTS["batch_size"], seed=0)
+    chosen = recipes.DEFAULTS | recipe.DEFAULTS | {"data": data}
+    if hasattr(recipe, "settings"):
+        chosen["settings"] = recipe.settings(chosen) | chosen["settings"]
+    model = train.build(name, chosen)
+    recipe.compile(model, optimizer=lambda kind, **_: kind(chosen["learning_rate"]), jit_compile=False)
+    opened = recipe.datasets(data, model.input_shape[1:], batch_size=chosen["batch_size"], seed=0)
     batches = iter(opened.training)
     again = next(batches)
     model.train_on_batch(*again)
+    start = time.perf_counter()
+    model.train_on_batch(*again)
+    steps = max(STEPS, round(SECONDS / (time.perf_counter() - start)))
 
-    def train(source) -> float:
+    def timed(source) -> float:
         start = time.perf_counter()
-        for batch in itertools.islice(source, STEPS):
+        for batch in itertools.islice(source, steps):
             model.train_on_batch(*batch)
-        return time.perf_counter() - start
+        return (time.perf_counter() - start) / steps
 
     def new() -> float:
         for _ in range(2 * pipeline.AHEAD):
             next(batches)
-        return train(batches)
+        return timed(batches)
 
     def same() -> float:
         time.sleep(REST)
-        return train(itertools.repeat(again))
+        return timed(itertools.repeat(again))
 
     return new, same
 
@@ -63,7 +70,7 @@ def measured(name: str, data: str) -> dict[str, float]:
     new(), same()
     times: list[list[float]] = [[], [], [], []]
     for _, (turn, function) in itertools.product(range(ROUNDS), enumerate((new, same, new, same))):
-        times[turn].append(function() / STEPS)
+        times[turn].append(function())
     return summary(*times)
 
 
@@ -78,15 +85,19 @@ def photographs(folder: Path, pictures: int = 40) -> None:
 
 
 def main() -> int:
-    results = {}
-    for name in sorted(path.stem for path in Path(recipes.__file__).parent.glob("[!_]*.py")):
+    parser = options()
+    parser.add_argument("recipes", nargs="*")
+    every = sorted(path.stem for path in Path(recipes.__file__).parent.glob("[!_]*.py"))
+    names, results = parser.parse_args().recipes or every, {}
+    for name in names:
         data = recipes.find(name).DEFAULTS["data"]
         results[f"{name}: {data}"] = measured(name, data)
     with tempfile.TemporaryDirectory() as folder:
-        photographs(Path(folder))
-        results["unet: photographs, kept in memory"] = measured("unet", folder)
-        with mock.patch.object(tfzoo.data, "open", functools.partial(tfzoo.data.open, keep=0)):
-            results["unet: photographs, decoded each time"] = measured("unet", folder)
+        if "unet" in names:
+            photographs(Path(folder))
+            results["unet: photographs, kept in memory"] = measured("unet", folder)
+            with mock.patch.object(tfzoo.data, "open", functools.partial(tfzoo.data.open, keep=0)):
+                results["unet: photographs, decoded each time"] = measured("unet", folder)
     return finish(results, dict.fromkeys(results, GOAL))
 
 
