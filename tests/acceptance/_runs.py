@@ -1,0 +1,125 @@
+"""What the scripts of the families share: runs of `tfzoo train` with several seeds, and what they should reach.
+
+Runs are kept in DIR; one that is there already, trained by the same options, is only measured again, and one that was
+stopped goes on. The day written is that of the first training.
+"""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from _record import ROOT, options, write
+
+sys.path.insert(0, str(ROOT))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A recipe's run and what it should reach; all but `options` and `besides` stands in docs/results.md.
+
+    Attributes:
+        what: The task and the figure, in words.
+        figure: Its name in `evaluate.json`.
+        goal: The least that every seed should reach.
+        command: What gives it.
+        published: By whom, on what.
+        best: Exact, or best known.
+        options: Of `tfzoo.train`, all but the seed.
+        besides: From a run's folder to more figures of it.
+    """
+
+    what: str
+    figure: str
+    goal: float
+    command: str
+    published: str
+    best: str
+    options: dict = field(repr=False)
+    besides: Callable[[Path], dict] | None = field(default=None, repr=False)
+
+    def shown(self) -> dict:
+        """Give what is written of it."""
+        steps = self.options["epochs"] * self.options["steps_per_epoch"]
+        return {k: v for k, v in asdict(self).items() if k not in ("options", "besides")} | {"steps": steps}
+
+
+def main(description: str, family: str, runs: dict[str, Wanted], least: Callable[[], float] = lambda: 0.0) -> int:
+    """Run a script: train, measure, print and write.
+
+    Args:
+        description: The script's docstring.
+        family: Its name.
+        runs: What is trained, by name.
+        least: Gives the baseline that every run must be above.
+
+    Returns:
+        The exit code: 1 if a run falls short.
+    """
+    parser = options(description)
+    parser.add_argument("runs", nargs="*", choices=[*runs, []], metavar="RUN")
+    parser.add_argument("--runs", dest="folder", type=Path, default=ROOT / "runs" / "acceptance")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    baseline, results, short = least(), {}, False
+    for name in arguments.runs or runs:
+        wanted = runs[name]
+        found = [
+            measure(family, arguments.folder.absolute() / f"{family}-{name}-{seed}", wanted, seed)
+            for seed in range(arguments.seeds)
+        ]
+        results[name] = {**wanted.shown(), "baseline": baseline, "runs": found}
+        for run in found:
+            value = run[wanted.figure]
+            short |= value < max(wanted.goal, baseline)
+            goals = f"(goal {wanted.goal:.2f}, baseline {baseline:.3f})"
+            print(f"{name}, seed {run['seed']}: {wanted.figure} {value:.3f} {goals}, {run['minutes']:.0f} minutes")
+    write(arguments.output, results, date=min(run["trained"] for r in results.values() for run in r["runs"]))
+    return int(short)
+
+
+def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, float]:
+    """Train a run unless it is there, and give its held-out figures and its minutes."""
+    asked = wanted.options | {"seed": seed}
+    if not (folder / "training.json").exists():
+        plain = {k: v for k, v in asked.items() if k != "settings"}
+        given = [x for k, v in plain.items() for x in (f"--{k.replace('_', '-')}", v)]
+        given += [x for k, v in asked.get("settings", {}).items() for x in ("--set", f"{k}={v!r}")]
+        tfzoo("train", family, "--output", folder, *given)
+    had = json.loads((folder / "options.json").read_text())
+    settings = json.loads(json.dumps(asked.get("settings", {})))
+    same = all(had[k] == v for k, v in asked.items() if k != "settings")
+    if not same or any(had["settings"].get(k) != v for k, v in settings.items()):
+        raise SystemExit(f"{folder} was trained by other options: remove it")
+    tfzoo("evaluate", folder)
+    trained = folder / "training.json"
+    return {
+        "seed": seed,
+        "trained": datetime.date.fromtimestamp(trained.stat().st_mtime).isoformat(),
+        "minutes": json.loads(trained.read_text())["seconds"] / 60,
+        **json.loads((folder / "evaluate.json").read_text()),
+        **(wanted.besides(folder) if wanted.besides else {}),
+    }
+
+
+def tfzoo(*arguments: object) -> None:
+    """Run a command of tfzoo and stop where it fails."""
+    subprocess.run([sys.executable, "-m", "apps", *map(str, arguments)], check=True, cwd=ROOT)
+
+
+def logistic_regression() -> float:
+    """Top-1 of scikit-learn's logistic regression on the held-out digits, trained on those for training."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    from tfzoo.data import open
+
+    source = open("digits", "classes", seed=0)
+    training, held_out = (
+        [np.stack(part) for part in zip(*some, strict=True)] for some in (source.training, source.held_out)
+    )
+    model = LogisticRegression(max_iter=5000).fit(training[0].reshape(len(training[0]), -1) / 255, training[1])
+    return float(model.score(held_out[0].reshape(len(held_out[0]), -1) / 255, held_out[1]))
