@@ -1,5 +1,6 @@
 """List the families with their sizes, parameters, minutes and data; of one, parameters and shapes of every size."""
 
+import math
 from typing import Annotated
 
 from typer import Argument
@@ -27,7 +28,9 @@ def run(
         table = Table("size", "parameters", "input", "output", box=box.SIMPLE)
         for size in tfzoo.sizes(name):
             model = tfzoo.build(name, size=size)
-            table.add_row(size, f"{model.count_params():,}", str(model.input_shape), str(model.output_shape))
+            # Those that are trained, as `PARAMETERS` has them and papers count: no statistics.
+            parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+            table.add_row(size, f"{parameters:,}", str(model.input_shape), str(model.output_shape))
     show_table(table)
     return 0
 

@@ -22,9 +22,17 @@ from tfzoo.layers.classifier import signatures as signatures  # what an export s
 SIZES = {
     "paper": {"variant": "paper"},
     "torchvision": {"variant": "torchvision"},
-    "tiny": {"variant": "torchvision", "image_shape": (32, 32, 1), "classes": 10, "width": 0.125, "auxiliary": True},
+    "tiny": {
+        "variant": "paper",
+        "image_shape": (80, 80, 1),
+        "classes": 10,
+        "width": 0.125,
+        "auxiliary": True,
+        "dropout": 0.0,  # so that runs can be compared that draw otherwise: compiled ones, and on two devices
+        "auxiliary_dropout": 0.0,
+    },
 }
-PARAMETERS = {"paper": 6_998_552, "torchvision": 6_624_904, "tiny": 90_626}
+PARAMETERS = {"paper": 6_998_552, "torchvision": 6_624_904, "tiny": 104_712}
 NAMES = {
     "torchvision": {
         r"(conv\d)_(conv|bn)": r"\1.\2",
@@ -63,6 +71,7 @@ def googlenet(
     auxiliary_dropout: float = 0.7,
     transform_input: bool = False,
     include_top: bool = True,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Build a GoogLeNet.
 
@@ -72,12 +81,13 @@ def googlenet(
         classes: How many there are.
         variant: "paper" or "torchvision".
         auxiliary: Whether the two heads on inner features are there, which give the lower layers a gradient.
-        width: Factor of all channels but those of the heads.
+        width: Factor of all channels, the auxiliary heads' too.
         dropout: Rate in front of the logits; None for the variant's, 0.4 in the paper and 0.2 in torchvision.
         auxiliary_dropout: The same of the auxiliary heads.
         transform_input: Whether pictures normalised by ImageNet's mean and deviation, as torchvision's weights get
             them, are brought to those of [-1, 1], which the weights came from.
         include_top: Whether logits are made; else the last inception's features are what the model gives.
+        synchronized: Whether BatchNorm normalises by the batch of all devices, and not each device by its own part.
 
     Returns:
         A model from float32 images `(B, H, W, C)` to logits `(B, classes)`, or to features `(B, H/32, W/32, C')`. With
@@ -99,23 +109,29 @@ def googlenet(
         problems,
         arguments.positive(classes=classes),
         arguments.among(("paper", "torchvision"), variant=variant),
-        arguments.switches(auxiliary=auxiliary, transform_input=transform_input, include_top=include_top),
+        arguments.switches(
+            auxiliary=auxiliary,
+            transform_input=transform_input,
+            include_top=include_top,
+            synchronized=synchronized,
+        ),
         arguments.rates(auxiliary_dropout=auxiliary_dropout, **({} if dropout is None else {"dropout": dropout})),
         arguments.factors(width=width),
     )
     new = variant == "torchvision"
 
-    def conv(x, filters: int, size: int, name: str, stride: int = 1, scaled: bool = True):
+    def narrow(channels: int) -> int:
+        return max(round(width * channels), 1)
+
+    def conv(x, filters: int, size: int, name: str, stride: int = 1):
         """Convolve and rectify, with as much padding on either side."""
         padding = "same"
         if stride > 1:
             x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
-        filters = max(round(width * filters), 1) if scaled else filters
-        x = layers.Conv2D(
-            filters, size, stride, padding, use_bias=not new, kernel_initializer="he_normal", name=f"{name}_conv"
-        )(x)
+        options = {"use_bias": not new, "kernel_initializer": "he_normal", "name": f"{name}_conv"}
+        x = layers.Conv2D(narrow(filters), size, stride, padding, **options)(x)
         if new:
-            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name=f"{name}_bn")(x)
+            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=synchronized, name=f"{name}_bn")(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def inception(x, name: str):
@@ -144,9 +160,9 @@ def googlenet(
         x = inception(x, name)
         if auxiliary and name in AUXILIARY:
             head = AUXILIARY[name]
-            y = conv(means(x, new, f"{head}_pool"), 128, 1, f"{head}_conv", scaled=False)  # (B, 4, 4, 128)
+            y = conv(means(x, new, f"{head}_pool"), 128, 1, f"{head}_conv")  # (B, 4, 4, 128)
             y = layers.Flatten(name=f"{head}_flatten")(y)
-            y = layers.Dense(1024, activation="relu", name=f"{head}_fc1")(y)
+            y = layers.Dense(narrow(1024), activation="relu", name=f"{head}_fc1")(y)
             y = layers.Dropout(auxiliary_dropout, name=f"{head}_dropout")(y)
             heads[head] = layers.Dense(classes, name=f"{head}_fc2")(y)
         if name in ("3b", "4e"):

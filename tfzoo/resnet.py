@@ -28,7 +28,7 @@ SIZES = {
     "resnext101_32x8d": {"depths": (3, 4, 23, 3), "cardinality": 32, "group_width": 8, **DEEP},
     "resnext101_64x4d": {"depths": (3, 4, 23, 3), "cardinality": 64, "group_width": 4, **DEEP},
     **{f"cifar{6 * n + 2}": {"depths": (n, n, n), **CIFAR} for n in (3, 5, 7, 9, 18)},
-    "tiny": {**CIFAR, "image_shape": (16, 16, 1), "depths": (1, 1, 1), "widths": (8, 16, 32)},
+    "tiny": {**CIFAR, "image_shape": (16, 16, 1), "depths": (1, 1, 1), "widths": (8, 16, 32), "synchronized": True},
 }
 PARAMETERS = {
     "18": 11_689_512,
@@ -69,6 +69,7 @@ def resnet(
     preactivation: bool = False,
     include_top: bool = True,
     dropout: float = 0.0,
+    synchronized: bool = False,
 ) -> keras.Model:
     """Build a residual network.
 
@@ -89,6 +90,7 @@ def resnet(
             first block gets what the stem has rectified already.
         include_top: Whether logits are made; else the last stage's features are what the model gives.
         dropout: Rate, in [0, 1), of the dropout in front of the logits.
+        synchronized: Whether BatchNorm normalises by the batch of all devices, and not each device by its own part.
 
     Returns:
         A model from float32 images `(B, H, W, C)` to logits `(B, classes)`, or to features `(B, H/32, W/32, C')`
@@ -106,7 +108,7 @@ def resnet(
         arguments.among(("basic", "bottleneck"), block=block),
         arguments.among(("imagenet", "cifar"), stem=stem),
         arguments.among(("A", "B"), shortcut=shortcut),
-        arguments.switches(preactivation=preactivation, include_top=include_top),
+        arguments.switches(preactivation=preactivation, include_top=include_top, synchronized=synchronized),
         arguments.rates(dropout=dropout),
         misfits(widths, block, cardinality, group_width, stem, shortcut),
     )
@@ -133,7 +135,11 @@ def resnet(
         x = layers.GlobalAveragePooling2D(name="avgpool")(x)  # (B, width)
         x = layers.Dropout(dropout, name="dropout")(x) if dropout else x
         x = layers.Dense(classes, name="fc")(x)
-    return keras.Model(image, x, name="resnet")
+    model = keras.Model(image, x, name="resnet")
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = synchronized
+    return model
 
 
 def misfits(widths, block, cardinality, group_width, stem: str, shortcut: str) -> list[str]:

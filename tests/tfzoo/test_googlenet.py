@@ -412,7 +412,8 @@ def test_width_scales_the_channels_and_leaves_at_least_one(width, first, last):
     model = tfzoo.build("googlenet", image_shape=(79, 79, 3), width=width, auxiliary=True)
     assert model.get_layer("conv1_conv").filters == first
     assert model.get_layer("inception5b").output.shape[-1] == last
-    assert model.get_layer("aux1_conv_conv").filters == 128
+    assert model.get_layer("aux1_conv_conv").filters == 2 * first - (width < 0.01)
+    assert model.get_layer("aux2_fc1").units == max(round(1024 * width), 1)
 
 
 def test_auxiliary_losses_count_as_the_paper_says():
