@@ -17,7 +17,7 @@ def test_the_overview_builds_no_network(invoke, monkeypatch):
     result = invoke("list")
     assert result.exit_code == 0
     line = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["unet"])
-    assert line.split()[1:6] == ["default", "tiny", "paper", "1,941,105", "30"]
+    assert line.split()[1:6] == ["default", "tiny", "paper", "1,941,105", "14"]
     assert "handwritten digits" in line and "(Ronneberger" in line
 
 
