@@ -6,8 +6,6 @@ the rows that are its own.
 """
 
 import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +20,6 @@ from tfzoo.data.split import order
 
 CHUNK = 256  # examples whose places are looked up at once: a call of Python for each would take longer than the example
 AHEAD = 4  # batches that are made before they are asked for
-LINUX = sys.platform == "linux"  # where a thread has a priority of its own
-LOWER = 10  # of 19: a tenth of a processor is theirs even if others want all of it
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def training(
     Returns:
         Tuples of tensors, the batch first.
     """
-    load = loader(examples, low_priority=True)
+    load = loader(examples)
 
     def places(n):
         epochs, indices = np.divmod(n, len(examples))
@@ -128,10 +124,7 @@ def training(
         return mix(augmentation.part(key, "mix"), example, partner)
 
     numbers = endless(batch_size, start).batch(CHUNK).map(place).unbatch()
-    batches = made(numbers, one, examples).batch(batch_size, drop_remainder=True).prefetch(AHEAD)
-    options = tf.data.Options()  # threads of its own: `loader` lowers their priority
-    options.threading.private_threadpool_size = parallel(examples)
-    return batches.with_options(options)
+    return made(numbers, one, examples).batch(batch_size, drop_remainder=True).prefetch(AHEAD)
 
 
 def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = None) -> tf.data.Dataset:
@@ -177,25 +170,16 @@ def for_every_device(count: int, batch_size: int) -> int:
 
 def made(numbers: tf.data.Dataset, one: Callable, examples: Sequence) -> tf.data.Dataset:
     """Make an example of each number, several at once but in order."""
-    several = parallel(examples)
-    return numbers.map(one, num_parallel_calls=several, deterministic=True) if several > 1 else numbers.map(one)
+    parallel = getattr(examples, "parallel", max(2, (os.cpu_count() or 1) // 2))
+    return numbers.map(one, num_parallel_calls=parallel, deterministic=True) if parallel > 1 else numbers.map(one)
 
 
-def parallel(examples: Sequence) -> int:
-    """Say how many examples are made at once."""
-    return getattr(examples, "parallel", max(2, (os.cpu_count() or 1) // 2))
-
-
-def loader(
-    examples: Sequence, again: bool = True, low_priority: bool = False
-) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:
+def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:
     """Give a function from an epoch and a number, int64 scalars, to the tensors of an example.
 
     Args:
         examples: A collection.
         again: Whether those that can be new in every epoch are.
-        low_priority: Whether the threads that load take the processor when the training leaves it: on a CPU a step
-            that shares it with them takes as much longer as they need. Only for threads that do nothing else.
     """
     if isinstance(examples, Arrays):
         with tf.device("CPU:0"):  # where tf.data works
@@ -204,11 +188,7 @@ def loader(
     first = examples[0]
     at = examples.at if again and hasattr(examples, "at") else lambda epoch, i: examples[i]
 
-    low = min(os.getpriority(os.PRIO_PROCESS, 0) + LOWER, 19) if low_priority and LINUX else None
-
     def make(epoch, i):
-        if low is not None:  # every time: TensorFlow's threads are new ones to Python in each call
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), low)
         return at(int(epoch), int(i))
 
     def load(epoch, i):

@@ -1,7 +1,5 @@
 """Batches are functions of the seed and the step, whoever makes them and wherever the stream is entered."""
 
-import os
-import threading
 from itertools import islice
 from types import SimpleNamespace
 
@@ -74,29 +72,6 @@ def test_every_epoch_has_every_example_once_in_the_order_of_the_seed(make):
     some = arrays()
     for image, label in taken(make()):
         np.testing.assert_array_equal(image, some.arrays[0][label])
-
-
-@pytest.mark.parametrize("parallel", [1, 3])
-def test_training_is_made_by_threads_of_their_own_that_give_way(parallel):
-    class Watched(Fresh):
-        def __init__(self):
-            self.parallel, self.seen = parallel, {}
-
-        def at(self, epoch, i):
-            thread = threading.get_native_id()
-            self.seen[thread] = os.getpriority(os.PRIO_PROCESS, thread)
-            return super().at(epoch, i)
-
-    def priorities(stream):
-        examples = Watched()
-        list(islice(stream(examples).as_numpy_iterator(), 2))
-        return {priority for thread, priority in examples.seen.items() if thread != threading.get_native_id()}
-
-    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    lower = min(usual + pipeline.LOWER, 19) if pipeline.LINUX else usual  # elsewhere a thread has none of its own
-    assert priorities(lambda some: pipeline.training(some, batch_size=4, seed=0)) == {lower}
-    assert priorities(lambda some: pipeline.whole(some, batch_size=4)) == {usual}
-    assert usual == os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
