@@ -1,10 +1,10 @@
 """A spatial transformer in front of a small network, on digits turned, moved and cluttered, or on your own pictures.
 
-    tfzoo train spatial_transformer --output RUN    a quarter of an hour on two cores: held-out top-1 >= .80
+    tfzoo train spatial_transformer --output RUN    a quarter of an hour on two cores: held-out top-1 >= .80 is the aim
     tfzoo train spatial_transformer --set transform=None --output PLAIN     the same network without it
     tfzoo train spatial_transformer --data DIR --output RUN                 your pictures: DIR/CLASS/*
 
-The pictures of 60x60 are new in every epoch; what evaluates draws the held-out ones beside what the transformer makes
+The pictures of 60x60 are new in every epoch; `tfzoo evaluate` draws the held-out ones beside what the transformer makes
 of them.
 """
 
