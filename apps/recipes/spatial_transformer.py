@@ -1,11 +1,11 @@
 """A spatial transformer in front of a small network, on digits turned, moved and cluttered, or on your own pictures.
 
-    tfzoo train spatial_transformer --output RUN    a quarter of an hour on two cores: held-out top-1 >= .80 is the aim
+    tfzoo train spatial_transformer --output RUN    about a quarter of an hour on two cores
     tfzoo train spatial_transformer --set transform=None --output PLAIN     the same network without it
     tfzoo train spatial_transformer --data DIR --output RUN                 your pictures: DIR/CLASS/*
 
-The pictures of 60x60 are new in every epoch; `tfzoo evaluate` draws the held-out ones beside what the transformer makes
-of them.
+What the whole recipe reaches has not been measured yet; after 180 steps it was held-out top-1 >= .15. The pictures of
+60x60 are new in every epoch; `tfzoo evaluate` draws the held-out ones beside what the transformer makes of them.
 """
 
 from apps.recipes import _classifier
