@@ -1,41 +1,74 @@
 """Changing pictures at random, each choice a function of a key: a resumed run and any number of workers see the same.
 
-A key is int64 `(2,)`, made of the seed, the epoch and the example's number. The same operation with the same key makes
-the same choice, so a pair of pictures is changed alike by changing each with the one key. Pictures are `(H, W, C)`
-float32 in [0, 1]; `in_unit_range` makes them so, and so does all that resizes.
+A key is a uint64 scalar, made of the seed, the epoch and the example's number. The same operation with the same key
+makes the same choice, so a pair of pictures is changed alike by changing each with the one key. Pictures are
+`(H, W, C)` float32 in [0, 1]; `in_unit_range` makes them so, and so does all that resizes.
+
+Numbers are drawn by SplitMix64 (Steele, Lea & Flood, 2014, https://doi.org/10.1145/2660193.2660195), since that is
+arithmetic, which `tf.vectorized_map` does for a whole batch at once; of TensorFlow's own draws each takes one key.
 """
 
 import math
 import zlib
 
+import numpy as np
 import tensorflow as tf
 
+GAMMA = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step, odd and close to 2**64 by the golden ratio
 TRIES = 10  # of random_resized_crop, before it takes the middle
 
 
 def key(seed: int, epoch: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-    """Make the key of an example.
+    """Make the key of an example, or of several.
 
     Args:
         seed: Any integer from 0.
-        epoch: Scalar, from 0.
-        number: Scalar, the example's.
+        epoch: Integers of any shape, from 0.
+        number: The same, the examples'.
 
     Returns:
-        int64 `(2,)`.
+        uint64 of their shape.
     """
-    folded = tf.random.fold_in(tf.constant([seed, 0], tf.int64), tf.cast(epoch, tf.int64))
-    return tf.random.fold_in(folded, tf.cast(number, tf.int64))
+    return folded(folded(mixed(tf.constant(seed % 2**64, tf.uint64)), epoch), number)
 
 
 def part(key: tf.Tensor, purpose: str) -> tf.Tensor:
     """Make a key for one purpose of a key's example: what is drawn for two purposes is independent."""
-    return tf.random.fold_in(key, tf.constant(zlib.crc32(purpose.encode()), tf.int64))
+    return folded(key, zlib.crc32(purpose.encode()))
 
 
 def uniform(key: tf.Tensor, purpose: str, low: float = 0, high: float = 1, shape: tuple[int, ...] = ()) -> tf.Tensor:
-    """Draw float32 between two bounds."""
-    return tf.random.stateless_uniform(shape, part(key, purpose), low, high)
+    """Draw float32 from a lower bound to before an upper one."""
+    drawn = tf.cast(shifted(bits(part(key, purpose), shape), 40), tf.float32) * 2.0**-24  # all that float32 holds
+    return low + drawn * (high - low)
+
+
+def integers(key: tf.Tensor, purpose: str, count: int, shape: tuple[int, ...] = ()) -> tf.Tensor:
+    """Draw int64 from 0 to before `count`."""
+    return tf.cast(shifted(bits(part(key, purpose), shape), 1), tf.int64) % count
+
+
+def bits(key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Draw uint64 of a shape from the stream of a key, a scalar."""
+    steps = np.arange(1, math.prod(shape) + 1, dtype=np.uint64).reshape(shape) * GAMMA
+    return mixed(key + tf.constant(steps))
+
+
+def folded(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    """Make a key of a key and a number."""
+    return mixed(key ^ mixed((tf.cast(number, tf.uint64) + 1) * tf.constant(GAMMA)))
+
+
+def mixed(z: tf.Tensor) -> tf.Tensor:
+    """Mix the bits of uint64, each result of one number: SplitMix64's `mix64`."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ shifted(z, shift)) * tf.constant(factor, tf.uint64)
+    return z ^ shifted(z, 31)
+
+
+def shifted(z: tf.Tensor, places: int) -> tf.Tensor:
+    """Shift the bits of uint64 to the right."""
+    return tf.bitwise.right_shift(z, tf.constant(places, tf.uint64))
 
 
 def in_unit_range(image: tf.Tensor) -> tf.Tensor:
@@ -66,11 +99,9 @@ def pad_and_crop(key: tf.Tensor, image: tf.Tensor, pixels: int = 4) -> tf.Tensor
     Returns:
         `(H, W, C)`.
     """
-    shift = tf.random.stateless_uniform([2], part(key, "shift"), 0, 2 * pixels + 1, tf.int32)
+    shift = tf.cast(integers(key, "shift", 2 * pixels + 1, (2,)), tf.int32)
     padded = tf.pad(image, [[pixels, pixels], [pixels, pixels], [0, 0]])
-    size = tf.shape(image)
-    cropped = tf.slice(padded, tf.concat([shift, [0]], 0), size)
-    return tf.ensure_shape(cropped, image.shape)
+    return tf.ensure_shape(window(padded, shift, tf.shape(image)[:2]), image.shape)
 
 
 def random_crop(key: tf.Tensor, image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -78,8 +109,14 @@ def random_crop(key: tf.Tensor, image: tf.Tensor, size: tuple[int, int]) -> tf.T
     image = tf.convert_to_tensor(image)
     free = tf.shape(image)[:2] - size
     start = tf.cast(uniform(key, "crop", shape=(2,)) * tf.cast(free + 1, tf.float32), tf.int32)
-    top, left = tf.unstack(tf.minimum(start, free))  # a float32 below 1 may come to 1 in the product
-    return tf.ensure_shape(image[top : top + size[0], left : left + size[1]], (*size, image.shape[-1]))
+    start = tf.minimum(start, free)  # a float32 below 1 may come to 1 in the product
+    return tf.ensure_shape(window(image, start, size), (*size, image.shape[-1]))
+
+
+def window(image: tf.Tensor, start: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Cut out `(h, w)` pixels from (top, left) on."""
+    rows, columns = (start[i] + tf.range(size[i]) for i in (0, 1))  # `tf.vectorized_map` knows no slices that differ
+    return tf.gather(tf.gather(image, rows), columns, axis=1)
 
 
 def random_resized_crop(
@@ -113,10 +150,13 @@ def random_resized_crop(
     w = tf.where(fits[first], widths[first], tf.minimum(width, tf.round(height * ratio[1])))
     h = tf.where(fits[first], heights[first], tf.minimum(height, tf.round(width / ratio[0])))
     place = tf.where(fits[first], uniform(key, "place", shape=(2,)), [0.5, 0.5])
-    top = tf.cast(tf.floor(place[0] * (height - h + 1)), tf.int32)
-    left = tf.cast(tf.floor(place[1] * (width - w + 1)), tf.int32)
-    window = image[top : top + tf.cast(h, tf.int32), left : left + tf.cast(w, tf.int32)]
-    return resize(window, size)
+    start = tf.floor(place * tf.stack([height - h + 1, width - w + 1]))
+    scale = tf.constant(size, tf.float32) / tf.stack([h, w])
+    # Both in one: less time than for a window of its own, and `tf.vectorized_map` knows no windows of several sizes.
+    cut = tf.raw_ops.ScaleAndTranslate(
+        images=image[None], size=size, scale=scale, translation=-start * scale, kernel_type="triangle"
+    )
+    return tf.ensure_shape(cut[0] / 255 if image.dtype == tf.uint8 else cut[0], (*size, image.shape[-1]))
 
 
 def centre_crop(image: tf.Tensor, size: tuple[int, int], share: float = 1.0) -> tf.Tensor:
@@ -141,7 +181,9 @@ def centre_crop(image: tf.Tensor, size: tuple[int, int], share: float = 1.0) -> 
 
 def resize(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Resize to `(h, w)` pixels, bilinear and smoothed where it shrinks; gives float32 in [0, 1], of uint8 too."""
-    resized = tf.image.resize(in_unit_range(image), size, antialias=True)
+    known = None not in image.shape[:2]
+    shrinks = not known or image.shape[0] > size[0] or image.shape[1] > size[1]
+    resized = tf.image.resize(in_unit_range(image), size, antialias=shrinks)  # which takes longer
     return tf.ensure_shape(resized, (*size, image.shape[-1]))
 
 
@@ -183,8 +225,9 @@ def jitter(
 def beta(key: tf.Tensor, alpha: float) -> tf.Tensor:
     """Draw float32 from Beta(alpha, alpha), as the share of one of two gamma variates."""
     # float64, as two variates of a small alpha may both be 0 in float32
+    seed = bits(part(key, "beta"), (2,))
     one, other = tf.unstack(
-        tf.random.stateless_gamma([2], part(key, "beta"), tf.cast(alpha, tf.float64), dtype=tf.float64)
+        tf.random.stateless_gamma([2], tf.bitcast(seed, tf.int64), tf.cast(alpha, tf.float64), dtype=tf.float64)
     )
     return tf.cast(one / (one + other), tf.float32)
 

@@ -5,6 +5,7 @@ Any step can be entered, with the very batches that an undisturbed run would hav
 the rows that are its own.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from tfzoo.data.examples import Arrays
 from tfzoo.data.numbers import count, endless
 from tfzoo.data.split import order
 
-CHUNK = 256  # examples whose places are looked up at once: a call of Python for each would take longer than the example
+CHUNK = (
+    256  # examples or batches whose places are looked up at once: a call of Python for each would take longer than all
+)
+SMALL = 2**14  # bytes of an example, up to which a batch is made at once: one by one, they take longer to hand on
 AHEAD = 4  # batches that are made before they are asked for
 
 
@@ -90,41 +94,45 @@ def training(
         batch_size: Examples in a batch of all workers.
         seed: Any integer from 0.
         start: The batch to begin with.
-        augment: From a key, int64 `(2,)`, and the parts of an example to what the model takes. The key is a function of
-            the seed, the epoch and the example's number.
+        augment: From a key of `augmentation` and the parts of an example to what the model takes. The key is a function
+            of the seed, the epoch and the example's number. Small examples of one shape go through
+            `tf.vectorized_map`, where slices cannot be of differing sizes.
         mix: From a key and two augmented examples, each a tuple, to one. The second is any of the collection, drawn by
             the key.
 
     Returns:
         Tuples of tensors, the batch first.
     """
-    load = loader(examples)
+    batched = at_once(examples)
+    load, each = loader(examples, batched), vectorized if batched else directly
+    shape = (CHUNK, batch_size) if batched else (CHUNK,)
 
     def places(n):
         epochs, indices = np.divmod(n, len(examples))
-        if hasattr(examples, "at"):
-            return epochs, indices
-        return epochs, np.stack([order(seed, int(e), len(examples))[i] for e, i in zip(epochs, indices, strict=True)])
+        for epoch in () if hasattr(examples, "at") else np.unique(epochs):
+            indices[epochs == epoch] = order(seed, int(epoch), len(examples))[indices[epochs == epoch]]
+        return epochs, indices
 
     def place(n):
         found = tf.numpy_function(places, [n], [tf.int64, tf.int64], stateful=False)
-        return tuple(tf.ensure_shape(numbers, (None,)) for numbers in found)
+        return tuple(tf.reshape(numbers, shape) for numbers in found)
 
-    def one(epoch, i):
+    def make(epoch, i):
         example = load(epoch, i)
         if augment is None and mix is None:
             return example
         key = augmentation.key(seed, epoch, i)
-        example = augment(key, *example) if augment else example
+        example = each(augment, key, *example) if augment else example
         if mix is None:
             return example
         partner_key = augmentation.part(key, "partner")
-        partner = load(epoch, tf.random.stateless_uniform([], partner_key, 0, len(examples), tf.int64))
-        partner = augment(partner_key, *partner) if augment else partner
-        return mix(augmentation.part(key, "mix"), example, partner)
+        partner = load(epoch, augmentation.integers(key, "partner", len(examples)))
+        partner = each(augment, partner_key, *partner) if augment else partner
+        return each(mix, augmentation.part(key, "mix"), example, partner)
 
-    numbers = endless(batch_size, start).batch(CHUNK).map(place).unbatch()
-    return made(numbers, one, examples).batch(batch_size, drop_remainder=True).prefetch(AHEAD)
+    numbers = endless(batch_size, start).batch(math.prod(shape)).map(place).unbatch()
+    batches = made(numbers, make, examples) if batched else made(numbers, make, examples).batch(batch_size, True)
+    return batches.prefetch(AHEAD)
 
 
 def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = None) -> tf.data.Dataset:
@@ -141,14 +149,19 @@ def whole(examples: Sequence, *, batch_size: int, prepare: Callable | None = Non
     Raises:
         ValueError: In the scope of a strategy over several CPUs, there are fewer examples than devices.
     """
-    load = loader(examples, again=False)
+    batched = at_once(examples)
+    load, each = loader(examples, batched, again=False), vectorized if batched else directly
     batch_size = for_every_device(len(examples), batch_size)
 
-    def one(i):
-        example = load(tf.zeros((), tf.int64), i)
-        return prepare(*example) if prepare else example
+    def make(i):
+        example = load(tf.zeros_like(i), i)
+        return each(prepare, *example) if prepare else example
 
-    return made(count(0, len(examples)), one, examples).batch(batch_size).prefetch(AHEAD)
+    numbers = count(0, len(examples))
+    batches = (
+        made(numbers.batch(batch_size), make, examples) if batched else made(numbers, make, examples).batch(batch_size)
+    )
+    return batches.prefetch(AHEAD)
 
 
 def for_every_device(count: int, batch_size: int) -> int:
@@ -168,17 +181,33 @@ def for_every_device(count: int, batch_size: int) -> int:
     return sizes[0]
 
 
-def made(numbers: tf.data.Dataset, one: Callable, examples: Sequence) -> tf.data.Dataset:
-    """Make an example of each number, several at once but in order."""
+def at_once(examples: Sequence) -> bool:
+    """Say whether a batch of the examples is made at once, as they are small and of one shape."""
+    return getattr(examples, "fixed", False) and sum(part.nbytes for part in examples[0]) <= SMALL
+
+
+def vectorized(function: Callable, *batches: Any) -> Any:
+    """Apply to every row of some batches, all at once."""
+    return tf.vectorized_map(lambda rows: function(*rows), batches, warn=False)
+
+
+def directly(function: Callable, *example: Any) -> Any:
+    """Apply to an example."""
+    return function(*example)
+
+
+def made(numbers: tf.data.Dataset, make: Callable, examples: Sequence) -> tf.data.Dataset:
+    """Make an example or a batch of each number or row of them, several at once but in order."""
     parallel = getattr(examples, "parallel", max(2, (os.cpu_count() or 1) // 2))
-    return numbers.map(one, num_parallel_calls=parallel, deterministic=True) if parallel > 1 else numbers.map(one)
+    return numbers.map(make, num_parallel_calls=parallel, deterministic=True) if parallel > 1 else numbers.map(make)
 
 
-def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:
-    """Give a function from an epoch and a number, int64 scalars, to the tensors of an example.
+def loader(examples: Sequence, batched: bool, again: bool = True) -> Callable[[Any, Any], tuple[tf.Tensor, ...]]:
+    """Give a function from an epoch and a number, int64, to the tensors of an example.
 
     Args:
         examples: A collection.
+        batched: Whether the epoch and the number are those of several examples, `(B,)`; they are scalars where not.
         again: Whether those that can be new in every epoch are.
     """
     if isinstance(examples, Arrays):
@@ -189,12 +218,15 @@ def loader(examples: Sequence, again: bool = True) -> Callable[[Any, Any], tuple
     at = examples.at if again and hasattr(examples, "at") else lambda epoch, i: examples[i]
 
     def make(epoch, i):
-        return at(int(epoch), int(i))
+        if not batched:
+            return at(int(epoch), int(i))
+        rows = [at(*place) for place in zip(epoch.tolist(), i.tolist(), strict=True)]
+        return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
     def load(epoch, i):
         tensors = tf.numpy_function(make, [epoch, i], [part.dtype for part in first], stateful=False)
         shapes = (part.shape if getattr(examples, "fixed", False) else open_shape(part) for part in first)
-        return tuple(tf.ensure_shape(tensor, shape) for tensor, shape in zip(tensors, shapes, strict=True))
+        return tuple(tf.ensure_shape(tensor, (*i.shape, *shape)) for tensor, shape in zip(tensors, shapes, strict=True))
 
     return load
 

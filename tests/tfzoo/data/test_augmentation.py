@@ -17,7 +17,7 @@ PICTURE = rng.random((6, 9, 3), np.float32)
 
 @functools.cache
 def keys(count=MANY):
-    return tf.function(tf.map_fn)(lambda i: augmentation.key(7, 1, i), tf.range(count, dtype=tf.int64))
+    return augmentation.key(7, 1, tf.range(count))
 
 
 def drawn(one, count=MANY):
@@ -27,7 +27,7 @@ def drawn(one, count=MANY):
 
 def test_keys_are_functions_of_seed_epoch_and_number_and_all_differ():
     made = {
-        tuple(augmentation.key(seed, tf.constant(epoch), tf.constant(number)).numpy())
+        int(augmentation.key(seed, tf.constant(epoch), tf.constant(number)))
         for seed in (0, 1, 2**32 - 1)
         for epoch in range(3)
         for number in range(9)
@@ -35,13 +35,45 @@ def test_keys_are_functions_of_seed_epoch_and_number_and_all_differ():
     assert len(made) == 81
     key = augmentation.key(5, 2, 3)
     np.testing.assert_array_equal(key, augmentation.key(5, 2, 3))
-    parts = [augmentation.part(key, purpose).numpy().tolist() for purpose in ("a", "b", "a")]
+    parts = [int(augmentation.part(key, purpose)) for purpose in ("a", "b", "a")]
     assert parts[0] == parts[2] != parts[1]
+
+
+def test_bits_are_those_of_splitmix64():
+    # The first of seed 1234567 by the authors' generator, https://prng.di.unimi.it/splitmix64.c
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    made = augmentation.bits(tf.constant(1234567, tf.uint64), (4,))
+    np.testing.assert_array_equal(made, np.array(expected, np.uint64))
+
+
+CHANGES = {
+    "flip": augmentation.flip,
+    "pad_and_crop": augmentation.pad_and_crop,
+    "random_crop": lambda key, image: augmentation.random_crop(key, image, (4, 5)),
+    "random_resized_crop": lambda key, image: augmentation.random_resized_crop(key, image, (4, 5)),
+    "jitter": lambda key, image: augmentation.jitter(key, image, hue=0.1),
+    "mixup": lambda key, image: augmentation.mixup(key, (image, image[0, 0]), (image[::-1], image[1, 1]))[0],
+    "cutmix": lambda key, image: augmentation.cutmix(key, (image, image[0, 0]), (image[::-1], image[1, 1]))[0],
+    "centre_crop": lambda key, image: augmentation.centre_crop(image, (3, 4)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_batch_at_once_is_one_after_the_other(change):
+    images = np.random.default_rng(3).random((20, 6, 9, 3), np.float32)
+    made = tf.function(tf.vectorized_map)(lambda some: change(*some), (keys(20), images))
+    for key, image, found in zip(keys(20), images, made, strict=True):
+        np.testing.assert_allclose(found, change(key, tf.constant(image)), atol=1e-6)
 
 
 def test_draws_are_uniform_and_independent():
     one, other = (drawn(lambda key, purpose=purpose: augmentation.uniform(key, purpose)) for purpose in "ab")
     assert scipy.stats.kstest(one, "uniform").pvalue > 1e-3
+    several = drawn(lambda key: augmentation.uniform(key, "a", -1, 3, (2, 2)))
+    assert scipy.stats.kstest(several.ravel(), scipy.stats.uniform(-1, 4).cdf).pvalue > 1e-3
+    assert np.abs(np.corrcoef(several.reshape(-1, 4).T) - np.eye(4)).max() < 4 / np.sqrt(MANY)
+    met = np.bincount(drawn(lambda key: tf.cast(augmentation.integers(key, "a", 5), tf.float32)).astype(int))
+    assert len(met) == 5 and np.sum((met - MANY / 5) ** 2 / (MANY / 5)) < 18.5  # chi-square of 4: 99.9%
     assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(MANY)
     assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 4 / np.sqrt(MANY)
 

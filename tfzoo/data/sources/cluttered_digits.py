@@ -7,7 +7,7 @@ those of `digits`, and the pieces in a picture are of its own split.
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +25,7 @@ SIDE = 60  # pixels of the picture, where nobody says otherwise; of others all t
 DIGIT = 24  # pixels of the 8x8 digit
 LARGEST = math.radians(60)  # angle
 PIECES, PIECE = 8, 6  # how many, and their pixels
+DRAWS = 4 + 6 * PIECES  # angle, size and place; digit, place in it and place of every piece
 SMALLEST = 16  # pixels of a picture, in which the strokes of a digit are still apart
 
 
@@ -66,14 +67,15 @@ def picture(split: str, size: tuple[int, int], seed: int, epoch: int, index: int
     check(split, size)
     digits, labels = handwriting(split)
     i = order(seed, epoch, len(digits))[index] if split == "training" else index % len(digits)
-    rng = stream(split, seed, epoch, index)
-    turned = turn(rng)
+    draws = stream(split, seed, epoch, index)
+    turned = turn(draws)
     scale = min(size) / SIDE
-    drawn, middle = draw(digits[i], scale * DIGIT * rng.uniform(0.9, 1.1), turned)
+    drawn, middle = draw(digits[i], scale * DIGIT * (0.9 + 0.2 * next(draws)), turned)
     image = np.zeros(size, np.uint8)
-    for j in rng.integers(len(digits) - 1, size=PIECES):
-        paste(image, piece(split, int(j + (j >= i)), scale, rng), rng)  # of any digit but this one
-    top, left = paste(image, drawn, rng)
+    for _ in range(PIECES):
+        other = (i + 1 + below(len(digits) - 1, draws)) % len(digits)
+        paste(image, piece(split, other, scale, draws), draws)
+    top, left = paste(image, drawn, draws)
     center = (left + middle[0], top + middle[1])
     return Picture(image[..., None], int(labels[i]), turned, center)
 
@@ -144,7 +146,7 @@ def draw(digit: np.ndarray, side: float, turned: float) -> tuple[np.ndarray, tup
     Returns:
         `(h, w)` uint8, cut to the ink, and (x, y) of the grid's middle in it.
     """
-    canvas = math.ceil(1.5 * side * math.sqrt(2))
+    canvas = math.ceil(9 / 8 * side * math.sqrt(2))  # the ink reaches half a pixel out of the grid, if at all
     step = len(digit) / 1.5 / side  # of `digit`, for a pixel
     a, b = step * math.cos(turned), step * math.sin(turned)  # from where a pixel comes: turned back
     c, f = (len(digit) - (a + b) * canvas) / 2, (len(digit) - (a - b) * canvas) / 2
@@ -155,35 +157,41 @@ def draw(digit: np.ndarray, side: float, turned: float) -> tuple[np.ndarray, tup
     return np.asarray(drawn)[top:bottom, left:right], (canvas / 2 - left, canvas / 2 - top)
 
 
-def piece(split: str, i: int, scale: float, rng: np.random.Generator) -> np.ndarray:
+def piece(split: str, i: int, scale: float, draws: Iterator[float]) -> np.ndarray:
     """Cut a piece with ink in it out of digit i of a split, upright: `(PIECE scale, PIECE scale)` uint8."""
     drawn, ink, side = upright(split, i, scale)
-    top, left = ink[rng.integers(len(ink))] - rng.integers(side, size=2)
+    row, column = ink[below(len(ink), draws)]
+    top, left = row - below(side, draws), column - below(side, draws)
     return drawn[top : top + side, left : left + side]
 
 
 @lru_cache(2**12)
-def upright(split: str, i: int, scale: float) -> tuple[np.ndarray, np.ndarray, int]:
+def upright(split: str, i: int, scale: float) -> tuple[np.ndarray, list[list[int]], int]:
     """Draw digit i of a split to be cut up: `(h, w)` uint8, (row, column) of its ink, and the pieces' side.
 
     It has a frame of that side, so that a stroke at the digit's edge may be anywhere in a piece.
     """
     side = max(round(scale * PIECE), 1)
     drawn = np.pad(draw(handwriting(split)[0][i], scale * DIGIT, 0.0)[0], side)
-    return drawn, np.argwhere(drawn > 127), side
+    return drawn, np.argwhere(drawn > 127).tolist(), side
 
 
-def paste(image: np.ndarray, ink: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+def paste(image: np.ndarray, ink: np.ndarray, draws: Iterator[float]) -> tuple[int, int]:
     """Put ink anywhere in an image, as a whole; what is there is darkened only. Gives top and left."""
-    top, left = rng.integers((image.shape[0] - ink.shape[0] + 1, image.shape[1] - ink.shape[1] + 1)).tolist()
+    top, left = (below(image.shape[axis] - ink.shape[axis] + 1, draws) for axis in (0, 1))
     there = image[top : top + ink.shape[0], left : left + ink.shape[1]]
     np.maximum(there, ink, out=there)
     return top, left
 
 
-def turn(rng: np.random.Generator) -> float:
+def turn(draws: Iterator[float]) -> float:
     """Choose an angle, which is the first thing that is chosen for a picture."""
-    return rng.uniform(-LARGEST, LARGEST)
+    return LARGEST * (2 * next(draws) - 1)
+
+
+def below(count: int, draws: Iterator[float]) -> int:
+    """Choose a number from 0 to before `count`."""
+    return int(next(draws) * count)
 
 
 @lru_cache
@@ -192,9 +200,9 @@ def word(split: str) -> int:
     return zlib.crc32(f"cluttered {split}".encode())
 
 
-def stream(split: str, seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Seed the generator of one picture."""
-    return np.random.default_rng([word(split), seed, epoch, index])
+def stream(split: str, seed: int, epoch: int, index: int) -> Iterator[float]:
+    """Draw the numbers of one picture, in [0, 1): all at once, since a call for each takes longer than its use."""
+    return iter(np.random.default_rng([word(split), seed, epoch, index]).random(DRAWS).tolist())
 
 
 def check(split: str, size: tuple[int | None, ...] = (SIDE, SIDE)) -> None:
