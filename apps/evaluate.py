@@ -45,19 +45,24 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
 
     run_folder.check(output)
     model, file = run_folder.load(target), run_folder.model_file(target).resolve()
-    folder = target if target.is_dir() else target.parent
-    options = run_folder.options(folder) if (folder / "options.json").exists() else {"family": model.name}
+    options = run_folder.asked(target) or {"family": model.name}
     steps = find(options["family"])
     options = {**steps.DEFAULTS, "seed": 0, **options}
     datasets = steps.datasets(
         data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]
     )
+    known = options.get("classes")
+    if known and datasets.classes and list(datasets.classes) != known:
+        raise ValueError(
+            f"the model was trained on the classes {', '.join(known)}, in this order. Accepted for --data: "
+            f"exactly these. Received: {', '.join(datasets.classes)}"
+        )
     figures = steps.evaluate(model, datasets.held_out)
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
         inside = file.is_relative_to(output.resolve())
         of = {"data": datasets.description, "model": file.relative_to(output.resolve()) if inside else file}
         run_folder.write_json(output / "evaluate.json", figures | of)
-        steps.draw(model, datasets.held_out, side)
+        steps.draw(model, datasets.held_out, side, **datasets.named)
     if is_of_run(target, output):
         with run_folder.room(output):
             run_page.write(output)

@@ -1,6 +1,8 @@
 """Write a trained model as the SavedModel that TensorFlow Serving loads, and check it there; or as PyTorch's files."""
 
 import csv
+import functools
+import inspect
 import pathlib
 import shlex
 from enum import StrEnum
@@ -43,7 +45,10 @@ def run(
     size: Annotated[
         tuple[int, int] | None, Option(help="Height and width that files are brought to, where the model takes any.")
     ] = None,
-    values: Annotated[tuple[float, float], Option(help="What black and white of a file become.")] = (0.0, 1.0),
+    values: Annotated[
+        tuple[float, float] | None,
+        Option(help="What black and white of a file become.", show_default="as it was trained, or 0 1"),
+    ] = None,
     fit: Annotated[Fit, Option(help="The largest centred window, or the whole picture.")] = Fit.crop,
     max_pixels: Annotated[int, Option(min=1, help="That a file may have.")] = 25_000_000,
 ) -> int:
@@ -57,7 +62,7 @@ def run(
     run_folder.check(output)
     if framework is Framework.torch:
         given = {"--precision": precision != "float32", "--fold": fold, "--batch": batch, "--size": size}
-        given |= {"--values": values != (0.0, 1.0), "--fit": fit != "crop", "--max-pixels": max_pixels != 25_000_000}
+        given |= {"--values": values, "--fit": fit != "crop", "--max-pixels": max_pixels != 25_000_000}
         if wrong := [name for name, value in given.items() if value]:
             raise ValueError(f"--framework torch writes the network as it is. Received: {', '.join(wrong)}")
     family, networks = run_folder.load_networks(target)
@@ -67,17 +72,35 @@ def run(
         return export(
             networks,
             output,
-            signatures=getattr(tfzoo.family(family), "signatures", None) if family else None,
+            signatures=served(tfzoo.family(family), target) if family else None,
             facts=facts(target),
             version=version,
             precision=precision.value,
             fold=fold,
             batch=batch,
             size=size,
-            values=values,
+            values=values or trained_on(family),
             fit=fit.value,
             max_pixels=max_pixels,
         )
+
+
+def served(family, target: pathlib.Path):
+    """Give a family's function of what it serves, if it has one, which may know the names of the run's classes."""
+    from apps import run_folder
+
+    signatures = getattr(family, "signatures", None)
+    labels = run_folder.asked(target).get("classes")
+    if not labels or "labels" not in inspect.signature(signatures or print).parameters:
+        return signatures
+    return functools.partial(signatures, labels=labels)
+
+
+def trained_on(family: str | None) -> tuple[float, float]:
+    """Give what black and white are for a family's recipe; 0 and 1 where nobody says."""
+    from apps import recipes
+
+    return getattr(recipes.find(family), "VALUES", (0.0, 1.0)) if family in recipes.names() else (0.0, 1.0)
 
 
 def export(networks: dict[str, Any], output: pathlib.Path, **options) -> int:

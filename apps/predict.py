@@ -37,6 +37,9 @@ def run(
             for some in ask(opened, signature, batch, images, files):
                 answers += some
         finally:  # what was answered before a refusal, a lost server or Ctrl-C is kept
+            for path, outputs in zip(images, answers, strict=False):
+                if said := likeliest(outputs):
+                    print(f"{path}: {said}")
             if answers:
                 written = write(output, images[: len(answers)], answers)
                 print(f"wrote {output / 'predictions.json'} of {len(answers)} picture(s), {written} file(s) beside it")
@@ -122,6 +125,34 @@ def ask(client, signature: str, batch: int, images: list[pathlib.Path], files: l
         yield [{key: value[i] if value.ndim else value for key, value in made.items()} for i in range(len(some))]
 
 
+def likeliest(outputs: dict[str, Any], most: int = 5) -> str:
+    """Give the likeliest classes of a picture in words, by its `probabilities` and, if they are there, `labels`.
+
+    Args:
+        outputs: Arrays by name, without the batch.
+        most: How many classes at most; those below half a per mille are left out.
+
+    Returns:
+        Such as "cat 97.1%, dog 2.9%"; nothing for what no classifier gave.
+    """
+    import numpy as np
+
+    shares = outputs.get("probabilities")
+    if shares is None or shares.ndim != 1 or shares.dtype.kind != "f":
+        return ""
+    names = outputs.get("labels")
+    if names is None or names.shape != shares.shape:
+        names = [f"class {i}" for i in range(len(shares))]
+    best = [i for i in np.argsort(-shares, kind="stable")[:most] if shares[i] >= 5e-4]
+    return ", ".join(f"{text(names[i])} {shares[i]:.1%}" for i in best)
+
+
+def text(value: Any) -> str:
+    """Give a text that a server sent; what would move the terminal's cursor is replaced."""
+    decoded = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return "".join(x if x.isprintable() else "\ufffd" for x in decoded)
+
+
 def write(output: pathlib.Path, images: list[pathlib.Path], answers: list[dict[str, Any]]) -> int:
     """Write `predictions.json`, and each output that is a picture as a PNG, or with many numbers as a NumPy file.
 
@@ -146,7 +177,7 @@ def write(output: pathlib.Path, images: list[pathlib.Path], answers: list[dict[s
         for name, value in outputs.items():
             drawn = picture(value)
             if drawn is None and value.size <= MANY:
-                values[name] = value.tolist() if value.dtype.kind != "O" else [str(x) for x in value.ravel()]
+                values[name] = value.tolist() if value.dtype.kind != "O" else [text(x) for x in value.ravel()]
                 continue
             values[name] = f"{safe(name)}/{stem}.{'npy' if drawn is None else 'png'}"
             with aside(output / values[name]) as side:

@@ -1,6 +1,6 @@
 """The run folder: how the commands talk to one another.
 
-    options.json    what was asked for, the devices, the command line and the versions
+    options.json    what was asked for, the data's classes, the devices, the command line and the versions
     model.keras     the model after the last epoch
     best.keras      the model after the epoch with the lowest validation loss, or the last where there is no such loss
                     (a model of several networks: generator.keras, best_generator.keras, ...)
@@ -161,6 +161,12 @@ def options(folder: pathlib.Path) -> dict[str, Any]:
     return values
 
 
+def asked(target: pathlib.Path) -> dict[str, Any]:
+    """Give what the run of a run folder or of a model file in one was asked for; nothing of a file that is in none."""
+    folder = target if target.is_dir() else target.parent
+    return options(folder) if target.is_dir() or (folder / "options.json").exists() else {}
+
+
 def load(target: pathlib.Path) -> keras.Model:
     """Load the model of a run folder, the best one, or of a file.
 
@@ -199,8 +205,7 @@ def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Mod
         ValueError: The run is not finished, there is no such model, or Keras cannot read it.
     """
     if not target.is_dir():
-        run = target.parent  # not by the model's name, which another model may have, too
-        return (options(run)["family"] if (run / "options.json").exists() else None), {"model": load(target)}
+        return asked(target).get("family"), {"model": load(target)}  # not the model's name: another's may be the same
     family = options(target)["family"]
     if unfinished(target):
         raise ValueError(

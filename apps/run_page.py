@@ -22,7 +22,7 @@ PICTURES, CHARTS = 24, 40  # the most of them
 PNG = b"\x89PNG\r\n\x1a\n"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 440, 220, 62, 24, 10  # of a chart and its margins
 COLOURS = {"training": "#1b6ca8", "validation": "#c4622d"}
-NOT_OPTIONS = {"family", "examples", "devices", "command", "versions", "settings"}  # of options.json
+NOT_OPTIONS = {"family", "examples", "classes", "devices", "command", "versions", "settings"}  # of options.json
 TEMPLATE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>
@@ -78,7 +78,7 @@ def render(folder: pathlib.Path) -> str:
     rows, speeds = (read(folder / name, lines, notes) or [] for name in ("log.csv", "speed.csv"))
     held_out = (read(folder / "evaluate.json", table, notes) if (folder / "evaluate.json").exists() else None) or {}
     versions = options.get("versions") if isinstance(options.get("versions"), dict) else {}
-    asked = {name: value for name, value in options.items() if name not in {"command", "versions"}}
+    asked = {name: value for name, value in options.items() if name not in {"command", "versions", "classes"}}
     return (
         jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
         .from_string(TEMPLATE)

@@ -211,12 +211,13 @@ def train(
         return next(iter(recipe.datasets(options["data"], shape, **data, start=step).training))
 
     def sample(model, path):
-        recipe.draw(model, datasets.validation, path)
+        recipe.draw(model, datasets.validation, path, **datasets.named)
 
     with run_folder.room(output):
         if chief and not begun:
             how = {"strategy": strategy, "devices": chosen.num_replicas_in_sync}  # may be others when the run goes on
-            run_folder.create(output, {"family": name, **options, **how, "examples": datasets.description})
+            of = {"examples": datasets.description, **datasets.named}
+            run_folder.create(output, {"family": name, **options, **how, **of})
         if title:
             print(title)
         if start:

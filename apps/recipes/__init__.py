@@ -26,6 +26,11 @@ DEFAULTS = {
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
+def names() -> list[str]:
+    """Give the families that have a recipe, sorted."""
+    return sorted(file.stem for file in pathlib.Path(__file__).parent.glob("[!_]*.py"))
+
+
 def find(name: str) -> ModuleType:
     """Find a family's recipe by its file name.
 
@@ -38,10 +43,8 @@ def find(name: str) -> ModuleType:
     Raises:
         ValueError: There is none.
     """
-    files = pathlib.Path(__file__).parent.glob("[!_]*.py")
-    known = sorted(file.stem for file in files)
-    if name not in known:
-        raise ValueError(f"no recipe for the family {name!r}. Accepted: {', '.join(known)}.")
+    if name not in names():
+        raise ValueError(f"no recipe for the family {name!r}. Accepted: {', '.join(names())}.")
     return importlib.import_module(f"apps.recipes.{name}")
 
 

@@ -1,7 +1,9 @@
 """What the recipes of all classifiers share: labelled pictures, cross entropy, a page of what is right and wrong."""
 
 SMALL = 64  # pixels on a side, up to which a picture is shifted; of a larger one a window is cut
+NAMED = 20  # classes, up to which the axes have their names
 LARGE = 224  # pixels on a side of the windows
+VALUES = (-1.0, 1.0)  # of black and white
 SHARE = 0.875  # of a large picture's middle that is judged, 224 of 256 pixels
 
 
@@ -34,7 +36,9 @@ def settings(options: dict, smallest: int = 1) -> dict:
     return {"classes": classes, "image_shape": (*size, channels)}
 
 
-def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0):
+def datasets(
+    data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0, values=VALUES
+):
     """Open the training, validation and held-out pictures.
 
     Small pictures are brought to the model's size, and for training shifted by an eighth of it; of large ones windows
@@ -47,9 +51,10 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         batch_size: Pictures in a batch.
         seed: Any integer from 0; decides every random choice.
         start: The batch that the training data begins with.
+        values: What black and white become.
 
     Returns:
-        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)` in [-1, 1] and class numbers `(B,)`.
+        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)` and class numbers `(B,)`.
 
     Raises:
         ValueError: The data cannot be used; names everything that is wrong.
@@ -68,19 +73,28 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
             image = augmentation.pad_and_crop(key, augmentation.resize(image, tuple(size)), max(min(size) // 8, 1))
         else:
             image = augmentation.jitter(key, augmentation.random_resized_crop(key, image, tuple(size)))
-        return scaled(augmentation.flip(key, image) if channels == 3 else image), label
+        return scaled(augmentation.flip(key, image) if channels == 3 else image, values), label
 
     def prepare(image, label):
         image = augmentation.in_channels(image, channels)
         cut = augmentation.resize(image, tuple(size)) if small else augmentation.centre_crop(image, tuple(size), SHARE)
-        return scaled(cut), label
+        return scaled(cut, values), label
 
     return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start, augment=augment, prepare=prepare)
 
 
-def scaled(image):
-    """From [0, 1] to [-1, 1]."""
-    return 2 * image - 1
+def scaled(image, values):
+    """Give pixels in [0, 1] other values for black and white."""
+    black, white = values
+    return black + (white - black) * image
+
+
+def shown(image, values):
+    """Give pixels in [0, 1] back, as they are drawn."""
+    import numpy as np
+
+    black, white = values
+    return np.clip((image - black) / (white - black), 0, 1)
 
 
 def compile(model, optimizer, jit_compile: bool) -> None:
@@ -179,14 +193,16 @@ def log_probabilities(scores):
     return log_softmax(scores, axis=-1)
 
 
-def draw(model, dataset, path, mistakes: int = 12) -> None:
+def draw(model, dataset, path, mistakes: int = 12, classes: tuple[str, ...] | None = None, values=VALUES) -> None:
     """Draw what is taken for what, how sure the model is and how right, and its worst mistakes.
 
     Args:
         model: From images to logits `(B, classes)`.
-        dataset: Batches of images in [-1, 1] and class numbers.
+        dataset: Batches of images and class numbers.
         path: Where the PNG is written.
         mistakes: How many at most, from the surest one on.
+        classes: Their names; None for their numbers.
+        values: What black and white are in the images.
     """
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -196,8 +212,9 @@ def draw(model, dataset, path, mistakes: int = 12) -> None:
     from tfzoo.metrics.classification import ConfusionMatrix
 
     labels, scores, images = judged(model, dataset, keep=True)
-    classes = scores.shape[-1]
-    confusion, calibration = ConfusionMatrix(classes), CalibrationError(classes, from_logits=True)
+    count = scores.shape[-1]
+    names = [*(classes or ()), *map(str, range(len(classes or ()), count))]
+    confusion, calibration = ConfusionMatrix(count), CalibrationError(count, from_logits=True)
     for metric in (confusion, calibration):
         metric.update_state(labels, scores)
     guesses, probabilities = scores.argmax(-1), np.exp(log_probabilities(scores))
@@ -211,6 +228,10 @@ def draw(model, dataset, path, mistakes: int = 12) -> None:
     shares = confusion.matrix() / np.maximum(confusion.matrix().sum(1, keepdims=True), 1)
     figure.colorbar(first.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the row")
     first.set(xlabel="taken for class", ylabel="is of class", title=f"{len(labels)} pictures")
+    if count <= NAMED:
+        turn = 90 if max(map(len, names)) > 2 else 0
+        first.set_xticks(range(count), names[:count], rotation=turn, parse_math=False)
+        first.set_yticks(range(count), names[:count], parse_math=False)
     reliability = calibration.reliability()
     second.plot([0, 1], [0, 1], ":", color="grey")
     second.bar(reliability.confidence, reliability.accuracy, 0.8 / calibration.bins)
@@ -222,7 +243,8 @@ def draw(model, dataset, path, mistakes: int = 12) -> None:
         for cell in cells:
             cell.set_axis_off()
         for cell, i in zip(cells, wrong, strict=False):
-            image = np.clip((images[i] + 1) / 2, 0, 1)
+            image = shown(images[i], values)
             cell.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-            cell.set_title(f"{labels[i]}, not {guesses[i]} ({probabilities[i, guesses[i]]:.0%})", fontsize=8)
+            told = f"{names[labels[i]]}, not {names[guesses[i]]} ({probabilities[i, guesses[i]]:.0%})"
+            cell.set_title(told, fontsize=8, parse_math=False)  # a name may hold a $
     figure.savefig(path, dpi=80)

@@ -7,7 +7,7 @@ On the same 360 held-out digits, enlarged from 8x8 to 32x32, logistic regression
 """
 
 from apps.recipes import _classifier
-from apps.recipes._classifier import draw, evaluate
+from apps.recipes._classifier import VALUES, draw, evaluate
 
 DEFAULTS = {
     "size": "tiny",
@@ -22,7 +22,7 @@ DEFAULTS = {
 MINUTES = {"full": 4}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
 HEADS = ("logits", "aux1", "aux2")
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
 
 
 def settings(options: dict) -> dict:

@@ -8,8 +8,10 @@ What the whole recipe reaches has not been measured yet; after 180 steps it was 
 60x60 are new in every epoch; `tfzoo evaluate` draws the held-out ones beside what the transformer makes of them.
 """
 
+import functools
+
 from apps.recipes import _classifier
-from apps.recipes._classifier import datasets, evaluate, settings
+from apps.recipes._classifier import evaluate, settings
 
 DEFAULTS = {
     "size": "default",
@@ -20,9 +22,11 @@ DEFAULTS = {
     "learning_rate": 1e-3,
     "clip": 1.0,
 }
+VALUES = (0.0, 1.0)  # black is 0, as what the transformer finds beyond the picture is
+datasets = functools.partial(_classifier.datasets, values=VALUES)
 MINUTES = {"full": 12}  # on two cores
 DATA = "handwritten digits, turned and moved among pieces of others (embedded), or DIR with a folder for each class"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:
@@ -32,28 +36,29 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
     _classifier.compile(model, optimizer(keras.optimizers.Adam), jit_compile)
 
 
-def draw(model, dataset, path, columns: int = 10) -> None:
+def draw(model, dataset, path, columns: int = 10, classes: tuple[str, ...] | None = None) -> None:
     """Draw pictures, and below each what the transformer makes of it; without one, what `_classifier.draw` does.
 
     Args:
         model: From images to logits `(B, classes)`.
-        dataset: Batches of images in [-1, 1] and class numbers; the first pictures are drawn.
+        dataset: Batches of images and class numbers; the first pictures are drawn.
         path: Where the PNG is written.
         columns: How many pictures.
+        classes: As `_classifier.draw` has them.
     """
     import keras
     import numpy as np
     from PIL import Image
 
     if "rectified" not in {operation.name for operation in model.operations}:
-        _classifier.draw(model, dataset, path)
+        _classifier.draw(model, dataset, path, classes=classes, values=VALUES)
         return
     images = next(dataset.unbatch().batch(columns).as_numpy_iterator())[0]
     rectified = np.asarray(keras.Model(model.input, model.get_layer("rectified").output)(images))
     rows = []
     for some in (images, rectified):
         height = images.shape[1]
-        pixels = [np.uint8(np.clip((x + 1) * 127.5, 0, 255)) for x in some]
+        pixels = [np.uint8(255 * _classifier.shown(x, VALUES)) for x in some]
         shown = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize((height, height)) for x in pixels]
         rows.append(np.concatenate([np.pad(np.asarray(x.convert("RGB")), ((2, 2), (2, 2), (0, 0))) for x in shown], 1))
     Image.fromarray(np.concatenate(rows)).save(path)

@@ -7,7 +7,7 @@ On the same 360 held-out digits logistic regression reaches .96. A transformer k
 beforehand: of few pictures it learns less than a convolutional network does.
 """
 
-from apps.recipes._classifier import datasets, draw, evaluate, settings
+from apps.recipes._classifier import VALUES, datasets, draw, evaluate, settings
 
 DEFAULTS = {
     "size": "tiny",
@@ -20,7 +20,7 @@ DEFAULTS = {
 }
 MINUTES = {"full": 4}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

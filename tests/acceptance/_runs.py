@@ -47,7 +47,13 @@ class Wanted:
         return {k: v for k, v in asdict(self).items() if k not in ("options", "besides")} | {"steps": steps}
 
 
-def main(description: str, family: str, runs: dict[str, Wanted], least: Callable[[], float] = lambda: 0.0) -> int:
+def main(
+    description: str,
+    family: str,
+    runs: dict[str, Wanted],
+    least: Callable[[], float] = lambda: 0.0,
+    short: Callable[[dict[str, dict]], list[str]] = lambda results: [],
+) -> int:
     """Run a script: train, measure, print and write.
 
     Args:
@@ -55,6 +61,8 @@ def main(description: str, family: str, runs: dict[str, Wanted], least: Callable
         family: Its name.
         runs: What is trained, by name.
         least: Gives the baseline that every run must be above.
+        short: From what is written of all runs, by name, to what falls short of anything else, in words; asked when
+            none was left out.
 
     Returns:
         The exit code: 1 if a run falls short.
@@ -64,7 +72,7 @@ def main(description: str, family: str, runs: dict[str, Wanted], least: Callable
     parser.add_argument("--runs", dest="folder", type=Path, default=ROOT / "runs" / "acceptance")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    baseline, results, short = least(), {}, False
+    baseline, results, wrong = least(), {}, []
     for name in arguments.runs or runs:
         wanted = runs[name]
         found = [
@@ -74,11 +82,15 @@ def main(description: str, family: str, runs: dict[str, Wanted], least: Callable
         results[name] = {**wanted.shown(), "baseline": baseline, "runs": found}
         for run in found:
             value = run[wanted.figure]
-            short |= value < max(wanted.goal, baseline)
             goals = f"(goal {wanted.goal:.2f}, baseline {baseline:.3f})"
-            print(f"{name}, seed {run['seed']}: {wanted.figure} {value:.3f} {goals}, {run['minutes']:.0f} minutes")
+            said = f"{name}, seed {run['seed']}: {wanted.figure} {value:.3f} {goals}, {run['minutes']:.0f} minutes"
+            wrong += [said] if value < max(wanted.goal, baseline) else []
+            print(said)
+    wrong += short(results) if results.keys() == runs.keys() else []
+    for said in wrong:
+        print(f"SHORT: {said}")
     write(arguments.output, results, date=min(run["trained"] for r in results.values() for run in r["runs"]))
-    return int(short)
+    return int(bool(wrong))
 
 
 def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, float]:

@@ -40,3 +40,21 @@ def damaged(trained, tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """The run of a classifier of two classes of pictures, as small as can be, beside their folder `data`."""
+    import numpy as np
+    from PIL import Image
+
+    from apps import train
+
+    folder, rng = tmp_path_factory.mktemp("classifier"), np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(folder / "data" / name / f"{i}.png")
+    asked = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "settings": {"image_shape": (16, 16, 3)}}
+    train.train("resnet", folder / "run", data=str(folder / "data"), **asked)
+    return folder / "run"

@@ -117,3 +117,13 @@ def test_what_cannot_be_read_or_written_is_named(arguments, said, run, invoke, t
     result = invoke("evaluate", *arguments)
     assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_classes_than_the_models_are_refused(classifier, invoke, tmp_path):
+    result = invoke("evaluate", classifier, "--output", tmp_path / "same")
+    assert result.exit_code == 0, result.stderr
+    shutil.copytree(classifier.parent / "data", tmp_path / "data")
+    (tmp_path / "data" / "cat").rename(tmp_path / "data" / "zebra")  # dog, zebra
+    result = invoke("evaluate", classifier, "--data", tmp_path / "data", "--output", tmp_path / "out")
+    assert result.exit_code == 2 and "trained on the classes cat, dog, in this order" in result.stderr
+    assert "Received: dog, zebra" in result.stderr and not (tmp_path / "out").exists()

@@ -204,3 +204,16 @@ def test_a_killed_export_publishes_nothing(trained, invoke, tmp_path):
     result = invoke("export", trained, "-o", folder)
     assert result.exit_code == 0, result.stderr
     assert (folder / "1" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(("options", "values"), [([], (-1.0, 1.0)), (["--values", 0, 1], (0.0, 1.0))])
+def test_a_classifiers_pixels_and_labels_are_those_of_its_run(
+    classifier, invoke, tmp_path, monkeypatch, options, values
+):
+    given = {}
+    monkeypatch.setattr(tfzoo.export, "save", lambda networks, output, **options: given.update(options) or 1 / 0)
+    for target in (classifier, classifier / "best.keras"):
+        with pytest.raises(ZeroDivisionError):
+            invoke("export", target, "-o", tmp_path / "m", *options)
+        assert given["values"] == values
+        assert given["signatures"].keywords == {"labels": ["cat", "dog"]}

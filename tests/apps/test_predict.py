@@ -147,3 +147,40 @@ def test_time_and_retries_reach_the_client(pictures, invoke, tmp_path, monkeypat
     monkeypatch.setattr(client, "connect", connect)
     result = invoke("predict", "grpc://host:1/unet", pictures[0], "--timeout", 7, "--retries", 2, "-o", tmp_path)
     assert result.exit_code == 3 and given == {"target": "grpc://host:1/unet", "timeout": 7.0, "retries": 2}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (
+            {"probabilities": [0.2, 0.7, 0.1], "labels": [b"cat", b"dog", b"o\x1b[2Jwl"]},
+            "dog 70.0%, cat 20.0%, o\ufffd[2Jwl 10.0%",
+        ),
+        ({"probabilities": [0.0004, 0.9996]}, "class 1 100.0%"),
+        ({"probabilities": [0.125] * 8}, "class 0 12.5%, class 1 12.5%, class 2 12.5%, class 3 12.5%, class 4 12.5%"),
+        ({"probabilities": [0.2, 0.8], "labels": [b"cat"]}, "class 1 80.0%, class 0 20.0%"),
+        ({"probabilities": [[0.2, 0.8]]}, ""),
+        ({"mask": [0.5]}, ""),
+    ],
+)
+def test_the_likeliest_in_words(outputs, words):
+    arrays = {k: np.array(x, object if k == "labels" else "float32") for k, x in outputs.items()}
+    assert predict.likeliest(arrays) == words
+
+
+def test_a_classifier_says_what_it_sees(classifier, pictures, invoke, tmp_path):
+    """From the run to the answer: its classes' names, and the pixels that it was trained on."""
+    result = invoke("export", classifier, "-o", tmp_path / "models")
+    assert result.exit_code == 0, result.stderr
+    result = invoke("predict", tmp_path / "models", *pictures[:2], "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    model = keras.models.load_model(classifier / "best.keras")
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    for path, one in zip(pictures, found, strict=False):
+        window = Image.open(path).convert("RGB").resize((16, 16), Image.Resampling.BILINEAR, (7, 0, 54, 47))
+        scores = np.asarray(model(2 * np.asarray(window, np.float32)[None] / 255 - 1))[0]
+        want = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(one["outputs"]["probabilities"], want, atol=0.01)  # Pillow rounds to 8 bits
+        assert one["outputs"]["labels"] == ["cat", "dog"]
+        first = ("cat", "dog")[int(np.argmax(one["outputs"]["probabilities"]))]
+        assert f"{path}: {first} {max(one['outputs']['probabilities']):.1%}" in result.stdout

@@ -44,6 +44,11 @@ class Datasets:
     description: str
     classes: tuple[str, ...] | None = None
 
+    @property
+    def named(self) -> dict[str, tuple[str, ...]]:
+        """The classes' names as an argument `classes`; none where there are none."""
+        return {"classes": self.classes} if self.classes else {}
+
 
 def datasets(
     source: Source,

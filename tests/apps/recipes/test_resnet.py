@@ -67,7 +67,7 @@ def test_the_picture_is_drawn_with_and_without_mistakes(tmp_path, wrong):
     labels = np.arange(30) % 6
     labels[:wrong] = (labels[:wrong] + 1) % 6
     model, images = reading(scores)
-    recipe.draw(model, dataset(images, labels), tmp_path / "a.png")
+    recipe.draw(model, dataset(images, labels), tmp_path / "a.png", classes=("a cat", "$_", "c", "d", "e", "f"))
     with Image.open(tmp_path / "a.png") as drawn:
         assert drawn.width == 800 and np.ptp(np.asarray(drawn.convert("L"))) > 100
         assert (drawn.height > 500) == (wrong > 6)

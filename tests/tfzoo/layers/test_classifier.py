@@ -21,3 +21,14 @@ def test_probabilities(name):
     np.testing.assert_allclose(made, tf.nn.softmax(classifier.logits(model(x))), rtol=1e-6)
     np.testing.assert_allclose(np.sum(made, 1), 1, rtol=1e-5)
     assert [spec.name for spec in signature.inputs] == ["image"]
+
+
+def test_labels_are_served_beside_them_and_go_on_in_numbers():
+    model = tfzoo.build("resnet", size="tiny")
+    served = tfzoo.family("resnet").signatures({"model": model}, labels=["cat", "dog"])["serving_default"]
+    made = served.function(tf.zeros((3, *model.input_shape[1:])))
+    expected = [b"cat", b"dog", *(str(i).encode() for i in range(2, 10))]
+    assert made["labels"].shape == made["probabilities"].shape == (3, 10)
+    assert np.asarray(made["labels"]).tolist() == [expected] * 3
+    none = tfzoo.family("resnet").signatures({"model": model})["serving_default"]
+    assert list(none.function(tf.zeros((1, *model.input_shape[1:])))) == ["probabilities"]
