@@ -311,6 +311,8 @@ def test_features_and_dropout():
     features = tfzoo.build("spatial_transformer", "tiny", include_top=False)
     assert features.output_shape == (None, 4, 4, 16)
     model = tfzoo.build("spatial_transformer", **SMALL, dropout=0.5)
+    assert not np.any(model(images(2, 8, 10, 2)))  # the logits begin with zeros
+    randomize(model)
     x = images(2, 8, 10, 2)
     np.testing.assert_array_equal(model(x, training=False), model(x, training=False))
     assert not np.array_equal(model(x, training=True), model(x, training=True))
