@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/acceptance/googlenet.py [RUN ...] [--output FILE] [--runs DIR] [--seeds N]
 
-About a quarter of an hour on two cores.
+Six minutes on two cores.
 """
 
 import sys

@@ -363,7 +363,7 @@ def test_dropout_is_the_variants_and_acts_in_training_only(variant, rate):
 
 @pytest.mark.parametrize("auxiliary", [False, True])
 def test_without_top_it_gives_the_last_inceptions_features(auxiliary):
-    options = {"image_shape": (81, 97, 3), "auxiliary": auxiliary}
+    options = {"variant": "paper", "image_shape": (81, 97, 3), "auxiliary": auxiliary}
     model = randomize(tfzoo.build("googlenet", "tiny", **options))
     base = tfzoo.build("googlenet", "tiny", include_top=False, **options)
     values = {w.path: w for w in model.weights}

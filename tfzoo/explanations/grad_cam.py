@@ -59,6 +59,7 @@ def places(model: keras.Model) -> dict[str, keras.KerasTensor]:
             continue
         if hasattr(operation, "data_format") or any(id(x) in maps for x in keras.tree.flatten(operation.input)):
             maps.add(id(output))
-            if output.shape[1:3] != (1, 1):
+            # What is padded no longer lies over the picture as a whole.
+            if output.shape[1:3] != (1, 1) and not isinstance(operation, keras.layers.ZeroPadding2D):
                 found[operation.name] = output
     return found

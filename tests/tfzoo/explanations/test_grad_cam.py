@@ -63,13 +63,18 @@ def test_another_layer_by_finite_differences():
     ],
 )
 def test_the_last_layer_with_places_of_each_family(name, last):
-    model = tfzoo.build(name, size="tiny", **({"auxiliary": True} if name == "googlenet" else {}))
+    model = tfzoo.build(name, size="tiny", **({"image_shape": (64, 80, 1)} if name == "googlenet" else {}))
     assert list(places(model))[-1] == last
     images = rng.normal(size=(2, *model.input_shape[1:])).astype("float32")
     head = next(layer for layer in reversed(model.layers) if layer.weights and layer.name not in ("aux1", "aux2"))
     head.kernel.assign(rng.normal(size=head.kernel.shape))  # a Vision Transformer's begins with zeros
     found = grad_cam(model, images)
     assert found.shape == (2, *places(model)[last].shape[1:3]) and (found >= 0).all() and found.dtype == np.float32
+
+
+def test_a_padded_map_is_none():
+    model = tfzoo.build("googlenet", size="tiny")  # behind the padding of the last maximum there is one place
+    assert list(places(model))[-1] == "inception4e"
 
 
 def test_layers_that_cannot_be_looked_at():
