@@ -23,8 +23,8 @@ SIZES = {
     "paper": {"variant": "paper"},
     "torchvision": {"variant": "torchvision"},
     "tiny": {
-        "variant": "torchvision",
-        "image_shape": (32, 32, 1),
+        "variant": "paper",
+        "image_shape": (80, 80, 1),
         "classes": 10,
         "width": 0.125,
         "auxiliary": True,
@@ -32,7 +32,7 @@ SIZES = {
         "auxiliary_dropout": 0.0,
     },
 }
-PARAMETERS = {"paper": 6_998_552, "torchvision": 6_624_904, "tiny": 161_142}
+PARAMETERS = {"paper": 6_998_552, "torchvision": 6_624_904, "tiny": 104_712}
 NAMES = {
     "torchvision": {
         r"(conv\d)_(conv|bn)": r"\1.\2",

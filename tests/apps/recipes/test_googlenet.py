@@ -11,7 +11,7 @@ from apps.recipes import googlenet as recipe
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    model = tfzoo.build("googlenet", size="tiny", **recipe.DEFAULTS["settings"])
+    model = tfzoo.build("googlenet", size="tiny", image_shape=(32, 32, 1), **recipe.DEFAULTS["settings"])
     recipe.compile(model, optimizer=lambda kind, **arguments: kind(0.02, **arguments), jit_compile=False)
     return model
 

@@ -63,7 +63,7 @@ def test_another_layer_by_finite_differences():
     ],
 )
 def test_the_last_layer_with_places_of_each_family(name, last):
-    model = tfzoo.build(name, size="tiny", **({"image_shape": (64, 80, 1)} if name == "googlenet" else {}))
+    model = tfzoo.build(name, size="tiny")
     assert list(places(model))[-1] == last
     images = rng.normal(size=(2, *model.input_shape[1:])).astype("float32")
     head = next(layer for layer in reversed(model.layers) if layer.weights and layer.name not in ("aux1", "aux2"))
@@ -73,7 +73,9 @@ def test_the_last_layer_with_places_of_each_family(name, last):
 
 
 def test_a_padded_map_is_none():
-    model = tfzoo.build("googlenet", size="tiny")  # behind the padding of the last maximum there is one place
+    model = tfzoo.build(
+        "googlenet", size="tiny", variant="torchvision", image_shape=(32, 32, 1)
+    )  # behind the padding of the last maximum there is one place
     assert list(places(model))[-1] == "inception4e"
 
 
