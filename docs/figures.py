@@ -162,6 +162,16 @@ def classifier(family: str) -> str:
     return table(["command", "steps", "top-1, by seed", "goal: at least", "measured"], rows)
 
 
+def classifiers() -> str:
+    """The ratios of benchmarks/classifiers.py, and the times that have no goal."""
+    record = newest("benchmarks-classifiers")
+    rows = [
+        [name, *(f"{r[k] * 1e3:,.1f} ms" for k in ("ours", "theirs")), f"{r['ratio']:.3f}"]
+        for name, r in record["besides"].items()
+    ]
+    return f"{ratios(record, 'torch', 'tfzoo')}\n\n{table(['besides', 'tfzoo', 'torch', 'ratio'], rows)}"
+
+
 def several(runs: list[dict], name: str) -> str:
     """A figure of each seed, from the lowest to the highest."""
     return " ".join(f"{value:.3f}" for value in sorted(run[name] for run in runs))
@@ -280,6 +290,7 @@ PARTS = {
     "allreduce": allreduce,
     "benchmark": benchmark,
     "bridge": bridge,
+    "classifiers": classifiers,
     "conformance": conformance,
     "data": data,
     "fit": fit,

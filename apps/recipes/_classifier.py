@@ -7,12 +7,13 @@ VALUES = (-1.0, 1.0)  # of black and white
 SHARE = 0.875  # of a large picture's middle that is judged, 224 of 256 pixels
 
 
-def settings(options: dict, smallest: int = 1) -> dict:
+def settings(options: dict, smallest: int = 1, enlarged: int = 32) -> dict:
     """Give the builder's options that follow from the data.
 
     Args:
         options: The run's, its `data`, `seed` and `settings`.
-        smallest: Pixels on a side that the network takes at least; smaller pictures are enlarged to 32.
+        smallest: Pixels on a side that the network takes at least.
+        enlarged: Pixels on a side that smaller pictures are enlarged to.
 
     Returns:
         `classes`, and `image_shape`: that of small pictures, and 224x224 of large ones.
@@ -32,7 +33,7 @@ def settings(options: dict, smallest: int = 1) -> dict:
     if max(height, width) > SMALL:
         size = (LARGE, LARGE)
     else:
-        size = (height, width) if min(height, width) >= smallest else (32, 32)
+        size = (height, width) if min(height, width) >= smallest else (enlarged, enlarged)
     return {"classes": classes, "image_shape": (*size, channels)}
 
 

@@ -16,9 +16,9 @@ DEFAULTS = {
     "steps_per_epoch": 100,
     "batch_size": 32,
     "learning_rate": 0.05,
-    # The paper's needs 80x80 pixels; this one normalises, and trains on the few that digits have.
-    "settings": {"variant": "torchvision", "dropout": 0.2, "auxiliary_dropout": 0.7},
 }
+# Of the smallest size, what learns the digits: the paper's variant needs pictures of 80x80, this one normalises.
+SMALL = {"variant": "torchvision", "dropout": 0.2, "auxiliary_dropout": 0.7}
 MINUTES = {"full": 2}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
 HEADS = ("logits", "aux1", "aux2")
@@ -26,12 +26,19 @@ __all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw
 
 
 def settings(options: dict) -> dict:
-    """Give the builder's options that follow from the data, and the auxiliary heads; raises a ValueError."""
-    from tfzoo.googlenet import SMALLEST
+    """Give the builder's options that follow from the data, the auxiliary heads, and for the smallest size `SMALL`.
+
+    Raises:
+        ValueError: The data cannot be used, has more classes than were asked for, or the auxiliary heads are left out.
+    """
+    from tfzoo.googlenet import SIZES, SMALLEST
 
     if not options["settings"].get("auxiliary", True):
         raise ValueError("the recipe of googlenet trains the auxiliary heads, too. Leave --set auxiliary=False out.")
-    return {**_classifier.settings(options, SMALLEST["torchvision"]), "auxiliary": True}
+    chosen = SMALL if options["size"] == "tiny" else {}
+    variant = ({"variant": "paper"} | SIZES.get(options["size"], {}) | chosen | options["settings"])["variant"]
+    sizes = (SMALLEST["torchvision"], 32) if variant == "torchvision" else (SMALLEST["paper with auxiliary heads"], 80)
+    return {**_classifier.settings(options, *sizes), "auxiliary": True, **chosen}
 
 
 def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0):

@@ -11,7 +11,7 @@ from apps.recipes import googlenet as recipe
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
-    model = tfzoo.build("googlenet", size="tiny", image_shape=(32, 32, 1), **recipe.DEFAULTS["settings"])
+    model = tfzoo.build("googlenet", size="tiny", image_shape=(32, 32, 1), **recipe.SMALL)
     recipe.compile(model, optimizer=lambda kind, **arguments: kind(0.02, **arguments), jit_compile=False)
     return model
 
@@ -35,7 +35,12 @@ def test_the_logits_are_judged(model):
 
 
 def test_the_builders_options():
-    options = {"data": "digits", "seed": 0, "settings": {}}
-    assert recipe.settings(options) == {"classes": 10, "image_shape": (32, 32, 1), "auxiliary": True}
+    options = {"data": "digits", "seed": 0, "settings": {}, "size": "tiny"}
+    plain = {"classes": 10, "image_shape": (32, 32, 1), "auxiliary": True}
+    assert recipe.settings(options) == plain | recipe.SMALL
+    assert recipe.settings({**options, "size": "torchvision"}) == plain
+    for paper in ({"size": "paper"}, {"settings": {"variant": "paper"}}):
+        assert recipe.settings({**options, **paper})["image_shape"] == (80, 80, 1)
+    assert recipe.settings({**options, "size": "paper"}) == plain | {"image_shape": (80, 80, 1)}
     with pytest.raises(ValueError, match="trains the auxiliary heads, too. Leave --set auxiliary=False out"):
         recipe.settings({**options, "settings": {"auxiliary": False}})

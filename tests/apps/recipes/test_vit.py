@@ -26,5 +26,10 @@ def test_it_learns_the_digits():
     assert before["nll"] == pytest.approx(2.303, abs=0.1)  # ln 10: the head begins with zeros
 
 
-def test_a_run_has_its_own_settings():
-    assert tfzoo.build("vit", size="tiny", **recipe.DEFAULTS["settings"]).output_shape == (None, 10)
+@pytest.mark.parametrize(("size", "own"), [("tiny", recipe.SMALL), ("s16", {})])
+def test_only_the_smallest_size_has_settings_of_its_own(size, own):
+    options = {"data": "digits", "seed": 0, "settings": {}, "size": size}
+    found = recipe.settings(options)
+    assert found == {"classes": 10, "image_shape": (16, 16, 1), **own}
+    if own:
+        assert tfzoo.build("vit", size=size, **found).output_shape == (None, 10)
