@@ -41,7 +41,8 @@ def same_weights(name: str, model, network) -> None:
     for weight in model.weights:
         fan = max(np.prod(weight.shape[:-1]), 1)
         variance = weight.path.endswith("variance") or weight.path.endswith("gamma")
-        weight.assign(rng.uniform(0.5, 1.5, weight.shape) if variance else rng.normal(0, fan**-0.5, weight.shape))
+        scale = (2 / fan) ** 0.5 if len(weight.shape) > 1 else 0.1  # so that the signal stays alive
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape) if variance else rng.normal(0, scale, weight.shape))
     names = tfzoo.family(name).NAMES["torchvision"]
     network.load_state_dict(bridge.to_torch(model, names=names).state_dict(), strict=True)
     x = pictures(2)
