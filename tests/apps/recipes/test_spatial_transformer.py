@@ -23,8 +23,16 @@ def test_pictures_that_are_new_are_not_shifted(data):
 
 
 def test_the_builders_options():
-    options = {"data": "cluttered_digits", "seed": 0, "settings": {}}
-    assert recipe.settings(options) == {"classes": 10, "image_shape": (60, 60, 1)}
+    options, plain = (
+        {"data": "cluttered_digits", "seed": 0, "settings": {}},
+        {"classes": 10, "image_shape": (60, 60, 1)},
+    )
+    assert recipe.settings({**options, "size": "tiny"}) == plain
+    assert recipe.settings({**options, "size": "default"}) == plain | recipe.WIDTHS | recipe.FRONT
+    without = {**options, "size": "default", "settings": {"transform": None}}
+    assert recipe.settings(without) == plain | recipe.WIDTHS
+    for some in (recipe.settings({**options, "size": "default"}), recipe.settings(without) | {"transform": None}):
+        assert tfzoo.build("spatial_transformer", **some).output_shape == (None, 10)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
