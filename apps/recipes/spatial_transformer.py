@@ -4,7 +4,7 @@
     tfzoo train spatial_transformer --set transform=None --output PLAIN     the same network without it
     tfzoo train spatial_transformer --data DIR --output RUN                 your pictures: DIR/CLASS/*
 
-What the whole recipe reaches has not been measured yet; after 1,000 steps it was held-out top-1 >= .4. The pictures of
+With one seed, the only one measured yet, it came to held-out top-1 >= .8, and did not turn digits back. The pictures of
 60x60 are new in every epoch; `tfzoo evaluate` draws the held-out ones beside what the transformer makes of them.
 """
 
