@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/classifiers.py [--output FILE]        about ten minutes on two cores
 
-torch's are torchvision's, which its users take. Besides: inference as XLA compiles it, and with each BatchNorm taken
-into the convolution before it (`tfzoo export --fold`), against torch's `fuse_conv_bn_eval`; a step in bfloat16.
+torch's are torchvision's, which its users take. Besides: inference and ViT's step as XLA compiles them; inference with
+each BatchNorm taken into the convolution before it (`tfzoo export --fold`), against torch's `fuse_conv_bn_eval`; a step
+in bfloat16. And where ViT's time goes: each part of its block, as many as the network has, beside torch's.
 """
 
 import sys
@@ -25,6 +26,7 @@ from tfzoo.export.weights import folded  # noqa: E402
 BATCH = 8
 GOAL = 1.0
 SIDE = 224
+WIDTH, DEPTH, HEADS, TOKENS = 384, 12, 6, 197  # of ViT-S/16
 rng = np.random.default_rng(0)
 
 
@@ -33,7 +35,7 @@ def in_torchvision(family: str):
     models = bridge.onnx.import_torchvision().models
     if family == "resnet":
         return models.resnet50()
-    return models.VisionTransformer(SIDE, 16, num_layers=12, num_heads=6, hidden_dim=384, mlp_dim=1536)
+    return models.VisionTransformer(SIDE, 16, DEPTH, HEADS, WIDTH, 4 * WIDTH)
 
 
 def same_weights(name: str, model, network) -> None:
@@ -74,12 +76,11 @@ def inference(model, network, batch: int, jit: bool = False):
     return lambda: graph(ours).numpy(), torchs
 
 
-def training_step(model, network, batch: int, autocast: bool = False):
+def training_step(model, network, batch: int, autocast: bool = False, jit: bool = False):
     """A step of SGD with momentum on the same batch, in each framework as its users write it."""
     x, y = pictures(batch), rng.integers(0, 1000, batch)
-    model.compile(
-        keras.optimizers.SGD(1e-3, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1e-3, momentum=0.9), loss, jit_compile=jit)
     data = tf.constant(x), tf.constant(y)
     images, labels = in_torch(x), torch.from_numpy(y)
     optimizer, loss = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9), torch.nn.CrossEntropyLoss()
@@ -121,6 +122,61 @@ def in_bfloat16(family: str, size: str):
         keras.config.set_dtype_policy("float32")
 
 
+def parts(batch: int):
+    """Yield (name, ours, theirs) of what ViT-S/16's blocks are made of, all blocks' together, as inference has them."""
+    functional = torch.nn.functional
+    tokens = (batch, TOKENS, WIDTH)
+    some = rng.normal(size=tokens).astype("float32")
+    many = rng.normal(size=(batch, HEADS, TOKENS, WIDTH // HEADS)).astype("float32")
+    wide, narrow = keras.layers.Dense(4 * WIDTH), keras.layers.Dense(WIDTH)
+    hidden = rng.normal(size=(*tokens[:2], 4 * WIDTH)).astype("float32")
+    wide.build(some.shape), narrow.build(hidden.shape)
+    norm = keras.layers.LayerNormalization(epsilon=1e-6)
+    norm.build(some.shape)
+    weights = [torch.tensor(np.asarray(x)) for x in (*wide.get_weights(), *narrow.get_weights())]
+    up, up_bias, down, down_bias = (w.T.contiguous() if w.ndim == 2 else w for w in weights)
+    one = torch.ones(WIDTH)
+
+    def attend(x):
+        query = keras.ops.transpose(x, (0, 2, 1, 3))  # heads behind the tokens, as the model has them
+        shares = keras.ops.softmax(keras.ops.einsum("bqhd,bkhd->bhqk", query * 0.125, query))
+        return keras.ops.einsum("bhqk,bkhd->bqhd", shares, query)
+
+    cases = {
+        "Dense to the hidden layer, GELU": (
+            some,
+            DEPTH,
+            lambda x: keras.activations.gelu(wide(x), approximate=False),
+            lambda x: functional.gelu(functional.linear(x, up, up_bias)),
+        ),
+        "Dense back": (hidden, DEPTH, narrow, lambda x: functional.linear(x, down, down_bias)),
+        "LayerNorm": (some, 2 * DEPTH + 1, norm, lambda x: functional.layer_norm(x, (WIDTH,), one, 0 * one, 1e-6)),
+        "attention without its Dense layers": (
+            many,
+            DEPTH,
+            attend,
+            lambda x: functional.scaled_dot_product_attention(x, x, x),
+        ),
+    }
+    for name, (x, times, ours, theirs) in cases.items():
+        graph, ours_x, theirs_x = tf.function(ours), tf.constant(x), torch.from_numpy(x)
+
+        def have(graph=graph, x=ours_x, times=times):
+            for _ in range(times):
+                found = graph(x)
+            return found.numpy()
+
+        def want(theirs=theirs, x=theirs_x, times=times):
+            with torch.inference_mode():
+                for _ in range(times):
+                    found = theirs(x)
+            return found
+
+        same = want().numpy()
+        np.testing.assert_allclose(have(), same if name[0] != "a" else same.transpose(0, 2, 1, 3), atol=1e-4)
+        yield f"{name}, {times} of them", have, want
+
+
 def main() -> int:
     results, besides = {}, {}
 
@@ -138,8 +194,13 @@ def main() -> int:
             pair = inference(folded(model), fused(network), BATCH)
             measured(f"{name}: inference, batch {BATCH}, folded", pair, 8, goal=False)
         measured(f"{name}: training step, batch {BATCH}", training_step(model, network.train(), BATCH), 5)
+        if family == "vit":
+            pair = training_step(model, network, BATCH, jit=True)
+            measured(f"{name}: training step, batch {BATCH}, XLA", pair, 5, goal=False)
         pair = training_step(in_bfloat16(family, size), network, BATCH, autocast=True)
         measured(f"{name}: training step, batch {BATCH}, bfloat16", pair, 3, goal=False)
+    for name, *pair in parts(BATCH):
+        measured(f"ViT-S/16's {name}", pair, 20, goal=False)
     return finish(results, dict.fromkeys(results, GOAL), besides=besides)
 
 

@@ -266,6 +266,7 @@ def transformer(
     localisation_units: int = 50,
     points: int = 4,
     border: str = "zeros",
+    identity_penalty: float = 0.0,
 ) -> keras.Model:
     """Build a spatial transformer alone, which is a layer to be put in front of any network.
 
@@ -278,6 +279,9 @@ def transformer(
         localisation_units: Units of its hidden Dense layer.
         points: Control points of "thin_plate" on each side of their grid, from 2.
         border: What is beyond the picture: "zeros" or "border", as in `sample`.
+        identity_penalty: Weight, in [0, 1), that theta's squared distance from the identity has in the loss. While the
+            classifier knows nothing, an empty picture has the lowest loss, and once theta has left the picture nothing
+            else brings it back.
 
     Returns:
         A model from float32 images `(B, H, W, C)` to rectified ones `(B, h, w, C)`, which begins as the identity. Its
@@ -287,7 +291,16 @@ def transformer(
         ValueError: An argument is of another type or out of range.
     """
     arguments.refuse(
-        problems(image_shape, transform, output_size, localisation_widths, localisation_units, points, border),
+        problems(
+            image_shape,
+            transform,
+            output_size,
+            localisation_widths,
+            localisation_units,
+            points,
+            border,
+            identity_penalty,
+        ),
         arguments.among(GRIDS, transform=transform) if transform is None else [],
     )
     x = image = keras.Input(image_shape, name="image")
@@ -302,6 +315,9 @@ def transformer(
         dtype="float32",  # half precision would know a place in 60 pixels to a quarter of one
         name="theta",
     )(x)
+    if identity_penalty:
+        penalty = layers.ActivityRegularization(l2=identity_penalty, dtype="float32", name="identity_penalty")
+        theta = penalty(theta - np.float32(start)) + np.float32(start)
     generator = partial(thin_plate, points=points) if transform == "thin_plate" else GRIDS[transform]
     grid = generator(theta, tuple(output_size or image_shape[:2]))  # (B, h, w, 2)
     return keras.Model(image, sample(image, grid, border), name="transformer")
@@ -316,6 +332,7 @@ def spatial_transformer(
     localisation_units: int = 50,
     points: int = 4,
     border: str = "zeros",
+    identity_penalty: float = 0.0,
     widths: tuple[int, ...] = (32, 32),
     units: int = 128,
     dropout: float = 0.0,
@@ -332,6 +349,7 @@ def spatial_transformer(
         localisation_units: Units of its hidden Dense layer.
         points: Control points of "thin_plate" on each side of their grid, from 2.
         border: What is beyond the picture: "zeros" or "border", as in `sample`.
+        identity_penalty: Weight of theta's squared distance from the identity, as in `transformer`.
         widths: Channels of the classifier's 5x5 convolutions, each with a ReLU and a maximum over 2x2.
         units: Units of its hidden Dense layer.
         dropout: Rate, in [0, 1), of the dropout in front of the logits.
@@ -346,8 +364,17 @@ def spatial_transformer(
         ValueError: An argument is of another type or out of range.
     """
     size = output_size or (image_shape[:2] if isinstance(image_shape, (tuple, list)) else None)
+    front = {
+        "transform": transform,
+        "output_size": output_size,
+        "localisation_widths": localisation_widths,
+        "localisation_units": localisation_units,
+        "points": points,
+        "border": border,
+        "identity_penalty": identity_penalty,
+    }
     arguments.refuse(
-        problems(image_shape, transform, output_size, localisation_widths, localisation_units, points, border),
+        problems(image_shape, **front),
         arguments.positive(classes=classes, units=units),
         arguments.positives(widths=widths),
         arguments.rates(dropout=dropout),
@@ -357,9 +384,7 @@ def spatial_transformer(
     )
     x = image = keras.Input(image_shape, name="image")
     if transform is not None:
-        x = transformer(image_shape, transform, output_size, localisation_widths, localisation_units, points, border)(
-            x
-        )  # (B, h, w, C)
+        x = transformer(image_shape, **front)(x)  # (B, h, w, C)
         x = layers.Identity(dtype="float32", name="rectified")(x)
     x = convs(x, widths, "classifier")  # (B, h/2^n, w/2^n, widths[-1])
     if include_top:
@@ -386,7 +411,9 @@ def dense(x, units: int, name: str):
     return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=name)(x)
 
 
-def problems(image_shape, transform, output_size, localisation_widths, localisation_units, points, border) -> list[str]:
+def problems(
+    image_shape, transform, output_size, localisation_widths, localisation_units, points, border, identity_penalty
+) -> list[str]:
     """List what is wrong with a transformer's arguments; None is a `transform` too."""
     return [
         *arguments.image_shape(image_shape, open_size=False),
@@ -396,6 +423,7 @@ def problems(image_shape, transform, output_size, localisation_widths, localisat
         *arguments.positive(localisation_units=localisation_units),
         *two_or_more(points),
         *arguments.among(BORDERS, border=border),
+        *arguments.rates(identity_penalty=identity_penalty),
         *(
             []
             if transform is None

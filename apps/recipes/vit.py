@@ -13,7 +13,7 @@ from apps.recipes._classifier import VALUES, datasets, draw, evaluate
 DEFAULTS = {
     "size": "tiny",
     "data": "digits",
-    "epochs": 30,
+    "epochs": 50,
     "steps_per_epoch": 100,
     "batch_size": 64,
     "learning_rate": 1e-3,

@@ -6,6 +6,7 @@ About half an hour on two cores. Of every seed the network with the transformer 
 is left of a digit's angle behind it at most half of what it was.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -20,8 +21,22 @@ SHOWN = {
 }
 
 
-def angles(folder: Path) -> dict[str, float]:
-    """Give the mean of the held-out digits' angles in degrees, regardless of sign: in the picture, and rectified."""
+def parameters(folder: Path) -> dict[str, int]:
+    """Count what is trained."""
+    from apps import run_folder
+
+    return {"parameters": sum(math.prod(v.shape) for v in run_folder.load(folder).trainable_variables)}
+
+
+def angles(folder: Path) -> dict:
+    """Measure the held-out digits' angles, in degrees: in the picture, and rectified.
+
+    Theta's angle is that of the turn nearest to it (the polar decomposition's): a shear or a stretch is none.
+
+    Returns:
+        The means regardless of sign: `angle` in the picture, `angle_left` in the rectified one, where 0 is upright, and
+        `angle_scatter` there, where 0 is the mean direction: nothing in the loss says which way up all digits are.
+    """
     import keras
     import numpy as np
 
@@ -34,9 +49,10 @@ def angles(folder: Path) -> dict[str, float]:
     theta = keras.Model(front.input, front.get_layer("theta").output)
     found = np.concatenate([np.asarray(theta(images)) for images, _ in data.held_out])
     before = np.array([cluttered_digits.angle("held_out", i) for i in range(len(found))])
-    left = before - np.arctan2(found[:, 3], found[:, 0])
-    left = (left + np.pi) % (2 * np.pi) - np.pi
-    return {name: float(np.degrees(np.abs(a).mean())) for name, a in (("angle", before), ("angle_left", left))}
+    left = np.exp(1j * (before - np.arctan2(found[:, 3] - found[:, 1], found[:, 0] + found[:, 4])))
+    measured = {"angle": before, "angle_left": np.angle(left), "angle_scatter": np.angle(left / left.mean())}
+    means = {name: float(np.degrees(np.abs(a).mean())) for name, a in measured.items()}
+    return {**parameters(folder), **means}
 
 
 RUNS = {
@@ -45,6 +61,7 @@ RUNS = {
         goal=0.0,
         command="tfzoo train spatial_transformer --set transform=None",
         options={**spatial_transformer.DEFAULTS, "settings": {"transform": None}},
+        besides=parameters,
         **SHOWN,
     ),
     "affine": Wanted(

@@ -297,6 +297,25 @@ def test_the_model_is_its_parts(transform, border, size):
     assert len(plain.weights) == len(model.weights) - len(model.get_layer("transformer").weights) > 0
 
 
+@pytest.mark.parametrize("transform", ["affine", "thin_plate"])
+def test_the_penalty_is_the_squared_distance_from_the_identity(transform):
+    model = tfzoo.build("spatial_transformer", **SMALL, transform=transform, identity_penalty=0.1)
+    x = images(4, 8, 10, 2, dtype="float32")
+    rectified = layer(model, "rectified")(x)
+    np.testing.assert_allclose(rectified, x, rtol=0, atol=1e-6)  # the identity still, and no loss
+    model(x, training=True)
+    np.testing.assert_array_equal(model.losses, [0.0])
+    randomize(model)
+    plain = tfzoo.build("spatial_transformer", **SMALL, transform=transform)
+    plain.set_weights(model.get_weights())
+    model(x, training=True)
+    away = layer(model, "theta")(x) - np.float32(st.identity(transform, 3))
+    assert np.std(away, axis=0).min() > 1e-3
+    np.testing.assert_allclose(model.losses, [0.1 * np.square(away).sum(1).mean()], rtol=1e-5)
+    assert not plain.losses
+    np.testing.assert_allclose(model(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_transformer_is_a_layer_in_front_of_anything():
     front = st.transformer((8, 10, 2), "thin_plate", (5, 5), (3,), 4)
     model = keras.Sequential([keras.Input((8, 10, 2)), front, keras.layers.Flatten(), keras.layers.Dense(3)])
@@ -377,6 +396,7 @@ def test_the_bridge_proves_it():
             {
                 "classes": 0, "transform": "rotation", "output_size": 28, "localisation_widths": (), "points": 1,
                 "localisation_units": 1.5, "border": "wrap", "widths": 3, "units": True, "dropout": 1, "include_top": 1,
+                "identity_penalty": -1,
             },
             [
                 "classes must be .* Received: classes=0",
@@ -390,6 +410,7 @@ def test_the_bridge_proves_it():
                 "units must be .* Received: units=True",
                 "dropout must be .* Received: dropout=1",
                 "include_top must be .* Received: include_top=1",
+                r"identity_penalty must be a number in \[0, 1\). Received: identity_penalty=-1",
             ],
         ),
     ],

@@ -51,7 +51,7 @@ def test_what_the_transformer_makes_of_them_is_drawn(tmp_path, channels):
 
 def test_without_a_transformer_the_mistakes_are_drawn(tmp_path, data):
     model = tfzoo.build("spatial_transformer", size="tiny", transform=None)
-    recipe.compile(model, optimizer=lambda kind: kind(1e-3), jit_compile=False)
+    recipe.compile(model, optimizer=lambda kind, **more: kind(1e-3, **more), jit_compile=False)
     assert isinstance(model.optimizer, keras.optimizers.Adam)
     recipe.draw(model, data.held_out, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as drawn:
