@@ -134,6 +134,10 @@ def googlenet(
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=synchronized, name=f"{name}_bn")(x)
         return layers.ReLU(name=f"{name}_relu")(x)
 
+    def classify(x, name: str):
+        """Make logits, which begin alike: random ones may have losses that half precision cannot scale."""
+        return layers.Dense(classes, kernel_initializer="zeros", name=name)(x)
+
     def inception(x, name: str):
         """Four branches beside one another: `(B, H, W, C)` to `(B, H, W, C')`."""
         one, reduce3, three, reduce5, five, pooled = INCEPTIONS[name]
@@ -164,13 +168,13 @@ def googlenet(
             y = layers.Flatten(name=f"{head}_flatten")(y)
             y = layers.Dense(narrow(1024), activation="relu", name=f"{head}_fc1")(y)
             y = layers.Dropout(auxiliary_dropout, name=f"{head}_dropout")(y)
-            heads[head] = layers.Dense(classes, name=f"{head}_fc2")(y)
+            heads[head] = classify(y, f"{head}_fc2")
         if name in ("3b", "4e"):
             x = halve(x, 2 if new and name == "4e" else 3, f"maxpool{3 if name == '3b' else 4}")
     if include_top:
         x = layers.GlobalAveragePooling2D(name="avgpool")(x)
         x = layers.Dropout((0.2 if new else 0.4) if dropout is None else dropout, name="dropout")(x)
-        x = layers.Dense(classes, name="fc")(x)
+        x = classify(x, "fc")
     outputs = {"logits" if include_top else "features": x, **heads} if auxiliary else x
     return keras.Model(image, outputs, name="googlenet")
 
