@@ -156,8 +156,8 @@ def stems(folder: Path, problems: list[str]) -> dict[str, Path]:
 
 
 def read_mask(path: Path, classes: int) -> Image.Image:
-    """Decode a mask to class numbers, 8 bits per pixel; a palette's index is the class."""
-    values = np.asarray(open_picture(path)).astype(np.uint8)  # (H, W) or (H, W, C)
+    """Decode a mask to class numbers of 8 bits; a palette's index is the class, whatever its colour and alpha."""
+    values = np.asarray(open_picture(path, opaque=False)).astype(np.uint8)  # (H, W) or (H, W, C)
     if values.ndim == 3:
         colours, alpha = np.split(values, [3 if values.shape[-1] > 2 else 1], axis=-1)
         if np.ptp(colours, axis=-1).any() or (alpha != 255).any():

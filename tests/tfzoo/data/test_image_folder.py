@@ -286,7 +286,7 @@ def test_every_problem_is_named_at_once(tmp_path):
         "images/04.png (32x24) and masks/04.png (30x24): differ in size",
         "masks/05.png: mask values must be 0 and 1, or 0 and 255. Received: 0, 1, 2, 3, 4, 5, 6, 7, ... (9 values)",
         "masks/06.png: a mask must have one channel. Received: a coloured or transparent picture",
-        "images/07.png: must have 8 bits per channel. Received: Pillow's mode I;16",
+        "images/07.png: must have 8 bits per channel: save it with 8. Received: 16 bits",
         "images/: same name twice: 08.jpg, 08.png",
         "images/notes.txt: is not a picture file",
     ):

@@ -27,6 +27,17 @@ def test_no_class_is_lost_to_the_rest():
         assert {labels[i] for i in rest} == set(labels)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("sizes", "share", "count"), [((2, 200, 2), 0.1, 20), ((4, 4), 0.15, 2), ((2,) * 7, 0.15, 7), ((1, 2, 60), 0.1, 6)]
+)
+def test_a_part_has_one_of_every_class_that_has_two(sizes, share, count, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rest, part = split.cut(len(labels), share, seed, labels)
+    assert sorted([*rest, *part]) == list(range(len(labels))) and len(part) == count
+    assert set(labels[rest]) == set(range(len(sizes))) and set(labels[part]) == set(np.flatnonzero(np.array(sizes) > 1))
+
+
 def test_a_part_is_a_function_of_the_seed_and_every_example_may_be_in_it():
     first, again = (split.cut(20, 0.2, 3) for _ in range(2))
     np.testing.assert_array_equal(first[1], again[1])

@@ -1,9 +1,10 @@
 """Pictures in a folder for each class, as torchvision's `ImageFolder` and ImageNet have them.
 
 Classes are numbered in the order of their folders' names. With `train/` above the classes, `val/` and `test/` may be
-beside it.
+beside it. Every part has pictures of every class: nothing could be said of one that is never judged.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,6 @@ def open(text: str, wanted: Wanted) -> Source:
     names = tuple(path.name for path in files.visible(there["training"]) if path.is_dir())
     numbers = {name: np.int64(number) for number, name in enumerate(names)}
 
-    def among(items):
-        few = [] if len(names) > 1 else [f"{len(names)} folders of pictures; a class each is needed, 2 or more"]
-        met = {(part, name) for part, some in items.items() for _, name in some if name not in numbers}
-        return few + [
-            f"{there[part] / name}: is a class that {there['training'].name}/ has not" for part, name in sorted(met)
-        ]
-
     return files.source(
         folder,
         wanted,
@@ -40,7 +34,7 @@ def open(text: str, wanted: Wanted) -> Source:
         noun=f"pictures of {len(names)} classes",
         files=lambda item: item[:1],
         label=lambda item: item[1],
-        among=among,
+        among=lambda items: among(items, there, names),
         classes=names,
     )
 
@@ -62,3 +56,39 @@ def listing(folder: Path, problems: list[str]) -> list[tuple[Path, str]]:
         elif path.suffix.lower() in FORMATS:
             problems.append(f"{path}: lies beside the classes' folders, not in one")
     return found
+
+
+def among(items: dict[str, list], there: dict[str, Path], names: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with all pictures together: each part that is there, or is cut off, needs every class.
+
+    Args:
+        items: Those of each part, as `listing` gives them.
+        there: The parts' folders.
+        names: The classes: the folders to learn from.
+
+    Returns:
+        Sentences; what `listing` said of empty folders is not said again.
+    """
+    counts = {part: Counter(name for _, name in some) for part, some in items.items()}
+    training, learned = there["training"], sorted(counts["training"])
+    fewest = 1 + len(files.PARTS) - len(there)  # one to learn from, and one for each part that is cut off
+    problems = []
+    if len(names) < 2:
+        problems.append(f"{len(names)} folder{'s' * (not names)} of pictures; a class each is needed, 2 or more")
+    for name in learned:
+        if (count := counts["training"][name]) < fewest:
+            problems.append(
+                f"{training / name}: holds {count} picture{'s' * (count > 1)}; {fewest} are needed, one for each part "
+                "that is made of this folder"
+            )
+    for part, folder in there.items():
+        problems += [
+            f"{folder / name}: is a class that {training.name}/ has not" for name in sorted(counts[part].keys() - names)
+        ]
+        gone = [name for name in learned if not (folder / name).is_dir()]
+        if gone and (counts[part] or len(gone) < len(learned)):
+            problems.append(
+                f"{folder}: has no picture of {', '.join(gone)}; every part needs all classes of {training.name}/. "
+                f"Without {folder.name}/, one is cut off {training.name}/"
+            )
+    return problems
