@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from tfzoo.layers import arguments
 from tfzoo.layers.classifier import signatures as signatures  # what an export serves
+from tfzoo.layers.convolution import convolve
 
 SIZES = {
     "paper": {"variant": "paper"},
@@ -61,6 +62,7 @@ LOSS_WEIGHT = 0.3  # of each auxiliary head's loss (section 5)
 SMALLEST = {"torchvision": 15, "paper": 31, "paper with auxiliary heads": 79}
 
 
+@arguments.plain
 def googlenet(
     image_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,
@@ -83,11 +85,12 @@ def googlenet(
         auxiliary: Whether the two heads on inner features are there, which give the lower layers a gradient.
         width: Factor of all channels, the auxiliary heads' too.
         dropout: Rate in front of the logits; None for the variant's, 0.4 in the paper and 0.2 in torchvision.
-        auxiliary_dropout: The same of the auxiliary heads.
+        auxiliary_dropout: The same of the auxiliary heads; 0 and the default may be given without them, too.
         transform_input: Whether pictures normalised by ImageNet's mean and deviation, as torchvision's weights get
             them, are brought to those of [-1, 1], which the weights came from.
         include_top: Whether logits are made; else the last inception's features are what the model gives.
-        synchronized: Whether BatchNorm normalises by the batch of all devices, and not each device by its own part.
+        synchronized: Whether BatchNorm, which torchvision's variant has, normalises by the batch of all devices, and
+            not each device by its own part.
 
     Returns:
         A model from float32 images `(B, H, W, C)` to logits `(B, classes)`, or to features `(B, H/32, W/32, C')`. With
@@ -95,7 +98,7 @@ def googlenet(
         an inception gives is the output of the layer `inception3a` and so on.
 
     Raises:
-        ValueError: An argument is of another type or out of range, or the image is too small.
+        ValueError: An argument is of another type or out of range, or of no effect, or the image is too small.
     """
     problems = arguments.image_shape(image_shape, open_size=not auxiliary)
     kind = "torchvision" if variant != "paper" else "paper with auxiliary heads" if auxiliary is True else "paper"
@@ -117,6 +120,8 @@ def googlenet(
         ),
         arguments.rates(auxiliary_dropout=auxiliary_dropout, **({} if dropout is None else {"dropout": dropout})),
         arguments.factors(width=width),
+        arguments.idle(googlenet, "auxiliary=True", auxiliary_dropout=auxiliary_dropout) if auxiliary is False else [],
+        arguments.idle(googlenet, "variant='torchvision'", synchronized=synchronized) if variant == "paper" else [],
     )
     new = variant == "torchvision"
 
@@ -125,11 +130,8 @@ def googlenet(
 
     def conv(x, filters: int, size: int, name: str, stride: int = 1):
         """Convolve and rectify, with as much padding on either side."""
-        padding = "same"
-        if stride > 1:
-            x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
-        options = {"use_bias": not new, "kernel_initializer": "he_normal", "name": f"{name}_conv"}
-        x = layers.Conv2D(narrow(filters), size, stride, padding, **options)(x)
+        options = {"use_bias": not new, "kernel_initializer": "he_normal"}
+        x = convolve(x, narrow(filters), size, stride, f"{name}_conv", f"{name}_pad", **options)
         if new:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, synchronized=synchronized, name=f"{name}_bn")(x)
         return layers.ReLU(name=f"{name}_relu")(x)

@@ -15,6 +15,7 @@ from keras import layers
 
 from tfzoo.layers import arguments
 from tfzoo.layers.classifier import signatures as signatures  # what an export serves
+from tfzoo.layers.convolution import convolve
 
 CIFAR = {"image_shape": (32, 32, 3), "classes": 10, "stem": "cifar", "widths": (16, 32, 64), "shortcut": "A"}
 DEEP = {"block": "bottleneck"}
@@ -56,6 +57,7 @@ NAMES = {
 NAMES["timm"] = NAMES["torchvision"]
 
 
+@arguments.plain
 def resnet(
     image_shape: tuple[int | None, int | None, int] = (224, 224, 3),
     classes: int = 1000,
@@ -205,13 +207,9 @@ def project(x, width: int, stride: int, shortcut: str, name: str, bare: bool):
 
 def conv(x, filters: int, size: int, stride: int, groups: int, name: str):
     """Convolve, with as much padding on either side, and no bias: what follows has one."""
-    padding = "same"  # which is so where the stride is 1; else TensorFlow would pad less in front
-    if stride > 1 and size > 1:
-        x, padding = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x), "valid"
     start = keras.initializers.VarianceScaling(2, "fan_out", "untruncated_normal")  # as in torchvision
-    return layers.Conv2D(
-        filters, size, stride, padding, groups=groups, use_bias=False, kernel_initializer=start, name=name
-    )(x)
+    options = {"groups": groups, "use_bias": False, "kernel_initializer": start}
+    return convolve(x, filters, size, stride, name, f"{name}_pad", **options)
 
 
 def norm(x, name: str, activation: str | None = None):

@@ -208,6 +208,8 @@ def neighbours(grid, sizes: tuple[int, int], border: str):
     last = np.array(sizes, keras.backend.standardize_dtype(grid.dtype)) - 1
     # Not (grid + 1) * last / 2: that sum rounds off what a float32 knows of a place, up to 4e-6 of 60 pixels.
     place = grid * (last / 2) + last / 2
+    # Farther out than a pixel away nothing changes, and the weights of an infinite place would be no numbers.
+    place = ops.clip(place, -2.0, max(sizes) + 1.0)
     if border == "border":
         # The slope at the first pixel's center is 0, as torch has it and as it is beyond; a clip's would be 1.
         place = ops.minimum(ops.relu(place), last)
@@ -258,6 +260,7 @@ def known(theta, count: int):
     return theta
 
 
+@arguments.plain
 def transformer(
     image_shape: tuple[int, int, int],
     transform: str = "affine",
@@ -267,6 +270,7 @@ def transformer(
     points: int = 4,
     border: str = "zeros",
     identity_penalty: float = 0.0,
+    name: str = "transformer",
 ) -> keras.Model:
     """Build a spatial transformer alone, which is a layer to be put in front of any network.
 
@@ -282,13 +286,14 @@ def transformer(
         identity_penalty: Weight, in [0, 1), that theta's squared distance from the identity has in the loss. While the
             classifier knows nothing, an empty picture has the lowest loss, and once theta has left the picture nothing
             else brings it back.
+        name: The layer's, of which a model can have but one.
 
     Returns:
         A model from float32 images `(B, H, W, C)` to rectified ones `(B, h, w, C)`, which begins as the identity. Its
         layer `theta` gives the transformation's numbers.
 
     Raises:
-        ValueError: An argument is of another type or out of range.
+        ValueError: An argument is of another type or out of range, or of no effect.
     """
     arguments.refuse(
         problems(
@@ -320,9 +325,10 @@ def transformer(
         theta = penalty(theta - np.float32(start)) + np.float32(start)
     generator = partial(thin_plate, points=points) if transform == "thin_plate" else GRIDS[transform]
     grid = generator(theta, tuple(output_size or image_shape[:2]))  # (B, h, w, 2)
-    return keras.Model(image, sample(image, grid, border), name="transformer")
+    return keras.Model(image, sample(image, grid, border), name=name)
 
 
+@arguments.plain
 def spatial_transformer(
     image_shape: tuple[int, int, int] = (60, 60, 1),
     classes: int = 10,
@@ -343,7 +349,8 @@ def spatial_transformer(
     Args:
         image_shape: `(H, W, C)`; H and W are at least `2**len(localisation_widths)`.
         classes: How many there are.
-        transform: A key of `GRIDS`; None for the same classifier without a transformer.
+        transform: A key of `GRIDS`; None for the same classifier without a transformer. The localisation network's
+            arguments, which every size has, are not looked at then.
         output_size: `(h, w)` of the rectified picture in pixels, at least `2**len(widths)`; None for the image's.
         localisation_widths: Channels of the localisation network's 5x5 convolutions.
         localisation_units: Units of its hidden Dense layer.
@@ -361,7 +368,7 @@ def spatial_transformer(
         `transformer` is a layer too, and `theta` one of its layers.
 
     Raises:
-        ValueError: An argument is of another type or out of range.
+        ValueError: An argument is of another type or out of range, or of no effect.
     """
     size = output_size or (image_shape[:2] if isinstance(image_shape, (tuple, list)) else None)
     front = {
@@ -380,7 +387,6 @@ def spatial_transformer(
         arguments.rates(dropout=dropout),
         arguments.switches(include_top=include_top),
         halvings("classifier", "output_size or image_shape", size, widths=widths),
-        ["output_size is a transformer's: give a transform with it"] if transform is None and output_size else [],
     )
     x = image = keras.Input(image_shape, name="image")
     if transform is not None:
@@ -425,9 +431,20 @@ def problems(
         *arguments.among(BORDERS, border=border),
         *arguments.rates(identity_penalty=identity_penalty),
         *(
-            []
+            arguments.idle(
+                transformer,
+                "a transform",
+                output_size=output_size,
+                border=border,
+                identity_penalty=identity_penalty,
+            )
             if transform is None
             else halvings("localisation network", "image_shape", image_shape, localisation_widths=localisation_widths)
+        ),
+        *(
+            arguments.idle(transformer, "transform='thin_plate'", points=points)
+            if transform != "thin_plate" and not two_or_more(points)
+            else []
         ),
     ]
 

@@ -72,6 +72,7 @@ NAMES = {
 POSITIONS = ("pos_embed", NAMES["torchvision"]["pos_embed"])  # what timm and we, and torchvision, call them
 
 
+@arguments.plain
 def vit(
     image_shape: tuple[int, int, int] = (224, 224, 3),
     classes: int = 1000,

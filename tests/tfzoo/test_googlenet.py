@@ -1,6 +1,5 @@
 """GoogLeNet: counted, equal to torchvision's and to the paper's, a plain Keras model once saved."""
 
-import contextlib
 import json
 import pathlib
 import subprocess
@@ -39,36 +38,7 @@ TABLE = {
 }
 
 
-@contextlib.contextmanager
-def float64():
-    """Build in float64 what is built inside."""
-    before, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before)
-        keras.config.set_dtype_policy(policy)
-
-
-def trainable(model):
-    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-
-
-def images(batch, *shape):
-    """Noise about a colour of each picture's own, which a mean over all pixels still tells from another's."""
-    rng = np.random.default_rng(1)
-    colour = rng.normal(size=(batch, 1, 1, shape[-1]))
-    return colour + rng.normal(size=(batch, *shape)) * np.linspace(0.5, 1.5, batch).reshape(-1, 1, 1, 1)
-
-
-def first(x):
-    """Channels first, as a tensor."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-
-
-def live():
+def live(check):
     """Torchvision's network in float64, with weights and statistics with which its logits depend on the image."""
     torch.manual_seed(0)
     module = tv.models.GoogLeNet(num_classes=CLASSES, aux_logits=True, transform_input=False, init_weights=False)
@@ -78,7 +48,7 @@ def live():
             m.weight.uniform_(0.5, 1.5)
             m.bias.normal_(0, 0.3)
             m.momentum = 1.0  # so that the statistics become those of the pictures below
-        module.train()(first(images(4, 64, 64, 3)).float())
+        module.train()(check.first(check.images(4, 64, 64, 3)).float())
         for m in norms:
             m.momentum = 0.1
             m.running_mean += 0.2 * m.running_var.sqrt() * torch.randn_like(m.running_mean)
@@ -96,21 +66,6 @@ def all_outputs(module, x):
         module.training = False
 
 
-def randomize(model):
-    """Give every weight of a Keras model a random value that keeps the signal alive."""
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        fan_in = max(int(np.prod(weight.shape[:-1])), 1)
-        value = rng.normal(0, (2 / fan_in) ** 0.5 if len(weight.shape) > 1 else 0.1, weight.shape)
-        weight.assign(abs(value) + 0.7 if weight.name in ("gamma", "moving_variance") else value)
-    return model
-
-
-def assert_depends_on_the_image(y):
-    """Else a comparison could not fail."""
-    assert np.std(y, axis=0).mean() > 0.05 * np.std(y) > 1e-3
-
-
 @pytest.mark.parametrize(
     ("variant", "auxiliary", "count"),
     [
@@ -120,16 +75,16 @@ def assert_depends_on_the_image(y):
         ("torchvision", True, 13_004_888),
     ],
 )
-def test_count(variant, auxiliary, count):
-    assert trainable(tfzoo.build("googlenet", variant, auxiliary=auxiliary)) == count
+def test_count(check, variant, auxiliary, count):
+    assert check.trainable(tfzoo.build("googlenet", variant, auxiliary=auxiliary)) == count
     assert auxiliary or googlenet.PARAMETERS[variant] == count
     page = (pathlib.Path(__file__).parents[2] / "docs" / "googlenet.md").read_text()
     assert f"{count:,}" in page
 
 
-def test_sizes_are_all_counted():
+def test_sizes_are_all_counted(check):
     assert list(googlenet.PARAMETERS) == tfzoo.sizes("googlenet") == ["paper", "torchvision", "tiny"]
-    assert trainable(tfzoo.build("googlenet", "tiny")) == googlenet.PARAMETERS["tiny"]
+    assert check.trainable(tfzoo.build("googlenet", "tiny")) == googlenet.PARAMETERS["tiny"]
 
 
 # Equal to torchvision's.
@@ -141,34 +96,34 @@ def ours(side, **options):
 
 
 @pytest.fixture(scope="module")
-def theirs():
-    return live()
+def theirs(check):
+    return live(check)
 
 
 @pytest.fixture(scope="module")
-def weights(theirs):
+def weights(check, theirs):
     """Torchvision's weights as Keras has them."""
-    with float64():
+    with check.float64():
         model = ours((64, 64))
     return bridge.load_weights(model, theirs.state_dict(), NAMES).get_weights()
 
 
 @pytest.mark.parametrize(("side", "transform_input"), [((64, 64), False), ((93, 71), True), ((15, 37), False)])
-def test_logits_and_auxiliary_outputs_are_torchvisions(theirs, weights, side, transform_input):
-    with float64():
+def test_logits_and_auxiliary_outputs_are_torchvisions(check, theirs, weights, side, transform_input):
+    with check.float64():
         exact = ours(side, transform_input=transform_input)
     single = ours(side, transform_input=transform_input)
     for model in (exact, single):
         model.set_weights(weights)
-    x = images(3, *side, 3)
+    x = check.images(3, *side, 3)
     theirs.transform_input = transform_input
-    expected = all_outputs(theirs, first(x))
+    expected = all_outputs(theirs, check.first(x))
     y, y32 = exact(x, training=False), single(x.astype(np.float32), training=False)
     assert set(y) == set(OUTPUTS)
     for name in OUTPUTS:
         a, b = np.asarray(y[name]), np.asarray(y32[name])
         assert (a.dtype, b.dtype) == (np.float64, np.float32)
-        assert_depends_on_the_image(expected[name])
+        check.depends_on_the_image(expected[name])
         np.testing.assert_allclose(a, expected[name], rtol=0, atol=1e-9 * abs(a).max(), err_msg=name)
         np.testing.assert_allclose(b, expected[name], rtol=0, atol=2e-5 * abs(a).max(), err_msg=name)
 
@@ -316,16 +271,16 @@ def paper_in_torch(w, x):
 
 
 @pytest.mark.parametrize("side", [(79, 130), (100, 97)])
-def test_paper_variant_is_the_same_network_in_torch(side):
-    with float64():
+def test_paper_variant_is_the_same_network_in_torch(check, side):
+    with check.float64():
         model = tfzoo.build("googlenet", image_shape=(*side, 2), classes=6, width=0.1, auxiliary=True)
-    randomize(model)
-    x = 20 * images(3, *side, 2)  # so large that the response normalisation counts
-    expected = paper_in_torch({layer.name: layer.get_weights() for layer in model.layers}, first(x))
+    check.randomize(model, 0.1)
+    x = 20 * check.images(3, *side, 2)  # so large that the response normalisation counts
+    expected = paper_in_torch({layer.name: layer.get_weights() for layer in model.layers}, check.first(x))
     y = model(x, training=False)
     assert set(y) == set(expected) == set(OUTPUTS)
     for name in OUTPUTS:
-        assert_depends_on_the_image(expected[name])
+        check.depends_on_the_image(expected[name])
         np.testing.assert_allclose(y[name], expected[name], rtol=0, atol=1e-12 * abs(expected[name]).max())
 
 
@@ -347,12 +302,12 @@ def test_paper_has_two_response_normalisations_and_torchvisions_none():
 
 
 @pytest.mark.parametrize(("variant", "rate"), [("paper", 0.4), ("torchvision", 0.2)])
-def test_dropout_is_the_variants_and_acts_in_training_only(variant, rate):
+def test_dropout_is_the_variants_and_acts_in_training_only(check, variant, rate):
     small = {"variant": variant, "image_shape": (80, 80, 3), "width": 0.05, "classes": 3, "auxiliary": True}
-    model = tfzoo.build("googlenet", **small)
+    model = check.randomize(tfzoo.build("googlenet", **small), 0.1)
     rates = {layer.name: layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)}
     assert rates == {"dropout": rate, "aux1_dropout": 0.7, "aux2_dropout": 0.7}
-    x = images(2, 80, 80, 3).astype("float32")
+    x = check.images(2, 80, 80, 3).astype("float32")
     still, again, one, two = (model(x, training=training) for training in (False, False, True, True))
     for name in OUTPUTS:
         np.testing.assert_array_equal(still[name], again[name])
@@ -362,14 +317,14 @@ def test_dropout_is_the_variants_and_acts_in_training_only(variant, rate):
 
 
 @pytest.mark.parametrize("auxiliary", [False, True])
-def test_without_top_it_gives_the_last_inceptions_features(auxiliary):
+def test_without_top_it_gives_the_last_inceptions_features(check, auxiliary):
     options = {"variant": "paper", "image_shape": (81, 97, 3), "auxiliary": auxiliary}
-    model = randomize(tfzoo.build("googlenet", "tiny", **options))
+    model = check.randomize(tfzoo.build("googlenet", "tiny", **options), 0.1)
     base = tfzoo.build("googlenet", "tiny", include_top=False, **options)
     values = {w.path: w for w in model.weights}
     for weight in base.weights:
         weight.assign(values[weight.path])
-    x = images(2, 81, 97, 3).astype("float32")
+    x = check.images(2, 81, 97, 3).astype("float32")
     features, logits = base(x), model(x)
     if auxiliary:
         assert set(features) == {"features", "aux1", "aux2"}
@@ -383,15 +338,15 @@ def test_without_top_it_gives_the_last_inceptions_features(auxiliary):
 
 
 @pytest.mark.parametrize("variant", ["paper", "torchvision"])
-def test_open_sizes_equal_fixed_sizes(variant):
+def test_open_sizes_equal_fixed_sizes(check, variant):
     options = {"variant": variant, "width": 0.1, "classes": 4}
-    opened = randomize(tfzoo.build("googlenet", image_shape=(None, None, 5), **options))
+    opened = check.randomize(tfzoo.build("googlenet", image_shape=(None, None, 5), **options), 0.1)
     for side in ((31, 48), (66, 39)):
         fixed = tfzoo.build("googlenet", image_shape=(*side, 5), **options)
         fixed.set_weights(opened.get_weights())
-        x = images(2, *side, 5).astype("float32")
+        x = check.images(2, *side, 5).astype("float32")
         y = np.asarray(opened(x))
-        assert_depends_on_the_image(y)
+        check.depends_on_the_image(y)
         np.testing.assert_allclose(fixed(x), y, rtol=0, atol=1e-6 * abs(y).max())
 
 
@@ -399,9 +354,9 @@ def test_open_sizes_equal_fixed_sizes(variant):
     ("side", "options"),
     [(15, {"variant": "torchvision", "auxiliary": True}), (31, {}), (79, {"auxiliary": True})],
 )
-def test_smallest_image_is_taken_and_a_smaller_one_refused(side, options):
+def test_smallest_image_is_taken_and_a_smaller_one_refused(check, side, options):
     model = tfzoo.build("googlenet", image_shape=(side, side, 3), width=0.05, **options)
-    y = model(images(2, side, side, 3).astype("float32"))
+    y = model(check.images(2, side, side, 3).astype("float32"))
     assert all(np.isfinite(v).all() for v in (y.values() if isinstance(y, dict) else [y]))
     with pytest.raises(ValueError, match=rf"needs {side} pixels or more.*image_shape=\({side}, {side - 1}, 3\)"):
         tfzoo.build("googlenet", image_shape=(side, side - 1, 3), width=0.05, **options)
@@ -416,8 +371,12 @@ def test_width_scales_the_channels_and_leaves_at_least_one(width, first, last):
     assert model.get_layer("aux2_fc1").units == max(round(1024 * width), 1)
 
 
-def test_auxiliary_losses_count_as_the_paper_says():
-    assert googlenet.LOSS_WEIGHT == 0.3
+def test_numbers_may_be_numpys(check):
+    given = {"classes": np.int64(5), "width": np.float32(0.125), "dropout": np.float16(0.25)}
+    model = tfzoo.build("googlenet", image_shape=(np.int32(40), 40, 1), **given, auxiliary=np.False_)
+    plain = {"classes": 5, "width": 0.125, "dropout": 0.25}
+    expected = tfzoo.build("googlenet", image_shape=(40, 40, 1), **plain)
+    assert check.architecture(model) == check.architecture(expected)
 
 
 @pytest.mark.parametrize("variant", ["paper", "torchvision"])
@@ -435,13 +394,13 @@ SAVED = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
+def loaded(check, tmp_path_factory):
     """What models gave before they were saved, and what a process without tfzoo makes of them."""
     folder, before = tmp_path_factory.mktemp("saved"), {}
-    x = images(2, 80, 80, 3).astype("float32")
+    x = check.images(2, 80, 80, 3).astype("float32")
     np.save(folder / "x.npy", x)
     for name, options in SAVED.items():
-        model = randomize(tfzoo.build("googlenet", "tiny", **options))
+        model = check.randomize(tfzoo.build("googlenet", "tiny", **options), 0.1)
         model.save(folder / f"{name}.keras")
         before[name] = {k: np.asarray(y) for k, y in model(x).items()}
     code = (
@@ -456,12 +415,12 @@ def loaded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_saved_and_loaded_without_tfzoo(loaded, name):
+def test_saved_and_loaded_without_tfzoo(check, loaded, name):
     before, after = loaded
     assert set(after[name]) == set(OUTPUTS)
     for output in OUTPUTS:
         np.testing.assert_array_equal(after[name][output], before[name][output])
-        assert_depends_on_the_image(before[name][output])
+        check.depends_on_the_image(before[name][output])
 
 
 @pytest.mark.parametrize(
@@ -475,6 +434,17 @@ def test_saved_and_loaded_without_tfzoo(loaded, name):
         (
             {"image_shape": (224, 224, 1), "transform_input": True},
             [r"transform_input is for three channels. Received: image_shape=\(224, 224, 1\)"],
+        ),
+        (
+            {"auxiliary_dropout": 0.5, "synchronized": True},
+            [
+                "auxiliary_dropout is of no effect without auxiliary=True. Received: auxiliary_dropout=0.5",
+                "synchronized is of no effect without variant='torchvision'. Received: synchronized=True",
+            ],
+        ),
+        (
+            {"variant": "torchvision", "auxiliary": False, "auxiliary_dropout": 0.6, "synchronized": True},
+            ["without auxiliary=True. Received: auxiliary_dropout=0.6"],
         ),
         (
             {
@@ -508,3 +478,9 @@ def test_refusals_name_everything(options, messages):
     for message in messages:
         error.match(message)
     assert len(str(error.value).splitlines()) == len(messages)
+
+
+def test_arguments_that_ask_for_nothing_are_taken():
+    small = {"image_shape": (40, 40, 1), "classes": 3, "width": 0.05}
+    for rate in (0.0, 0.7):  # the tiny size's, which has heads, and the default
+        tfzoo.build("googlenet", **small, auxiliary=False, auxiliary_dropout=rate, synchronized=False)

@@ -45,41 +45,12 @@ SMALL = {
 
 
 @contextlib.contextmanager
-def float64():
-    """Build in float64 what is built inside."""
-    before, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before)
-        keras.config.set_dtype_policy(policy)
-
-
-@contextlib.contextmanager
 def zeros():
     """Let the kernels of what is built inside start as zeros: 89 million random draws take their time."""
     with pytest.MonkeyPatch.context() as patch:
         kernel = lambda self, shape, dtype=None, **_: keras.ops.zeros(shape, dtype)  # noqa: E731
         patch.setattr(keras.initializers.VarianceScaling, "__call__", kernel)
         yield
-
-
-def trainable(model):
-    return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-
-
-def images(batch, *shape):
-    """Noise about a colour of each picture's own, which a mean over all pixels still tells from another's."""
-    rng = np.random.default_rng(1)
-    colour = rng.normal(size=(batch, 1, 1, shape[-1]))
-    return colour + rng.normal(size=(batch, *shape)) * np.linspace(0.5, 1.5, batch).reshape(-1, 1, 1, 1)
-
-
-def first(x):
-    """Channels first, as a tensor."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
 
 
 def last(x):
@@ -91,7 +62,7 @@ def by_name(name):
     return getattr(tv.models, name if name.startswith("resnext") else f"resnet{name}")
 
 
-def live(module):
+def live(check, module):
     """Give a module of torchvision weights and statistics with which its logits depend on the image; in float64."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
@@ -99,7 +70,7 @@ def live(module):
             m.weight.uniform_(0.5, 1.5)
             m.bias.normal_(0, 0.3)
             m.momentum = 1.0  # so that the statistics become those of the pictures below
-        module.train()(first(images(4, 64, 64, 3)).float())
+        module.train()(check.first(check.images(4, 64, 64, 3)).float())
         for m in norms:
             m.momentum = 0.1
             m.running_mean += 0.2 * m.running_var.sqrt() * torch.randn_like(m.running_mean)
@@ -107,26 +78,11 @@ def live(module):
     return module.double().eval()
 
 
-def randomize(model):
-    """Give every weight of a Keras model a random value that keeps the signal alive."""
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        fan_in = max(int(np.prod(weight.shape[:-1])), 1)
-        value = rng.normal(0, (2 / fan_in) ** 0.5 if len(weight.shape) > 1 else 0.3, weight.shape)
-        weight.assign(abs(value) + 0.7 if weight.name in ("gamma", "moving_variance") else value)
-    return model
-
-
-def assert_depends_on_the_image(y):
-    """Else a comparison could not fail."""
-    assert np.std(y, axis=0).mean() > 0.05 * np.std(y) > 1e-3
-
-
-def small(kind, classes=7, **options):
+def small(check, kind, classes=7, **options):
     """A small network of both frameworks; torchvision's has live weights."""
     ours, theirs, settings = SMALL[kind]
     torch.manual_seed(0)
-    module = live(tv.models.ResNet(*theirs, num_classes=classes, **settings))
+    module = live(check, tv.models.ResNet(*theirs, num_classes=classes, **settings))
     return tfzoo.build("resnet", "18", image_shape=(None, None, 3), classes=classes, **ours, **options), module
 
 
@@ -134,10 +90,10 @@ def small(kind, classes=7, **options):
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
-def test_every_size_has_torchvisions_count_names_and_shapes(size):
+def test_every_size_has_torchvisions_count_names_and_shapes(check, size):
     with zeros():
         model = tfzoo.build("resnet", size, image_shape=(32, 32, 3))
-    assert trainable(model) == PUBLISHED[size] == resnet.PARAMETERS[size]
+    assert check.trainable(model) == PUBLISHED[size] == resnet.PARAMETERS[size]
     with torch.device("meta"):
         theirs = by_name(size)()
     assert sum(p.numel() for p in theirs.parameters()) == PUBLISHED[size]
@@ -146,16 +102,16 @@ def test_every_size_has_torchvisions_count_names_and_shapes(size):
 
 
 @pytest.mark.parametrize("size", CIFAR)
-def test_count_of_the_networks_for_cifar(size):
+def test_count_of_the_networks_for_cifar(check, size):
     model = tfzoo.build("resnet", size)
-    assert trainable(model) == CIFAR[size] == resnet.PARAMETERS[size]
+    assert check.trainable(model) == CIFAR[size] == resnet.PARAMETERS[size]
     # 6n + 2 layers with weights: shortcuts have none (section 4.2)
     assert sum(isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) for layer in model.layers) == int(size[5:])
 
 
-def test_sizes_are_all_counted():
+def test_sizes_are_all_counted(check):
     assert list(resnet.PARAMETERS) == tfzoo.sizes("resnet") == [*PUBLISHED, *CIFAR, "tiny"]
-    assert trainable(tfzoo.build("resnet", "tiny")) == resnet.PARAMETERS["tiny"]
+    assert check.trainable(tfzoo.build("resnet", "tiny")) == resnet.PARAMETERS["tiny"]
 
 
 def test_page_has_every_count():
@@ -168,13 +124,13 @@ def test_page_has_every_count():
 
 
 @pytest.fixture(scope="module", params=["18", "50", "resnext50_32x4d"])
-def both(request):
+def both(check, request):
     """Torchvision's network in float64, and ours with its weights in float64 and in float32, of open sizes."""
     torch.manual_seed(0)
-    module = live(by_name(request.param)())
+    module = live(check, by_name(request.param)())
     with zeros():
         single = tfzoo.build("resnet", request.param, image_shape=(None, None, 3))
-        with float64():
+        with check.float64():
             exact = tfzoo.build("resnet", request.param, image_shape=(None, None, 3))
     bridge.load_weights(exact, module.state_dict(), NAMES)
     single.set_weights(exact.get_weights())
@@ -182,15 +138,15 @@ def both(request):
 
 
 @pytest.mark.parametrize("side", [(64, 64), (71, 83)])
-def test_logits_are_torchvisions(both, side):
+def test_logits_are_torchvisions(check, both, side):
     module, exact, single = both
-    x = images(2, *side, 3)
+    x = check.images(2, *side, 3)
     with torch.no_grad():
-        expected = module(first(x)).numpy()
-        rounded = copy.deepcopy(module).float()(first(x).float()).numpy()
+        expected = module(check.first(x)).numpy()
+        rounded = copy.deepcopy(module).float()(check.first(x).float()).numpy()
     y, y32 = np.asarray(exact(x, training=False)), np.asarray(single(x.astype(np.float32), training=False))
     assert y.dtype == np.float64 and y32.dtype == np.float32
-    assert_depends_on_the_image(expected)
+    check.depends_on_the_image(expected)
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-9 * abs(expected).max())
     own = abs(y32 - y).max()
     assert own < 3e-5 * abs(y).max()
@@ -198,8 +154,8 @@ def test_logits_are_torchvisions(both, side):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_module_has_torchvisions_state_dict_and_takes_it(kind):
-    model, theirs = small(kind)
+def test_module_has_torchvisions_state_dict_and_takes_it(check, kind):
+    model, theirs = small(check, kind)
     before = {k: v.clone() for k, v in theirs.state_dict().items()}
     bridge.load_weights(model, theirs.state_dict(), NAMES)
     module = bridge.to_torch(model, names=NAMES)
@@ -213,12 +169,12 @@ def test_module_has_torchvisions_state_dict_and_takes_it(kind):
     x = torch.randn(2, 3, 45, 38)
     with torch.no_grad():
         y, expected = module(x).numpy(), again.float()(x).numpy()
-    assert_depends_on_the_image(expected)
+    check.depends_on_the_image(expected)
     np.testing.assert_allclose(y, expected, rtol=0, atol=2e-5 * abs(expected).max())
 
 
-def test_settings_are_torchvisions():
-    model, theirs = small("resnext")
+def test_settings_are_torchvisions(check):
+    model, theirs = small(check, "resnext")
     module = bridge.to_torch(model, names=NAMES)
     norms = {name: m for name, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert len(norms) == 1 + 3 * 5 + 4
@@ -227,10 +183,10 @@ def test_settings_are_torchvisions():
     assert not any(m.use_bias for m in model.layers if isinstance(m, keras.layers.Conv2D))
 
 
-def test_another_networks_state_dict_is_refused_whole():
-    model, _ = small("basic")
+def test_another_networks_state_dict_is_refused_whole(check):
+    model, _ = small(check, "basic")
     before = [np.array(w) for w in model.weights]
-    other = small("resnext", classes=5)[1].state_dict()
+    other = small(check, "resnext", classes=5)[1].state_dict()
     with pytest.raises(bridge.BridgeError) as error:
         bridge.load_weights(model, other, NAMES)
     text = str(error.value)
@@ -250,13 +206,14 @@ def test_another_networks_state_dict_is_refused_whole():
 
 @pytest.mark.parametrize(("widths", "front"), [((4, 8), 2), ((4, 7), 1), ((5, 5), 0)])
 @pytest.mark.parametrize("side", [(8, 6), (7, 9)])
-def test_shortcut_without_parameters_takes_every_second_pixel_and_adds_zeros(widths, front, side):
+def test_shortcut_without_parameters_takes_every_second_pixel_and_adds_zeros(check, widths, front, side):
     model = tfzoo.build("resnet", "tiny", image_shape=(*side, 2), depths=(1, 1), widths=widths)
-    randomize(model)
+    check.randomize(model)
     for weight in model.get_layer("layer2_0_bn2").weights[:2]:  # gamma and beta: the shortcut alone is left
         weight.assign(np.zeros(weight.shape))
     names = ("layer1", "layer2")
-    x, y = keras.Model(model.input, [model.get_layer(n).output for n in names])(images(3, *side, 2).astype("float32"))
+    x = check.images(3, *side, 2).astype("float32")
+    x, y = keras.Model(model.input, [model.get_layer(n).output for n in names])(x)
     expected = np.zeros((3, *(-(-n // 2) for n in side), widths[1]), np.float32)
     expected[..., front : front + widths[0]] = np.asarray(x)[:, ::2, ::2]
     assert np.std(expected) > 0.1
@@ -276,17 +233,17 @@ def kernel(weights):
 
 @pytest.mark.parametrize("form", ["split-transform-merge", "early concatenation", "grouped convolution"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_the_three_forms_of_a_resnext_block_are_equal(form, stride):
+def test_the_three_forms_of_a_resnext_block_are_equal(check, form, stride):
     """Figure 3 of the paper: the block, which is the third form, against each of them written out."""
     paths, d, width = 6, 3, 20
-    with float64():
+    with check.float64():
         x = image = keras.Input((7, 10, width))
         convs = [(paths * d, 1, 1, 1), (paths * d, 3, stride, paths), (width, 1, 1, 1)]
         block = keras.Model(image, resnet.residual(x, convs, stride, "B", "block", False, False))
-    randomize(block)
+    check.randomize(block)
     w = {layer.name.removeprefix("block_"): layer.get_weights() for layer in block.layers}
-    x = images(3, 7, 10, width)
-    t = first(x)
+    x = check.images(3, 7, 10, width)
+    t = check.first(x)
     reduce, three, expand = (kernel(w[f"conv{k}"]) for k in (1, 2, 3))
     norm = {k: [n.reshape(paths, d) for n in w[f"bn{k}"]] for k in (1, 2)}  # of each path
     if form == "grouped convolution":
@@ -306,19 +263,19 @@ def test_the_three_forms_of_a_resnext_block_are_equal(form, stride):
             y = sum(F.conv2d(z, expand[:, p * d : (p + 1) * d]) for p, z in enumerate(inner))
     short = t if stride == 1 else normalised(F.conv2d(t, kernel(w["downsample_0"]), stride=2), w["downsample_1"])
     expected = last(F.relu(normalised(y, w["bn3"]) + short))
-    assert_depends_on_the_image(expected)
+    check.depends_on_the_image(expected)
     np.testing.assert_allclose(block(x, training=False), expected, rtol=0, atol=1e-12 * abs(expected).max())
 
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
-def test_preactivation_normalises_and_rectifies_before_each_convolution(block):
+def test_preactivation_normalises_and_rectifies_before_each_convolution(check, block):
     """The network of fb.resnet.torch in torch: the first block's input has been rectified by the stem."""
-    with float64():
+    with check.float64():
         model = tfzoo.build(
             "resnet", image_shape=(9, 13, 2), classes=3, depths=(2, 2), widths=(4, 6), stem="cifar", block=block,
             preactivation=True,
         )  # fmt: skip
-    randomize(model)
+    check.randomize(model)
     w = {layer.name: layer.get_weights() for layer in model.layers}
     sizes = (3, 3) if block == "basic" else (1, 3, 1)
     strided = sizes.index(3)
@@ -326,8 +283,8 @@ def test_preactivation_normalises_and_rectifies_before_each_convolution(block):
     def before(t, name):
         return F.relu(normalised(t, w[name]))
 
-    x = images(3, 9, 13, 2)
-    t = before(F.conv2d(first(x), kernel(w["conv1"]), padding=1), "bn1")
+    x = check.images(3, 9, 13, 2)
+    t = before(F.conv2d(check.first(x), kernel(w["conv1"]), padding=1), "bn1")
     for i in (1, 2):
         for j in (0, 1):
             name, stride = f"layer{i}_{j}", 2 if (i, j) == (2, 0) else 1
@@ -340,7 +297,7 @@ def test_preactivation_normalises_and_rectifies_before_each_convolution(block):
             t = y + short
     pooled = before(t, "bn_last").mean((2, 3)).numpy()
     expected = pooled @ w["fc"][0] + w["fc"][1]
-    assert_depends_on_the_image(expected)
+    check.depends_on_the_image(expected)
     np.testing.assert_allclose(model(x, training=False), expected, rtol=0, atol=1e-12 * abs(expected).max())
     assert not {"layer1_0_bn1", "layer1_0_downsample_1", "layer2_0_downsample_1"} & set(w)
 
@@ -357,12 +314,12 @@ def test_networks_for_cifar_halve_twice(size):
 
 
 @pytest.mark.parametrize("kind", SMALL)
-def test_stages_have_names_and_what_the_top_sees_is_the_last(kind):
+def test_stages_have_names_and_what_the_top_sees_is_the_last(check, kind):
     ours, *_ = SMALL[kind]
-    model = randomize(tfzoo.build("resnet", "18", image_shape=(75, 101, 3), classes=4, **ours))
+    model = check.randomize(tfzoo.build("resnet", "18", image_shape=(75, 101, 3), classes=4, **ours))
     base = tfzoo.build("resnet", "18", image_shape=(75, 101, 3), include_top=False, **ours)
     base.set_weights(model.get_weights()[:-2])
-    x = images(2, 75, 101, 3).astype("float32")
+    x = check.images(2, 75, 101, 3).astype("float32")
     stages = keras.Model(model.input, [model.get_layer(f"layer{i}").output for i in (1, 2, 3, 4)])(x)
     factor = 1 if kind == "basic" else 4
     sides = [(19, 26), (10, 13), (5, 7), (3, 4)]  # halved, and rounded up, twice to five times
@@ -372,27 +329,27 @@ def test_stages_have_names_and_what_the_top_sees_is_the_last(kind):
     weights, bias = model.get_layer("fc").get_weights()
     logits = features.astype("float64").mean((1, 2)) @ weights + bias
     np.testing.assert_allclose(model(x), logits, rtol=0, atol=1e-5 * abs(logits).max())
-    assert_depends_on_the_image(logits)
+    check.depends_on_the_image(logits)
 
 
 @pytest.mark.parametrize("options", [{}, {"shortcut": "B", "preactivation": True}, {"stem": "imagenet"}])
-def test_open_sizes_equal_fixed_sizes(options):
+def test_open_sizes_equal_fixed_sizes(check, options):
     options = {"widths": (64, 65, 80), **options} if "stem" in options else options
-    opened = randomize(tfzoo.build("resnet", "tiny", image_shape=(None, None, 5), **options))
+    opened = check.randomize(tfzoo.build("resnet", "tiny", image_shape=(None, None, 5), **options))
     for side in ((16, 16), (13, 22)):
         fixed = tfzoo.build("resnet", "tiny", image_shape=(*side, 5), **options)
         fixed.set_weights(opened.get_weights())
-        x = images(2, *side, 5).astype("float32")
+        x = check.images(2, *side, 5).astype("float32")
         y = np.asarray(opened(x))
-        assert_depends_on_the_image(y)
+        check.depends_on_the_image(y)
         np.testing.assert_allclose(fixed(x), y, rtol=0, atol=1e-6 * abs(y).max())
 
 
-def test_dropout_acts_in_front_of_the_logits_in_training_only():
+def test_dropout_acts_in_front_of_the_logits_in_training_only(check):
     model = tfzoo.build("resnet", "tiny", dropout=0.5)
     assert model.get_layer("fc").input._keras_history.operation.name == "dropout"
     assert model.get_layer("dropout").rate == 0.5
-    x = images(2, 16, 16, 1).astype("float32")
+    x = check.images(2, 16, 16, 1).astype("float32")
     np.testing.assert_array_equal(model(x, training=False), model(x, training=False))
     assert not np.array_equal(model(x, training=True), model(x, training=True))
     assert "dropout" not in [layer.name for layer in tfzoo.build("resnet", "tiny").layers]
@@ -404,6 +361,14 @@ def test_initial_kernels_are_torchvisions():
     scale = (2 / (9 * 512)) ** 0.5
     np.testing.assert_allclose(np.std(k), scale, rtol=0.01)
     assert abs(k).max() > 3 * scale
+
+
+def test_numbers_may_be_numpys(check):
+    given = {"classes": np.int64(5), "widths": (np.int32(4), 8, 16), "dropout": np.float32(0.5)}
+    model = tfzoo.build("resnet", "tiny", image_shape=tuple(np.array([16, 12, 1])), **given, synchronized=np.True_)
+    plain = {"classes": 5, "widths": (4, 8, 16), "dropout": 0.5}
+    expected = tfzoo.build("resnet", "tiny", image_shape=(16, 12, 1), **plain, synchronized=True)
+    assert check.architecture(model) == check.architecture(expected)
 
 
 def test_layer_names_do_not_depend_on_what_was_built_before():
@@ -420,13 +385,13 @@ SAVED = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
+def loaded(check, tmp_path_factory):
     """What models gave before they were saved, and what a process without tfzoo makes of them."""
     folder, before = tmp_path_factory.mktemp("saved"), {}
-    x = images(2, 16, 16, 1).astype("float32")
+    x = check.images(2, 16, 16, 1).astype("float32")
     np.save(folder / "x.npy", x)
     for name, options in SAVED.items():
-        model = randomize(tfzoo.build("resnet", "tiny", **options))
+        model = check.randomize(tfzoo.build("resnet", "tiny", **options))
         model.save(folder / f"{name}.keras")
         before[name] = np.asarray(model(x))
     code = (
@@ -441,10 +406,10 @@ def loaded(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_saved_and_loaded_without_tfzoo(loaded, name):
+def test_saved_and_loaded_without_tfzoo(check, loaded, name):
     before, after = loaded
     np.testing.assert_array_equal(after[name], before[name])
-    assert_depends_on_the_image(before[name])
+    check.depends_on_the_image(before[name])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The spatial transformer: places, pixels and gradients as SciPy and torch have them, and a plain Keras model."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -18,16 +19,22 @@ import tfzoo
 from tfzoo import spatial_transformer as st
 from tfzoo.data.sources import cluttered_digits
 
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "spatial_transformer.md"
 MODES = {"zeros": "grid-constant", "border": "nearest"}  # what SciPy calls them
 SMALL = {
     "image_shape": (8, 10, 2),
     "classes": 3,
     "localisation_widths": (3,),
     "localisation_units": 8,
-    "points": 3,
     "widths": (4,),
     "units": 9,
 }
+
+
+def small(transform, **options):
+    """A small network; the grid of control points is not the default one."""
+    more = {"points": 3} if transform == "thin_plate" else {}
+    return tfzoo.build("spatial_transformer", **{**SMALL, **more, **options}, transform=transform)
 
 
 def images(*shape, dtype="float64"):
@@ -253,6 +260,25 @@ def test_a_place_that_is_no_number_gives_none(border):
     assert np.isnan(found[0, 1, 2]).all() and np.isnan(found).sum() == 2
 
 
+@pytest.mark.parametrize("border", st.BORDERS)
+def test_at_an_infinite_place_is_what_is_beyond(border):
+    """So is what a float32 has no number for, once it is in pixels."""
+    far = [np.inf, -np.inf, 3e38, -3e38]
+    grid = np.array([[x, y] for x in far for y in far] + [[x, 0.1] for x in far] + [[-0.3, y] for y in far], "float32")
+    image = images(1, 9, 5, 2, dtype="float32")
+    with tf.GradientTape() as tape:
+        given = [tf.constant(image), tf.constant(grid[None, None])]
+        tape.watch(given)
+        found = st.sample(*given, border)
+    near = st.sample(image, np.clip(grid, -9, 9)[None, None], border)
+    assert np.any(near) == (border == "border")
+    np.testing.assert_array_equal(found, near)
+    of_image, of_grid = tape.gradient(found, given)
+    assert np.isfinite(of_image).all()
+    beyond = abs(grid) > 1
+    np.testing.assert_array_equal(np.asarray(of_grid)[0, 0][beyond], 0)
+
+
 @pytest.mark.parametrize(("options", "count"), [
     ({}, 1_185_378), ({"transform": None}, 949_482), ({"transform": "translation"}, 1_185_174),
     ({"transform": "projective"}, 1_185_480), ({"transform": "thin_plate"}, 1_186_704),
@@ -260,6 +286,17 @@ def test_a_place_that_is_no_number_gives_none(border):
 ])  # fmt: skip
 def test_count(options, count):
     assert tfzoo.build("spatial_transformer", **options).count_params() == count
+    if "output_size" not in options:
+        transform = options.get("transform", "affine")
+        shown = f'"{transform}"' if transform else "None"
+        assert f"| `{shown}` | {count:,} |" in PAGE.read_text()
+
+
+def test_sizes_are_all_counted():
+    assert list(st.PARAMETERS) == tfzoo.sizes("spatial_transformer") == ["default", "tiny"]
+    for size, count in st.PARAMETERS.items():
+        assert tfzoo.build("spatial_transformer", size).count_params() == count
+        assert f"{count:,}" in PAGE.read_text()
 
 
 @pytest.mark.parametrize("transform", st.GRIDS)
@@ -268,7 +305,7 @@ def test_the_first_pass_is_the_identity(transform, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = tfzoo.build("spatial_transformer", **SMALL, transform=transform)
+        model = small(transform)
     finally:
         keras.config.set_dtype_policy(before)
     x = images(3, 8, 10, 2, dtype="float32")
@@ -282,15 +319,14 @@ def test_the_first_pass_is_the_identity(transform, policy):
 @pytest.mark.parametrize("border", st.BORDERS)
 @pytest.mark.parametrize("size", [None, (5, 6)])
 def test_the_model_is_its_parts(transform, border, size):
-    options = {**SMALL, "border": border}
-    model = randomize(tfzoo.build("spatial_transformer", **options, transform=transform, output_size=size))
+    model = randomize(small(transform, border=border, output_size=size))
     x = images(3, 8, 10, 2, dtype="float32")
     numbers = layer(model, "theta")(x)
     assert np.std(numbers, axis=0).min() > 1e-3  # other ones for each picture
     more = {"points": 3} if transform == "thin_plate" else {}
     rectified = read(x, np.array(st.GRIDS[transform](numbers, size or (8, 10), **more)), border)
     np.testing.assert_allclose(layer(model, "rectified")(x), rectified, atol=1e-5)
-    plain = tfzoo.build("spatial_transformer", **{**options, "image_shape": (*(size or (8, 10)), 2)}, transform=None)
+    plain = small(None, image_shape=(*(size or (8, 10)), 2))
     for one in plain.layers:
         one.set_weights(model.get_layer(one.name).get_weights())
     np.testing.assert_allclose(plain(rectified), model(x), rtol=1e-4, atol=1e-5)
@@ -299,14 +335,14 @@ def test_the_model_is_its_parts(transform, border, size):
 
 @pytest.mark.parametrize("transform", ["affine", "thin_plate"])
 def test_the_penalty_is_the_squared_distance_from_the_identity(transform):
-    model = tfzoo.build("spatial_transformer", **SMALL, transform=transform, identity_penalty=0.1)
+    model = small(transform, identity_penalty=0.1)
     x = images(4, 8, 10, 2, dtype="float32")
     rectified = layer(model, "rectified")(x)
     np.testing.assert_allclose(rectified, x, rtol=0, atol=1e-6)  # the identity still, and no loss
     model(x, training=True)
     np.testing.assert_array_equal(model.losses, [0.0])
     randomize(model)
-    plain = tfzoo.build("spatial_transformer", **SMALL, transform=transform)
+    plain = small(transform)
     plain.set_weights(model.get_weights())
     model(x, training=True)
     away = layer(model, "theta")(x) - np.float32(st.identity(transform, 3))
@@ -324,6 +360,39 @@ def test_a_transformer_is_a_layer_in_front_of_anything():
     model.fit(images(8, 8, 10, 2), images(8, 3), epochs=1, verbose=0)
     assert front.output_shape == (None, 5, 5, 2)
     assert (front.get_layer("theta").get_weights()[0] != before).mean() > 0.2  # of some hidden units nothing is seen
+
+
+@pytest.mark.parametrize("way", ["side by side", "one behind the other"])
+def test_two_transformers_in_one_model(way, tmp_path):
+    image = keras.Input((8, 10, 2))
+    one = st.transformer((8, 10, 2), localisation_widths=(3,), localisation_units=4, name="one")
+    two = st.transformer((8, 10, 2), "translation", (5, 5), (3,), 4, border="border", name="two")
+    if way == "side by side":
+        x = keras.layers.Concatenate()([one(image)[:, :5, :5], two(image)])
+    else:
+        x = two(keras.layers.Conv2D(2, 3, padding="same")(one(image)))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    randomize(model)
+    before = [np.array(front.get_layer("theta").bias) for front in (one, two)]
+    model.compile("sgd", "mse")
+    model.fit(images(8, 8, 10, 2), images(8, 3), epochs=1, verbose=0)
+    for name, old in zip(("one", "two"), before, strict=True):
+        assert (np.array(model.get_layer(name).get_layer("theta").bias) != old).all()
+    model.save(tmp_path / "two.keras")
+    x = images(3, 8, 10, 2, dtype="float32")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "two.keras")(x), model(x))
+    with torch.no_grad():
+        found = bridge.to_torch(model)(torch.from_numpy(bridge.nhwc_to_nchw(x)))
+    np.testing.assert_allclose(found, model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_numbers_may_be_numpys(check):
+    given = {"classes": np.int64(5), "transform": "thin_plate", "output_size": tuple(np.array([8, 9]))}
+    more = {"points": np.int8(3), "identity_penalty": np.float32(0.5), "units": np.uint8(7), "dropout": np.float64(0.5)}
+    plain = {"points": 3, "identity_penalty": 0.5, "units": 7, "dropout": 0.5}
+    model = tfzoo.build("spatial_transformer", "tiny", **given, **more)
+    expected = tfzoo.build("spatial_transformer", "tiny", **{**given, "classes": 5, "output_size": (8, 9)}, **plain)
+    assert check.architecture(model) == check.architecture(expected)
 
 
 def test_features_and_dropout():
@@ -347,7 +416,7 @@ def test_saved_and_loaded_without_tfzoo(tmp_path):
     x, expected = images(2, 8, 10, 2, dtype="float32"), {}
     np.save(tmp_path / "x.npy", x)
     for transform in st.GRIDS:
-        model = randomize(tfzoo.build("spatial_transformer", **SMALL, transform=transform))
+        model = randomize(small(transform))
         model.save(tmp_path / f"{transform}.keras")
         expected[transform] = model(x)
         assert np.std(expected[transform], axis=0).max() > 1e-3  # else the comparison could not fail
@@ -366,7 +435,8 @@ def test_saved_and_loaded_without_tfzoo(tmp_path):
 
 @pytest.mark.parametrize(("transform", "border"), zip(st.GRIDS, 2 * st.BORDERS, strict=True))
 def test_the_same_in_torch(transform, border):
-    model = randomize(st.transformer((8, 6, 2), transform, (5, 5), (3,), 4, 3, border))
+    points = 3 if transform == "thin_plate" else 4
+    model = randomize(st.transformer((8, 6, 2), transform, (5, 5), (3,), 4, points, border))
     module = bridge.to_torch(model)
     x = images(3, 8, 6, 2, dtype="float32")
     with torch.no_grad():
@@ -391,7 +461,16 @@ def test_the_bridge_proves_it():
                 r"classifier halves its picture 2 times, so .* 4 or more. Received: \(28, 3\), widths=\(32, 32\)",
             ],
         ),
-        ({"transform": None, "output_size": (28, 28)}, ["give a transform with it"]),
+        (
+            {"transform": None, "output_size": (28, 28), "points": 9, "border": "border", "identity_penalty": 0.5},
+            [
+                r"output_size is of no effect without a transform. Received: output_size=\(28, 28\)",
+                "points is of no effect without transform='thin_plate'. Received: points=9",
+                "border is of no effect without a transform. Received: border='border'",
+                "identity_penalty is of no effect without a transform. Received: identity_penalty=0.5",
+            ],
+        ),
+        ({"points": 5}, ["points is of no effect without transform='thin_plate'. Received: points=5"]),
         (
             {
                 "classes": 0, "transform": "rotation", "output_size": 28, "localisation_widths": (), "points": 1,
@@ -414,19 +493,31 @@ def test_the_bridge_proves_it():
             ],
         ),
     ],
-    ids=["open", "small", "without", "all"],
+    ids=["open", "small", "without", "points", "all"],
 )  # fmt: skip
 def test_refusals_name_everything(options, messages):
     with pytest.raises(ValueError) as error:
         tfzoo.build("spatial_transformer", **options)
     for message in messages:
         error.match(message)
+    assert len(str(error.value).splitlines()) == len(messages)
+
+
+@pytest.mark.parametrize("size", st.SIZES)
+def test_every_size_without_a_transformer(size):
+    none = {"output_size": None, "points": 4, "border": "zeros", "identity_penalty": 0.0}
+    model = tfzoo.build("spatial_transformer", size, transform=None, **none)
+    assert model.get_layer("logits") and "transformer" not in {one.name for one in model.layers}
 
 
 @pytest.mark.parametrize(
     ("call", "messages"),
     [
         (lambda: st.transformer((8, 8, 1), None), ["transform must be .*'thin_plate'. Received: transform=None"]),
+        (
+            lambda: st.transformer((8, 8, 1), "projective", points=3),
+            ["points is of no effect without transform='thin_plate'. Received: points=3"],
+        ),
         (lambda: st.identity("turn", 1), ["Received: transform='turn'", "Received: points=1"]),
         (lambda: st.affine(ops.ones((2, 5)), (3, 3)), [r"theta must be \(B, 6\)\. Received: .*\(2, 5\)"]),
         (lambda: st.thin_plate(ops.ones((2, 32)), (3, 3), 3), [r"theta must be \(B, 18\)\. Received: .*\(2, 32\)"]),

@@ -1,7 +1,27 @@
 """What a builder's arguments must be; each function gives the sentences about what is wrong, and none if nothing is."""
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
+
+import numpy as np
+
+
+def plain(builder: Callable) -> Callable:
+    """Let a builder take NumPy's numbers and arrays for Python's; Keras would take them for none."""
+
+    def python(value):
+        if isinstance(value, (tuple, list)):
+            found = [python(one) for one in value]
+            return found if isinstance(value, list) else tuple(found)
+        return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+
+    @functools.wraps(builder)
+    def build(*given, **named):
+        return builder(*map(python, given), **{k: python(value) for k, value in named.items()})
+
+    return build
 
 
 def refuse(*problems: Iterable[str]) -> None:
@@ -56,6 +76,16 @@ def among(accepted: Iterable, **named) -> list[str]:
         f"{k} must be one of {', '.join(map(repr, accepted))}. Received: {k}={value!r}"
         for k, value in named.items()
         if value not in accepted
+    ]
+
+
+def idle(builder: Callable, needed: str, **named) -> list[str]:
+    """Arguments that do nothing without something else; a builder's defaults, and nothing (0, None), need no effect."""
+    defaults = inspect.signature(builder).parameters
+    return [
+        f"{k} is of no effect without {needed}. Received: {k}={value!r}"
+        for k, value in named.items()
+        if value and value != defaults[k].default
     ]
 
 

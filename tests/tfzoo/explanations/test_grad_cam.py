@@ -79,6 +79,28 @@ def test_a_padded_map_is_none():
     assert list(places(model))[-1] == "inception4e"
 
 
+def test_what_is_looked_at_are_layers_whose_names_are_always_the_same():
+    one, two = (tfzoo.build("googlenet", size="tiny") for _ in range(2))
+    assert list(places(one)) == list(places(two))
+    for name in places(one):
+        assert isinstance(one.get_layer(name), layers.Layer) and "pad" not in name
+    assert {"conv1_conv", "maxpool1", "conv3_relu", "inception4a_branch2_0_conv", "inception3b"} <= places(one).keys()
+
+
+def test_of_an_open_size_the_pictures_own_decides():
+    opened = tfzoo.build("resnet", "18", image_shape=(None, None, 3), classes=4)
+    images = rng.normal(size=(1, 32, 32, 3)).astype("float32")
+    fixed = tfzoo.build("resnet", "18", image_shape=(32, 32, 3), classes=4)
+    fixed.set_weights(opened.get_weights())
+    found = grad_cam(opened, images)
+    assert found.shape == (1, 2, 2) and np.ptp(found) > 0
+    np.testing.assert_allclose(found, grad_cam(fixed, images), rtol=1e-4, atol=1e-6)
+    assert list(places(opened, (1, 32, 32, 3))) == list(places(fixed))
+    assert grad_cam(opened, rng.normal(size=(1, 64, 33, 3)).astype("float32")).shape == (1, 2, 2)
+    with pytest.raises(ValueError, match=r"pictures of 32x32: .*layer3(, \w+)*\. Received: layer4"):
+        grad_cam(opened, images, layer="layer4")
+
+
 def test_layers_that_cannot_be_looked_at():
     with pytest.raises(ValueError, match=r"Accepted of .*: first, second. Received: dense"):
         grad_cam(small(), np.zeros((1, 9, 7, 2), "float32"), layer="dense")

@@ -1,5 +1,8 @@
 """Every wrong argument is named, with what was received and what is accepted, and all of them at once."""
 
+import inspect
+
+import numpy as np
 import pytest
 
 from tfzoo.layers import arguments
@@ -66,6 +69,33 @@ def test_image_shapes_of_numbers_and_multiples():
         "the network halves twice, so its height and width must be multiples of 4 (or None for any such size). "
         "Received: image_shape=(8, 10, 3)"
     ]
+
+
+@pytest.mark.parametrize("value", [0.3, 0, 0.0, None, False])
+def test_what_is_by_default_and_nothing_need_no_effect(value):
+    assert arguments.idle(built, "top", dropout=value, size=(1, 2)) == []
+
+
+def test_what_is_asked_for_must_have_an_effect():
+    assert arguments.idle(built, "top=True", dropout=0.4, size=(2, 2)) == [
+        "dropout is of no effect without top=True. Received: dropout=0.4",
+        "size is of no effect without top=True. Received: size=(2, 2)",
+    ]
+
+
+@arguments.plain
+def built(classes, size=(1, 2), *, dropout=0.3):
+    """Build."""
+    return classes, size, dropout
+
+
+def test_numpys_numbers_become_pythons():
+    found = built(np.int64(5), (np.int32(3), [np.True_, "a", None]), dropout=np.float32(0.25))
+    assert found == (5, (3, [True, "a", None]), 0.25)
+    assert [type(x) for x in (found[0], found[1][0], found[1][1][0], found[2])] == [int, int, bool, float]
+    assert built(dropout=1, classes=True) == (True, (1, 2), 1)
+    assert (built.__doc__, list(inspect.signature(built).parameters)) == ("Build.", ["classes", "size", "dropout"])
+    assert built("a", np.array([4, 5]))[:2] == ("a", [4, 5])
 
 
 def test_all_at_once_or_nothing():
