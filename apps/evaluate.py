@@ -45,8 +45,8 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
 
     run_folder.check(output)
     model, file = run_folder.load(target), run_folder.model_file(target).resolve()
-    options = run_folder.asked(target) or {"family": model.name}
-    steps = find(options["family"])
+    options = run_folder.asked(target)
+    steps = find(run_folder.family(target, model) or model.name)
     options = {**steps.DEFAULTS, "seed": 0, **options}
     datasets = steps.datasets(
         data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]

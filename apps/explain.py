@@ -40,21 +40,28 @@ def run(
     _quiet.import_tensorflow()
     import tensorflow as tf
 
-    from apps import run_folder
+    from apps import refuse, refused, run_folder
     from apps.export import trained_on
     from apps.predict import checked, likeliest, read, safe
     from bridge.files import aside
     from tfzoo.explanations.overlay import overlay
     from tfzoo.export.pictures import Pictures
     from tfzoo.export.signatures import unique
+    from tfzoo.layers.classifier import image_shape
 
     run_folder.check(output)
-    model, asked = run_folder.load(target), run_folder.asked(target)
-    *size, channels = classifier_shape(model)
-    pictures = Pictures(None if None in size else tuple(size), channels, values or trained_on(asked.get("family")))
-    names = asked.get("classes") or []
-    explain = explainer(model, method, label, layer, names)
-    files = [read(path) for path in checked(images)]
+    model = run_folder.load(target)
+    *size, channels = image_shape(model)
+    was = trained_on(run_folder.family(target, model), model)
+    names = run_folder.asked(target).get("classes") or []
+    problems: list[str] = []
+    with refused(problems):
+        pictures = Pictures(None if None in size else tuple(size), channels, values or was["values"], was["fit"])
+    with refused(problems):
+        explain = explainer(model, method, label, layer, names)
+    with refused(problems):
+        files = [read(path) for path in checked(images)]
+    refuse(problems)
     with run_folder.room(output):
         for path, file, stem in zip(images, files, unique([safe(path.stem) for path in images]), strict=True):
             image = pictures.decode(tf.constant([file])).numpy()
@@ -64,21 +71,6 @@ def run(
                 overlay((seen - black) / (white - black), heat).save(side, "PNG")
             print(f"{path}: {likeliest(outputs)}; {what}: {output / stem}.png")
     return 0
-
-
-def classifier_shape(model) -> tuple[int | None, ...]:
-    """Give `(H, W, C)` of a classifier's pictures; raises a ValueError for another model."""
-    from bridge.models import is_functional
-    from tfzoo.layers.classifier import logits
-
-    if is_functional(model) and len(model.inputs) == 1 and len(model.inputs[0].shape) == 4:
-        scores, shape = logits(model.output), tuple(model.inputs[0].shape[1:])
-        if len(getattr(scores, "shape", ())) == 2 and shape[2] in (1, 3):
-            return shape
-    raise ValueError(
-        f"{model.name} is no classifier of pictures. Accepted: a functional model from (B, H, W, 1 or 3) to logits "
-        "(B, classes), or to a dictionary that has them as logits"
-    )
 
 
 def explainer(model, method: Method, label: str | None, layer: str | None, names: list[str]) -> Callable[[Any], tuple]:
@@ -96,24 +88,33 @@ def explainer(model, method: Method, label: str | None, layer: str | None, names
         what it shows in words, and the picture that it lies over `(H, W, C)`.
 
     Raises:
-        ValueError: There is no such class, or the method is none of this model's.
+        ValueError: There is no such class or layer, or the method is none of this model's; names all that is wrong.
     """
     import keras
     import numpy as np
     from scipy.special import softmax
 
+    from apps import refuse, refused
     from tfzoo.explanations.attention import WEIGHTS, rollout
-    from tfzoo.explanations.grad_cam import grad_cam
+    from tfzoo.explanations.grad_cam import grad_cam, places
     from tfzoo.layers.classifier import logits
 
     scores = logits(model.output)
     names = [*names, *map(str, range(len(names), scores.shape[-1]))]
-    wanted = None if label is None else number(label, names)
+    problems: list[str] = []
+    with refused(problems):
+        wanted = None if label is None else number(label, names)
+    if layer is not None and layer not in places(model):
+        problems.append(
+            "Grad-CAM looks at what a layer gives for every place. Accepted for --layer: "
+            f"{', '.join(places(model)) or 'none, as there is no such layer'}. Received: {layer}"
+        )
     attends = any(WEIGHTS.fullmatch(part.name) for part in model.layers)
     if method is Method.auto:
         method = Method.attention if attends and label is None and layer is None else Method.grad_cam
     if method is Method.attention and (label is not None or layer is not None):
-        raise ValueError("attention is no class's and no layer's. Leave --class and --layer out, or --method attention")
+        problems.append("attention is no class's and no layer's. Leave --class and --layer out, or --method attention")
+    refuse(problems)
     # What a spatial transformer's classifier sees is another picture, and its map lies over that one.
     seen = next((part.output for part in model.operations if part.name == "rectified"), model.input)
     both = keras.Model(model.input, [seen, scores])

@@ -31,6 +31,7 @@ class Fit(StrEnum):
     """How a file's picture is brought to the model's size."""
 
     crop = "crop"
+    middle = "middle"
     stretch = "stretch"
 
 
@@ -49,7 +50,13 @@ def run(
         tuple[float, float] | None,
         Option(help="What black and white of a file become.", show_default="as it was trained, or 0 1"),
     ] = None,
-    fit: Annotated[Fit, Option(help="The largest centred window, or the whole picture.")] = Fit.crop,
+    fit: Annotated[
+        Fit | None,
+        Option(
+            help="The largest centred window, the middle 87.5 % of that, or the whole picture.",
+            show_default="as it was judged, or crop",
+        ),
+    ] = None,
     max_pixels: Annotated[int, Option(min=1, help="That a file may have.")] = 25_000_000,
 ) -> int:
     """Run the command."""
@@ -62,13 +69,14 @@ def run(
     run_folder.check(output)
     if framework is Framework.torch:
         given = {"--precision": precision != "float32", "--fold": fold, "--batch": batch, "--size": size}
-        given |= {"--values": values, "--fit": fit != "crop", "--max-pixels": max_pixels != 25_000_000}
+        given |= {"--values": values, "--fit": fit, "--max-pixels": max_pixels != 25_000_000}
         if wrong := [name for name, value in given.items() if value]:
             raise ValueError(f"--framework torch writes the network as it is. Received: {', '.join(wrong)}")
     family, networks = run_folder.load_networks(target)
     with run_folder.room(output):
         if framework is Framework.torch:
             return export_torch(networks, output, version)
+        was = trained_on(family, *networks.values(), size=size)
         return export(
             networks,
             output,
@@ -79,8 +87,8 @@ def run(
             fold=fold,
             batch=batch,
             size=size,
-            values=values or trained_on(family),
-            fit=fit.value,
+            values=values or was["values"],
+            fit=fit.value if fit else was["fit"],
             max_pixels=max_pixels,
         )
 
@@ -96,11 +104,26 @@ def served(family, target: pathlib.Path):
     return functools.partial(signatures, labels=labels)
 
 
-def trained_on(family: str | None) -> tuple[float, float]:
-    """Give what black and white are for a family's recipe; 0 and 1 where nobody says."""
+def trained_on(family: str | None, *networks, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Give how a family's recipe prepares the pictures that it judges.
+
+    Args:
+        family: None for no family.
+        networks: Its own; the size of the pictures is the first one's, unless it takes any.
+        size: `(H, W)` of the pictures for one that takes any.
+
+    Returns:
+        `values`, of black and white, and `fit`, as `tfzoo.export.pictures` has them: 0, 1 and "crop" where nobody says.
+    """
     from apps import recipes
 
-    return getattr(recipes.find(family), "VALUES", (0.0, 1.0)) if family in recipes.names() else (0.0, 1.0)
+    recipe = recipes.find(family) if family in recipes.names() else None
+    found = {"values": getattr(recipe, "VALUES", (0.0, 1.0)), "fit": "crop"}
+    if hasattr(recipe, "fit"):
+        own = networks[0].inputs[0].shape[1:3]
+        size = size if None in own else own
+        found |= {"fit": recipe.fit(size)} if size else {}
+    return found
 
 
 def export(networks: dict[str, Any], output: pathlib.Path, **options) -> int:

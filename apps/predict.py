@@ -58,7 +58,7 @@ def checked(images: list[pathlib.Path]) -> list[pathlib.Path]:
             problems.append(f"{path}: {str(error) or type(error).__name__}")
     if problems:
         raise ValueError(
-            "every IMAGE must be a picture of 8 bits per channel. Received, of which none can be read:\n  "
+            "every IMAGE must be a picture, opaque, of 8 bits per channel. Received, of which none can be taken:\n  "
             + "\n  ".join(problems)
         )
     return images

@@ -33,7 +33,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from apps import RunFailed, no_room
+from apps import RunFailed, no_room, recipes
 from bridge.files import aside
 from bridge.models import functional, is_functional, parts
 from bridge.sources import load_keras
@@ -167,6 +167,20 @@ def asked(target: pathlib.Path) -> dict[str, Any]:
     return options(folder) if target.is_dir() or (folder / "options.json").exists() else {}
 
 
+def family(target: pathlib.Path, model: keras.Model) -> str | None:
+    """Give the family of a run folder's model or of a file's: the run's, or the one that it is called as.
+
+    Of a file in no run folder that is none where the output has an activation: it is another's model of the same name.
+    """
+    if known := asked(target).get("family"):
+        return known
+    if model.name not in recipes.names() or not is_functional(model):
+        return None
+    ends = [tensor._keras_history.operation for tensor in keras.tree.flatten(functional(model).outputs)]
+    linear = all(getattr(end, "activation", None) is keras.activations.linear for end in ends)
+    return model.name if linear else None
+
+
 def load(target: pathlib.Path) -> keras.Model:
     """Load the model of a run folder, the best one, or of a file.
 
@@ -199,21 +213,22 @@ def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Mod
         target: A run folder or a `.keras` file.
 
     Returns:
-        The family, None of a file that is in no run folder, and the networks by name; one alone is called "model".
+        The family, as `family` has it, and the networks by name; one alone is called "model".
 
     Raises:
         ValueError: The run is not finished, there is no such model, or Keras cannot read it.
     """
     if not target.is_dir():
-        return asked(target).get("family"), {"model": load(target)}  # not the model's name: another's may be the same
-    family = options(target)["family"]
+        model = load(target)
+        return family(target, model), {"model": model}
+    known = options(target)["family"]
     if unfinished(target):
         raise ValueError(
-            f"{target} holds a run that is not finished. Go on with it (tfzoo train {family} --output {target}), or "
+            f"{target} holds a run that is not finished. Go on with it (tfzoo train {known} --output {target}), or "
             f"name its best model so far: {target / 'best.keras'}."
         )
     files = {path.stem.removeprefix("best_"): path for path in sorted(target.glob("best_*.keras"))}
-    return family, {name: load(path) for name, path in (files or {"model": target / "best.keras"}).items()}
+    return known, {name: load(path) for name, path in (files or {"model": target / "best.keras"}).items()}
 
 
 def figures(folder: pathlib.Path) -> dict[str, Any]:

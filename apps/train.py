@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from apps import RunFailed, recipes
+from apps import RunFailed, recipes, refused
 
 
 def run(
@@ -166,7 +166,7 @@ def train(
         was = run_folder.same(output, {"family": name, **given})
         options |= {k: v for k, v in was.items() if k in options}
     elif hasattr(recipe, "settings"):
-        options["settings"] = recipe.settings(options) | options["settings"]
+        options["settings"] = settled(name, recipe, options)
     chosen = choose(strategy)
     chief = is_chief(chosen)
     say = print if chief else lambda text: None
@@ -245,6 +245,17 @@ def train(
             trained = {"epochs": len(log.rows), "steps": len(log.rows) * per_epoch}
             run_folder.write_json(output / "training.json", trained | run_folder.totals(watch.speeds.rows))
     return chief
+
+
+def settled(name: str, recipe, options: dict[str, Any]) -> dict[str, Any]:
+    """Give the builder's options, those of the recipe and those asked for; raises a ValueError of all that is wrong."""
+    problems: list[str] = []
+    with refused(problems):
+        return recipe.settings(options) | options["settings"]
+    with refused(problems):
+        if options["settings"]:  # else nothing of what is built was asked for
+            build(name, options)
+    raise ValueError("\n".join(problems))
 
 
 @contextlib.contextmanager

@@ -1,40 +1,62 @@
 """What the recipes of all classifiers share: labelled pictures, cross entropy, a page of what is right and wrong."""
 
-SMALL = 64  # pixels on a side, up to which a picture is shifted; of a larger one a window is cut
+SMALL = 80  # pixels on a side, up to which pictures are small: these are shifted, of larger ones windows are cut
+LOOKED_AT = 1000  # pictures of each part, about, whose sizes decide the network's
 NAMED = 20  # classes, up to which the axes have their names
 LARGE = 224  # pixels on a side of the windows
 VALUES = (-1.0, 1.0)  # of black and white
-SHARE = 0.875  # of a large picture's middle that is judged, 224 of 256 pixels
 
 
-def settings(options: dict, smallest: int = 1, enlarged: int = 32) -> dict:
+def settings(options: dict, smallest: int = 1, enlarged: int = 32, multiple: int = 1) -> dict:
     """Give the builder's options that follow from the data.
 
     Args:
-        options: The run's, its `data`, `seed` and `settings`.
+        options: The run's, its `data` and `settings`; the seed decides nothing here.
         smallest: Pixels on a side that the network takes at least.
         enlarged: Pixels on a side that smaller pictures are enlarged to.
+        multiple: What height and width are rounded up to a multiple of.
 
     Returns:
-        `classes`, and `image_shape`: that of small pictures, and 224x224 of large ones.
+        `classes`, and `image_shape`: of small pictures that of the largest, and 224x224 where any is large.
 
     Raises:
         ValueError: The data cannot be used, or has more classes than were asked for.
     """
     from tfzoo.data import open
 
-    source = open(options["data"], "classes", seed=options["seed"])
+    source = open(options["data"], "classes", seed=0)
     classes, asked = len(source.classes), options["settings"].get("classes")
     if isinstance(asked, int) and asked < classes:
         raise ValueError(
             f"{options['data']} has {classes} classes. Accepted: --set classes={classes} or more. Received: {asked}"
         )
-    height, width, channels = source.training[0][0].shape
+    height, width, channels = largest(source)
     if max(height, width) > SMALL:
         size = (LARGE, LARGE)
     else:
         size = (height, width) if min(height, width) >= smallest else (enlarged, enlarged)
-    return {"classes": classes, "image_shape": (*size, channels)}
+    return {"classes": classes, "image_shape": (*(-(-n // multiple) * multiple for n in size), channels)}
+
+
+def largest(source) -> tuple[int, int, int]:
+    """Give the largest height and width of a source's pictures, and their channels; the first large one ends it."""
+    height, width, channels = source.training[0][0].shape
+    if getattr(source.training, "fixed", False):
+        return height, width, channels
+    for part in (source.training, source.validation, source.held_out):
+        for i in range(0, len(part), -(-len(part) // LOOKED_AT)):
+            if max(height, width) > SMALL:
+                return height, width, channels
+            height, width = max(height, part[i][0].shape[0]), max(width, part[i][0].shape[1])
+    return height, width, channels
+
+
+def fit(size: tuple[int, int]) -> str:
+    """Say how a model of `(H, W)` pixels is shown a picture that it judges, as `tfzoo.export.pictures.fitted` has it.
+
+    A small model is shown the whole picture, a large one the middle of it, as photographs are commonly judged.
+    """
+    return "stretch" if max(size) <= SMALL else "middle"
 
 
 def datasets(
@@ -42,13 +64,14 @@ def datasets(
 ):
     """Open the training, validation and held-out pictures.
 
-    Small pictures are brought to the model's size, and for training shifted by an eighth of it; of large ones windows
-    are cut, as Szegedy et al. (2015) do it, and their light and colours changed. Coloured ones are mirrored, too: grey
-    ones may be of characters. Pictures that are new in every epoch are taken as they are.
+    For a small model pictures are brought to its size, and for training shifted by an eighth of it; for a large one
+    windows are cut, as Szegedy et al. (2015) do it, and their light and colours changed. Coloured ones are mirrored,
+    too: grey ones may be of characters. Pictures that are new in every epoch are taken as they are. What is judged is
+    fitted by `fit`, as what is served and explained.
 
     Args:
         data: What `--data` says; docs/data.md has all.
-        image_shape: `(H, W, 1 or 3)` in pixels.
+        image_shape: `(H, W, 1 or 3)` in pixels, the model's.
         batch_size: Pictures in a batch.
         seed: Any integer from 0; decides every random choice.
         start: The batch that the training data begins with.
@@ -58,28 +81,33 @@ def datasets(
         A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)` and class numbers `(B,)`.
 
     Raises:
-        ValueError: The data cannot be used; names everything that is wrong.
+        ValueError: The size or the data cannot be used; names everything that is wrong.
     """
     from tfzoo.data import augmentation, open, pipeline
+    from tfzoo.export.pictures import fitted, grey_or_rgb
+    from tfzoo.layers.arguments import is_positive
 
+    if len(image_shape) != 3 or not all(map(is_positive, image_shape)) or image_shape[2] not in (1, 3):
+        raise ValueError(
+            "a classifier's pictures are all brought to its one size: image_shape must be (height, width, 1 or 3). "
+            f"Received: image_shape={tuple(image_shape)}. Build it with --set 'image_shape=(224,224,3)' or the like"
+        )
     *size, channels = image_shape
     source = open(data, "classes", seed=seed, image_shape=image_shape)
-    small, new = max(source.training[0][0].shape[:2]) <= SMALL, hasattr(source.training, "at")
+    chosen, new = fit(size), hasattr(source.training, "at")
 
     def augment(key, image, label):
-        image = augmentation.in_channels(image, channels)
         if new:
             return prepare(image, label)
-        if small:
+        image = augmentation.in_channels(image, channels)
+        if chosen == "stretch":
             image = augmentation.pad_and_crop(key, augmentation.resize(image, tuple(size)), max(min(size) // 8, 1))
         else:
             image = augmentation.jitter(key, augmentation.random_resized_crop(key, image, tuple(size)))
         return scaled(augmentation.flip(key, image) if channels == 3 else image, values), label
 
     def prepare(image, label):
-        image = augmentation.in_channels(image, channels)
-        cut = augmentation.resize(image, tuple(size)) if small else augmentation.centre_crop(image, tuple(size), SHARE)
-        return scaled(cut, values), label
+        return scaled(fitted(grey_or_rgb(image, channels), tuple(size), chosen) / 255, values), label
 
     return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start, augment=augment, prepare=prepare)
 
@@ -105,9 +133,15 @@ def compile(model, optimizer, jit_compile: bool) -> None:
         model: From images to logits `(B, classes)`.
         optimizer: A `keras.optimizers.Optimizer`.
         jit_compile: As `keras.Model.compile` has it.
+
+    Raises:
+        ValueError: The model is no classifier of pictures.
     """
     import keras
 
+    from tfzoo.layers.classifier import image_shape
+
+    image_shape(model)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -142,7 +176,7 @@ def evaluate(model, dataset) -> dict[str, float]:
         share of the most frequent class, which a constant answer reaches.
 
     Raises:
-        ValueError: There is a class that the model does not know.
+        ValueError: The model is no classifier of pictures, or there is a class that it does not know.
     """
     import numpy as np
 
@@ -167,24 +201,59 @@ def evaluate(model, dataset) -> dict[str, float]:
     }
 
 
-def judged(model, dataset, keep: bool = False):
-    """Give the labels `(N,)`, logits `(N, classes)` and, if they are kept, the pictures of a data set."""
+def judged(model, dataset, most: int = 0):
+    """Let a model judge a data set, of which no more is kept than this.
+
+    Args:
+        model: From images to logits `(B, classes)`.
+        dataset: Batches of images and class numbers.
+        most: How many mistakes are kept, from the surest one on.
+
+    Returns:
+        Labels `(N,)`, logits `(N, classes)`, and of the mistakes the pictures, labels and logits.
+    """
     import numpy as np
 
-    from tfzoo.layers.classifier import logits
+    from tfzoo.layers.classifier import image_shape, logits
 
-    labels, scores, images = [], [], []
-    for some, truth in dataset.as_numpy_iterator():
+    image_shape(model)
+    labels, scores, mistakes = [], [], None
+    for images, truth in dataset.as_numpy_iterator():
         labels.append(logits(truth))  # the same for every head
-        scores.append(np.asarray(logits(model.predict_on_batch(some)), "float64"))
-        images += [some] if keep else []
+        scores.append(np.asarray(logits(model.predict_on_batch(images)), "float64"))
+        batch = (images, labels[-1], scores[-1])
+        joined = [np.concatenate(parts) for parts in zip(mistakes, batch, strict=True)] if mistakes else batch
+        rows = surest_mistakes(*joined[1:], most)
+        mistakes = [part[rows] for part in joined]
     labels, scores = np.concatenate(labels), np.concatenate(scores)
     if labels.max() >= scores.shape[-1]:
         raise ValueError(
             f"the data has {labels.max() + 1} classes or more, the model {scores.shape[-1]}. Judge it on data of the "
             "classes that it was trained on"
         )
-    return labels, scores, np.concatenate(images) if keep else None
+    return labels, scores, mistakes
+
+
+def surest_mistakes(labels, scores, most: int):
+    """Give the places of the mistakes among labels `(N,)` and logits `(N, classes)`, the surest first."""
+    import numpy as np
+
+    guesses = scores.argmax(-1)
+    wrong = np.flatnonzero(guesses != labels)
+    sure = log_probabilities(scores)[wrong, guesses[wrong]]
+    return wrong[np.argsort(-sure, kind="stable")][:most]
+
+
+def taken_for(labels, scores):
+    """Give the shares `(classes, classes)` of each class, a row, that are taken for each class, a column."""
+    import numpy as np
+
+    from tfzoo.metrics.classification import ConfusionMatrix
+
+    confusion = ConfusionMatrix(scores.shape[-1])
+    confusion.update_state(labels, scores)
+    counts = confusion.matrix()
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
 def log_probabilities(scores):
@@ -210,24 +279,19 @@ def draw(model, dataset, path, mistakes: int = 12, classes: tuple[str, ...] | No
     from matplotlib.figure import Figure
 
     from tfzoo.metrics.calibration import CalibrationError
-    from tfzoo.metrics.classification import ConfusionMatrix
 
-    labels, scores, images = judged(model, dataset, keep=True)
+    labels, scores, (images, truths, wrong) = judged(model, dataset, mistakes)
     count = scores.shape[-1]
     names = [*(classes or ()), *map(str, range(len(classes or ()), count))]
-    confusion, calibration = ConfusionMatrix(count), CalibrationError(count, from_logits=True)
-    for metric in (confusion, calibration):
-        metric.update_state(labels, scores)
-    guesses, probabilities = scores.argmax(-1), np.exp(log_probabilities(scores))
-    wrong = np.flatnonzero(guesses != labels)
-    wrong = wrong[np.argsort(-probabilities[wrong, guesses[wrong]], kind="stable")][:mistakes]
+    calibration = CalibrationError(count, from_logits=True)
+    calibration.update_state(labels, scores)
 
     figure = Figure(figsize=(10, 4 + 1.9 * -(-len(wrong) // 6)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 1, height_ratios=(4, max(1.9 * -(-len(wrong) // 6), 0.01)))
     first, second = grid[0].subgridspec(1, 2).subplots()
-    shares = confusion.matrix() / np.maximum(confusion.matrix().sum(1, keepdims=True), 1)
-    figure.colorbar(first.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the row")
+    drawn = first.imshow(taken_for(labels, scores), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(drawn, label="share of the row")
     first.set(xlabel="taken for class", ylabel="is of class", title=f"{len(labels)} pictures")
     if count <= NAMED:
         turn = 90 if max(map(len, names)) > 2 else 0
@@ -243,9 +307,10 @@ def draw(model, dataset, path, mistakes: int = 12, classes: tuple[str, ...] | No
         cells = grid[1].subgridspec(-(-len(wrong) // 6), 6).subplots(squeeze=False).ravel()
         for cell in cells:
             cell.set_axis_off()
-        for cell, i in zip(cells, wrong, strict=False):
-            image = shown(images[i], values)
+        guesses, sure = wrong.argmax(-1), np.exp(log_probabilities(wrong).max(-1))
+        for cell, image, truth, guess, share in zip(cells, images, truths, guesses, sure, strict=False):
+            image = shown(image, values)
             cell.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-            told = f"{names[labels[i]]}, not {names[guesses[i]]} ({probabilities[i, guesses[i]]:.0%})"
+            told = f"{names[truth]}, not {names[guess]} ({share:.0%})"
             cell.set_title(told, fontsize=8, parse_math=False)  # a name may hold a $
     figure.savefig(path, dpi=80)

@@ -7,7 +7,7 @@ On the same 360 held-out digits, enlarged from 8x8 to 32x32, logistic regression
 """
 
 from apps.recipes import _classifier
-from apps.recipes._classifier import VALUES, draw, evaluate
+from apps.recipes._classifier import VALUES, draw, evaluate, fit
 
 DEFAULTS = {
     "size": "tiny",
@@ -22,7 +22,7 @@ SMALL = {"variant": "torchvision", "dropout": 0.2, "auxiliary_dropout": 0.7}
 MINUTES = {"full": 2}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
 HEADS = ("logits", "aux1", "aux2")
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:
@@ -56,11 +56,17 @@ def for_every_head(image, label):
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:
-    """Compile for `fit`: cross entropy, that of the auxiliary heads by 0.3 (section 5), SGD with momentum."""
+    """Compile for `fit`: cross entropy, that of the auxiliary heads by 0.3 (section 5), SGD with momentum.
+
+    Raises:
+        ValueError: The model is no classifier of pictures.
+    """
     import keras
 
     from tfzoo.googlenet import LOSS_WEIGHT
+    from tfzoo.layers.classifier import image_shape
 
+    image_shape(model)
     model.compile(
         optimizer=optimizer(keras.optimizers.SGD, momentum=0.9, nesterov=True, weight_decay=1e-4),
         loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in HEADS},

@@ -8,7 +8,7 @@ On the same 360 held-out digits logistic regression reaches .96. Of the second c
 published an error of 8.75 %; it was not tried here.
 """
 
-from apps.recipes._classifier import VALUES, datasets, draw, evaluate, settings
+from apps.recipes._classifier import VALUES, datasets, draw, evaluate, fit, settings
 
 DEFAULTS = {
     "size": "tiny",
@@ -20,7 +20,7 @@ DEFAULTS = {
 }
 MINUTES = {"full": 1}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

@@ -11,12 +11,12 @@ With one seed, the only one measured yet, it came to held-out top-1 >= .8, and d
 import functools
 
 from apps.recipes import _classifier
-from apps.recipes._classifier import evaluate
+from apps.recipes._classifier import evaluate, fit
 
 DEFAULTS = {
     "size": "default",
     "data": "cluttered_digits",
-    "epochs": 30,
+    "epochs": 40,
     "steps_per_epoch": 100,
     "batch_size": 256,  # of few pictures the gradient of theta is mostly noise
     "learning_rate": 2e-3,
@@ -27,17 +27,17 @@ DEFAULTS = {
 # it. A larger one learns all angles, and is then indifferent to them.
 WIDTHS = {"widths": (4,), "units": 16}
 FRONT = {
-    "output_size": (16, 16),
+    "output_size": (24, 24),
     "localisation_widths": (8, 16, 16),
     "localisation_units": 64,
-    "identity_penalty": 1e-3,
+    "identity_penalty": 1e-2,
 }
-EPSILON = 1e-3  # Adam's: of the first gradients, as small as they are without direction, steps stay small, too
+EPSILON = 1e-4  # Adam's: of the first gradients, as small as they are without direction, steps stay small, too
 VALUES = (0.0, 1.0)  # black is 0, as what the transformer finds beyond the picture is
 datasets = functools.partial(_classifier.datasets, values=VALUES)
 MINUTES = {"full": 5}  # on two cores
 DATA = "handwritten digits, turned and moved among pieces of others (embedded), or DIR with a folder for each class"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:
@@ -57,28 +57,40 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
 
 
 def draw(model, dataset, path, columns: int = 10, classes: tuple[str, ...] | None = None) -> None:
-    """Draw pictures, and below each what the transformer makes of it; without one, what `_classifier.draw` does.
+    """Draw what `_classifier.draw` does, and below it pictures, below each what the transformer makes of it.
 
     Args:
-        model: From images to logits `(B, classes)`.
+        model: From images to logits `(B, classes)`; one without a transformer has nothing below.
         dataset: Batches of images and class numbers; the first pictures are drawn.
         path: Where the PNG is written.
         columns: How many pictures.
         classes: As `_classifier.draw` has them.
     """
+    import numpy as np
+    from PIL import Image
+
+    _classifier.draw(model, dataset, path, classes=classes, values=VALUES)
+    if "rectified" not in {operation.name for operation in model.operations}:
+        return
+    images = next(dataset.unbatch().batch(columns).as_numpy_iterator())[0]
+    with Image.open(path) as opened:
+        page = opened.convert("RGB")
+    below = Image.fromarray(rectified(model, images))
+    below = below.resize((page.width, round(below.height * page.width / below.width)), Image.Resampling.NEAREST)
+    Image.fromarray(np.concatenate([page, below])).save(path, "PNG")
+
+
+def rectified(model, images):
+    """Give images `(B, H, W, C)` side by side, and below each what the transformer makes of it, as uint8 RGB."""
     import keras
     import numpy as np
     from PIL import Image
 
-    if "rectified" not in {operation.name for operation in model.operations}:
-        _classifier.draw(model, dataset, path, classes=classes, values=VALUES)
-        return
-    images = next(dataset.unbatch().batch(columns).as_numpy_iterator())[0]
-    rectified = np.asarray(keras.Model(model.input, model.get_layer("rectified").output)(images))
+    made = np.asarray(keras.Model(model.input, model.get_layer("rectified").output)(images))
     rows = []
-    for some in (images, rectified):
-        height = images.shape[1]
+    for some in (images, made):
+        height, width = images.shape[1:3]
         pixels = [np.uint8(255 * _classifier.shown(x, VALUES)) for x in some]
-        shown = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize((height, height)) for x in pixels]
+        shown = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize((width, height)) for x in pixels]
         rows.append(np.concatenate([np.pad(np.asarray(x.convert("RGB")), ((2, 2), (2, 2), (0, 0))) for x in shown], 1))
-    Image.fromarray(np.concatenate(rows)).save(path)
+    return np.concatenate(rows)

@@ -8,7 +8,7 @@ beforehand: of few pictures it learns less than a convolutional network does.
 """
 
 from apps.recipes import _classifier
-from apps.recipes._classifier import VALUES, datasets, draw, evaluate
+from apps.recipes._classifier import VALUES, datasets, draw, evaluate, fit
 
 DEFAULTS = {
     "size": "tiny",
@@ -23,12 +23,17 @@ DEFAULTS = {
 SMALL = {"patch": 4, "width": 64, "depth": 4, "heads": 4, "dropout": 0.1}
 MINUTES = {"full": 3}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:
-    """Give the builder's options that follow from the data, and for the smallest size `SMALL`; raises a ValueError."""
-    return _classifier.settings(options, 16, 16) | (SMALL if options["size"] == "tiny" else {})
+    """Give the options that follow from the data and the patch, for the smallest size `SMALL`; raises a ValueError."""
+    from tfzoo.layers.arguments import is_positive
+    from tfzoo.vit import SIZES
+
+    chosen = SMALL if options["size"] == "tiny" else {}
+    patch = (SIZES.get(options["size"], {}) | chosen | options["settings"]).get("patch")
+    return _classifier.settings(options, 16, 16, patch if is_positive(patch) else 1) | chosen
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

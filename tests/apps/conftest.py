@@ -58,3 +58,18 @@ def classifier(tmp_path_factory):
     asked = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "settings": {"image_shape": (16, 16, 3)}}
     train.train("resnet", folder / "run", data=str(folder / "data"), **asked)
     return folder / "run"
+
+
+@pytest.fixture
+def explained(monkeypatch):
+    """The pictures that `tfzoo explain` explains from now on, as the model gets them."""
+    from apps import explain
+
+    explainer, seen = explain.explainer, []
+
+    def recorded(*asked):
+        explaining = explainer(*asked)
+        return lambda image: seen.append(image) or explaining(image)
+
+    monkeypatch.setattr(explain, "explainer", recorded)
+    return seen

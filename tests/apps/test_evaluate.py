@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tfzoo
 from apps.recipes import find
 
 
@@ -117,6 +118,48 @@ def test_what_cannot_be_read_or_written_is_named(arguments, said, run, invoke, t
     result = invoke("evaluate", *arguments)
     assert result.exit_code == 2 and result.stderr.startswith("error: ") and said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_classifiers_figures_are_those_of_numpy(classifier, invoke, tmp_path):
+    result = invoke("evaluate", classifier, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    options = json.loads((classifier / "options.json").read_text())
+    data = find("resnet").datasets(options["data"], (16, 16, 3), batch_size=2, seed=options["seed"])
+    images, labels = (np.concatenate(parts) for parts in zip(*data.held_out.as_numpy_iterator(), strict=True))
+    scores = np.asarray(keras.models.load_model(classifier / "best.keras")(images), "float64")
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    guesses, sure = scores.argmax(1), probabilities.max(1)
+    met = np.union1d(labels, guesses)
+    taken = np.array([[np.sum((labels == i) & (guesses == j)) for j in met] for i in met])
+    bins = np.ceil(15 * sure)
+    gaps = [
+        np.mean(bins == b) * abs(np.mean((guesses == labels)[bins == b]) - sure[bins == b].mean()) for b in set(bins)
+    ]
+    assert len(labels) == 2 and figures(tmp_path / "out") == pytest.approx(
+        {
+            "top1": np.mean(guesses == labels),
+            "recall": np.mean(np.diag(taken) / np.maximum(taken.sum(1), 1)),
+            "precision": np.mean(np.diag(taken) / np.maximum(taken.sum(0), 1)),
+            "nll": -np.mean(np.log(probabilities[np.arange(len(labels)), labels])),
+            "calibration": np.sum(gaps),
+            "most_frequent": np.bincount(labels).max() / len(labels),
+        },
+        rel=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"include_top": False}, "resnet is no classifier of pictures. Accepted: a functional model from"),
+        ({"image_shape": (None, None, 1)}, "image_shape must be (height, width, 1 or 3). Received: image_shape=(None,"),
+    ],
+)
+def test_a_network_that_is_no_classifier_of_one_size(invoke, tmp_path, options, said):
+    model = tfzoo.build("resnet", size="tiny", **{"image_shape": (8, 8, 1), **options})
+    model.save(tmp_path / "a.keras")
+    result = invoke("evaluate", tmp_path / "a.keras", "--output", tmp_path / "out")
+    assert result.exit_code == 2 and said in result.stderr and not (tmp_path / "out").exists()
 
 
 def test_other_classes_than_the_models_are_refused(classifier, invoke, tmp_path):

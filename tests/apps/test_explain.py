@@ -25,8 +25,8 @@ def test_grad_cam_of_a_run(classifier, picture, invoke, tmp_path, asked):
     result = invoke("explain", classifier, picture, "-o", tmp_path / "out", *asked)
     assert result.exit_code == 0, result.stderr
     model = keras.models.load_model(classifier / "best.keras")
-    window = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR, (7, 0, 54, 47))
-    image = 2 * np.asarray(window, np.float32)[None] / 255 - 1
+    whole = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)  # as the recipe judges small ones
+    image = 2 * np.asarray(whole, np.float32)[None] / 255 - 1
     scores = np.asarray(model(image))[0]
     chosen = 1 if asked else int(scores.argmax())
     share = np.exp(scores.max()) / np.exp(scores).sum()
@@ -57,10 +57,30 @@ def test_the_rectified_picture_is_the_one_with_a_map(picture, invoke, tmp_path):
     model.get_layer("transformer").get_layer("theta").bias.assign([-1, 0, 0, 0, 1, 0])  # mirrored
     model.save(tmp_path / "a.keras")
     assert invoke("explain", tmp_path / "a.keras", picture, "-o", tmp_path).exit_code == 0
-    window = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR, (7, 0, 54, 47))
+    whole = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)
     with Image.open(tmp_path / "coffee.png") as drawn:
         shown = np.asarray(drawn, int)[7:224:14, 7:224:14]
-    assert np.abs(shown - np.asarray(window, int)[:, ::-1]).mean() < 4
+    assert np.abs(shown - np.asarray(whole, int)[:, ::-1]).mean() < 4
+
+
+def test_a_file_of_no_run_is_explained_by_its_family(picture, invoke, tmp_path, explained):
+    model = tfzoo.build("resnet", size="tiny", image_shape=(16, 16, 3))
+    model.save(tmp_path / "resnet.keras")
+    for options in ([], ["--values", 0, 1]):
+        result = invoke("explain", tmp_path / "resnet.keras", picture, "-o", tmp_path / "out", *options)
+        assert result.exit_code == 0, result.stderr
+    whole = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(explained[1][0], np.asarray(whole) / 255, atol=0.02)  # Pillow rounds twice
+    np.testing.assert_allclose(explained[0], 2 * explained[1] - 1, atol=1e-6)
+
+
+def test_all_that_is_wrong_is_said_at_once(classifier, picture, invoke, tmp_path):
+    (tmp_path / "bad.png").write_text("no picture")
+    wrong = ["--class", 7, "--layer", "nope", "--method", "attention"]
+    result = invoke("explain", classifier, picture, tmp_path / "bad.png", *wrong, "-o", tmp_path / "o")
+    assert result.exit_code == 2 and not (tmp_path / "o").exists()
+    for said in ("there is no class '7'", "Received: nope", "attention is no class's", "bad.png"):
+        assert said in result.stderr
 
 
 def test_refusals(classifier, picture, invoke, tmp_path):

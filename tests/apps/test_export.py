@@ -14,6 +14,7 @@ import pytest
 import tfzoo.export
 import tfzoo.unet
 from apps import run_folder
+from apps.export import trained_on
 from tfzoo.export import session, warm_up
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -206,14 +207,37 @@ def test_a_killed_export_publishes_nothing(trained, invoke, tmp_path):
     assert (folder / "1" / "saved_model.pb").is_file()
 
 
-@pytest.mark.parametrize(("options", "values"), [([], (-1.0, 1.0)), (["--values", 0, 1], (0.0, 1.0))])
+@pytest.mark.parametrize(
+    ("options", "values", "fit"),
+    [([], (-1.0, 1.0), "stretch"), (["--values", 0, 1, "--fit", "crop"], (0.0, 1.0), "crop")],
+)
 def test_a_classifiers_pixels_and_labels_are_those_of_its_run(
-    classifier, invoke, tmp_path, monkeypatch, options, values
+    classifier, invoke, tmp_path, monkeypatch, options, values, fit
 ):
     given = {}
     monkeypatch.setattr(tfzoo.export, "save", lambda networks, output, **options: given.update(options) or 1 / 0)
     for target in (classifier, classifier / "best.keras"):
         with pytest.raises(ZeroDivisionError):
             invoke("export", target, "-o", tmp_path / "m", *options)
-        assert given["values"] == values
+        assert given["values"] == values and given["fit"] == fit
         assert given["signatures"].keywords == {"labels": ["cat", "dog"]}
+
+
+def test_a_file_of_no_run_is_exported_as_its_family(invoke, tmp_path):
+    model = tfzoo.build("resnet", size="tiny")
+    model.save(tmp_path / "resnet.keras")
+    result = invoke("export", tmp_path / "resnet.keras", "-o", tmp_path / "m")
+    assert result.exit_code == 0, result.stderr
+    with session.load(tmp_path / "m" / "1") as (signatures, _):
+        assert list(signatures["serving_bytes"].outputs) == ["probabilities"]
+    card = (tmp_path / "m" / "1" / "model_card.md").read_text()
+    assert "-1.0" in card and "stretch" in card
+
+
+def test_what_is_served_is_fitted_as_the_recipe_says():
+    large, any_size = (tfzoo.build("resnet", size="tiny", image_shape=(n, n, 3)) for n in (96, None))
+    assert trained_on(None, large) == trained_on("mine", large) == {"values": (0.0, 1.0), "fit": "crop"}
+    assert trained_on("unet", large) == {"values": (0.0, 1.0), "fit": "crop"}
+    assert trained_on("vit", large, size=(8, 8)) == {"values": (-1.0, 1.0), "fit": "middle"}
+    assert trained_on("resnet", any_size, size=(8, 8))["fit"] == "stretch"
+    assert trained_on("resnet", any_size)["fit"] == "crop"

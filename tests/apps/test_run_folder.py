@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfzoo
 from apps import NO_ROOM, RunFailed, run_folder
 from tfzoo.training.two_optimizers import TwoOptimizers
 
@@ -264,3 +265,22 @@ def test_stopping_early(patience, losses, stops, tmp_path):
     stop.model.stop_training = False  # as fit has it
     stop.on_epoch_end(len(losses), {})
     assert stop.reached() == stops == bool(stop.model.stop_training)
+
+
+@pytest.mark.parametrize("name", tfzoo.names())
+def test_a_family_is_known_by_its_name(tmp_path, name):
+    assert run_folder.family(tmp_path / "a.keras", tfzoo.build(name, size="tiny")) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "family"),
+    [("unet", None, "unet"), ("unet", "linear", "unet"), ("unet", "sigmoid", None), ("mine", None, None)],
+)
+def test_the_family_of_a_file(tmp_path, name, activation, family):
+    x = keras.Input((4, 4, 3))
+    model = keras.Model(x, keras.layers.Conv2D(1, 1, activation=activation)(x), name=name)
+    assert run_folder.family(tmp_path / "a.keras", model) == family
+    run_folder.create(tmp_path / "run", {"family": "vit"})
+    assert {run_folder.family(target, model) for target in (tmp_path / "run", tmp_path / "run" / "a.keras")} == {"vit"}
+    softmax = keras.Model(x, keras.layers.Softmax()(model.output), name=name)
+    assert run_folder.family(tmp_path / "a.keras", softmax) is None

@@ -100,7 +100,8 @@ def save(
         fold: Take each BatchNormalization into the convolution or Dense layer before it.
         size: `(H, W)` that pictures are brought to where the model takes any; None keeps each file's own.
         values: What black and white become: of what the model was trained on.
-        fit: "crop" takes the largest centred window of the aspect ratio, "stretch" the whole picture.
+        fit: "crop" takes the largest centred window of the aspect ratio, "middle" the middle 87.5 % of that, "stretch"
+            the whole picture.
         max_pixels: Of a file, by its header; more are refused before they are decoded.
         facts: Sections of the model card by title, each of texts or numbers by name.
         progress: Told what is being done.

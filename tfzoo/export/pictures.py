@@ -3,7 +3,8 @@
 The operations are TensorFlow's own, so TensorFlow Serving runs them where Python is not. They do what
 `tfzoo.data.image_folder` does with Pillow: the file is decoded as it is displayed (a JPEG's EXIF orientation is
 obeyed), alpha is left out, grey is Pillow's (ITU-R 601-2 luma), the window is the largest centred one of the model's
-aspect ratio, and it is resampled bilinearly over the area that a new pixel covers.
+aspect ratio, and it is resampled bilinearly over the area that a new pixel covers. A classifier's recipe judges by
+`grey_or_rgb` and `fitted` of this file, so that what is judged is what is served.
 
 How many pixels a file claims is read from its header before anything is decoded.
 """
@@ -15,7 +16,8 @@ import tensorflow as tf
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 EXIF = b"Exif\x00\x00"
 LUMA = (19595, 38470, 7471)  # of 2**16
-FITS = ("crop", "stretch")
+FITS = ("crop", "middle", "stretch")
+SHARE = 0.875  # of a middle's sides, 224 of 256 pixels
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Pictures:
         size: `(H, W)` in pixels; None keeps each file's own, which must then be one for all of a request.
         channels: 1 (grey) or 3.
         values: What black and white become.
-        fit: "crop" takes the largest centred window of the aspect ratio, "stretch" the whole picture.
+        fit: As `fitted` has it.
         limit: Pixels that a file may have at most; without `size`, those of a request together.
     """
 
@@ -83,22 +85,46 @@ class Pictures:
         with tf.control_dependencies([small]):  # nothing else would keep the decoder waiting
             file = tf.identity(file)
         picture = tf.cond(png, lambda: tf.io.decode_png(file, channels=3), lambda: displayed_jpeg(file))
-        picture = luma(picture) if self.channels == 1 else picture
-        picture = self._resized(picture) if self.size else tf.cast(picture, tf.float32)
+        picture = grey_or_rgb(picture, self.channels)
+        picture = fitted(picture, self.size, self.fit) if self.size else tf.cast(picture, tf.float32)
         black, white = self.values
         return black + picture * ((white - black) / 255)
 
-    def _resized(self, picture: tf.Tensor) -> tf.Tensor:
-        """Resample the window: `(h, w, C)` uint8 to `(H, W, C)` float32, from 0 to 255."""
-        have, want = tf.cast(tf.shape(picture)[:2], tf.float32), tf.constant(self.size, tf.float32)
-        scale = want / have
-        if self.fit == "crop":
-            scale = tf.fill([2], tf.reduce_max(scale))
-        shift = (want - have * scale) / 2
-        made = tf.raw_ops.ScaleAndTranslate(
-            images=picture[None], size=self.size, scale=scale, translation=shift, kernel_type="triangle", antialias=True
-        )
-        return tf.ensure_shape(made[0], [*self.size, self.channels])
+
+def fitted(picture: tf.Tensor, size: tuple[int, int], fit: str) -> tf.Tensor:
+    """Resample a picture to a size.
+
+    Args:
+        picture: `(h, w, C)` uint8.
+        size: `(H, W)` in pixels.
+        fit: "crop" takes the largest centred window of the size's aspect ratio, "middle" the middle `SHARE` of that,
+            "stretch" the whole picture.
+
+    Returns:
+        `(H, W, C)` float32 from 0 to 255.
+    """
+    if picture.shape[:2] == size and fit != "middle":
+        return tf.cast(picture, tf.float32)
+    have, want = tf.cast(tf.shape(picture)[:2], tf.float32), tf.constant(size, tf.float32)
+    scale = want / have
+    if fit != "stretch":
+        scale = tf.fill([2], tf.reduce_max(scale) / (SHARE if fit == "middle" else 1))
+    made = tf.raw_ops.ScaleAndTranslate(
+        images=picture[None],
+        size=size,
+        scale=scale,
+        translation=(want - have * scale) / 2,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return tf.ensure_shape(made[0], [*size, picture.shape[-1]])
+
+
+def grey_or_rgb(picture: tf.Tensor, channels: int) -> tf.Tensor:
+    """Make a picture of 1 or 3 channels one of `channels`, uint8."""
+    if picture.shape[-1] == channels:
+        return picture
+    return luma(picture) if channels == 1 else tf.image.grayscale_to_rgb(picture)
 
 
 def refuse(accepted: tf.Tensor, sentence: str, *values: tf.Tensor) -> tf.Operation | None:

@@ -1,13 +1,28 @@
-"""What all classifiers have in common behind their logits."""
+"""What all classifiers have in common: pictures in front of them, and what is behind their logits."""
 
 from collections.abc import Sequence
 
 import keras
 
+from bridge.models import is_functional
+
 
 def logits(outputs):
     """Give the logits of what a classifier makes, which is a dictionary where there are auxiliary heads."""
     return outputs["logits"] if isinstance(outputs, dict) else outputs
+
+
+def image_shape(model: keras.Model) -> tuple[int | None, ...]:
+    """Give `(H, W, C)` of a classifier's pictures; raises a ValueError for another model."""
+    if is_functional(model) and len(model.inputs) == 1 and len(model.inputs[0].shape) == 4:
+        several = isinstance(model.output, dict)
+        scores, shape = model.output.get("logits") if several else model.output, tuple(model.inputs[0].shape[1:])
+        if len(getattr(scores, "shape", ())) == 2 and shape[2] in (1, 3):
+            return shape
+    raise ValueError(
+        f"{model.name} is no classifier of pictures. Accepted: a functional model from (B, H, W, 1 or 3) to logits "
+        "(B, classes), or to a dictionary that has them as logits"
+    )
 
 
 def signatures(networks: dict[str, keras.Model], labels: Sequence[str] | None = None):

@@ -12,6 +12,10 @@ from apps.recipes import googlenet as recipe
 def model():
     keras.utils.set_random_seed(0)
     model = tfzoo.build("googlenet", size="tiny", image_shape=(32, 32, 1), **recipe.SMALL)
+    rng = np.random.default_rng(0)
+    for name in ("fc", "aux1_fc2", "aux2_fc2"):  # the heads, which begin with zeros
+        kernel = model.get_layer(name).kernel
+        kernel.assign(rng.normal(0, 0.1, kernel.shape))
     recipe.compile(model, optimizer=lambda kind, **arguments: kind(0.02, **arguments), jit_compile=False)
     return model
 

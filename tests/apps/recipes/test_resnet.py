@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tfzoo
 from apps import train
 from apps.recipes import _classifier
 from apps.recipes import resnet as recipe
@@ -73,6 +74,34 @@ def test_the_picture_is_drawn_with_and_without_mistakes(tmp_path, wrong):
         assert (drawn.height > 500) == (wrong > 6)
 
 
+def test_the_mistakes_are_the_surest_of_all_batches():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(50, 3)).astype("float32"), rng.integers(0, 3, 50)
+    model, images = reading(scores)
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    wrong = [i for i in range(50) if scores[i].argmax() != labels[i]]
+    expected = sorted(wrong, key=lambda i: -probabilities[i].max())
+    assert len(wrong) > 20
+    assert _classifier.surest_mistakes(labels, scores, 50).tolist() == expected
+    for most in (0, 5, 50):
+        found_labels, found_scores, mistakes = _classifier.judged(model, dataset(images, labels), most)
+        np.testing.assert_array_equal(found_labels, labels)
+        np.testing.assert_array_equal(found_scores, scores)
+        for part, whole in zip(mistakes, (images, labels, scores), strict=True):
+            np.testing.assert_array_equal(part, whole[expected[:most]])
+
+
+def test_equally_sure_mistakes_keep_their_order():
+    scores = np.float32([[0, 2], [2, 0], [0, 2], [3, 0]])
+    assert _classifier.surest_mistakes(np.array([0, 0, 0, 1]), scores, 3).tolist() == [3, 0, 2]
+
+
+def test_a_row_is_what_a_class_is_taken_for():
+    scores = np.eye(4, dtype="float32")[[0, 1, 1, 2]]
+    shares = _classifier.taken_for(np.array([0, 0, 1, 1]), scores)
+    np.testing.assert_allclose(shares, [[0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+
+
 def test_digits_are_shifted_for_training_only():
     data = recipe.datasets("digits", (16, 16, 1), batch_size=32, seed=3)
     images, labels = next(data.training.as_numpy_iterator())
@@ -96,9 +125,9 @@ def photographs(tmp_path):
 
 
 def test_windows_of_photographs(photographs):
-    data = recipe.datasets(str(photographs), (32, 48, 3), batch_size=4, seed=0)
+    data = recipe.datasets(str(photographs), (72, 96, 3), batch_size=4, seed=0)
     images, _ = next(data.training.as_numpy_iterator())
-    assert images.shape == (4, 32, 48, 3) and -1 <= images.min() < 0 < images.max() <= 1
+    assert images.shape == (4, 72, 96, 3) and -1 <= images.min() < 0 < images.max() <= 1
     assert data.classes == ("cat", "dog", "owl")
     held, _ = next(data.held_out.as_numpy_iterator())
     np.testing.assert_array_equal(held, next(data.held_out.as_numpy_iterator())[0])
@@ -123,3 +152,106 @@ def test_a_run_is_built_for_its_data(photographs, tmp_path):
     options = json.loads((tmp_path / "run" / "options.json").read_text())
     assert options["settings"] == {"classes": 3, "image_shape": [24, 24, 3]}
     assert keras.models.load_model(tmp_path / "run" / "model.keras").output_shape == (None, 3)
+
+
+@pytest.mark.parametrize("image_shape", [(16, 24, 3), (96, 80, 3), (16, 16, 1), (96, 90, 1)], ids=str)
+def test_what_is_judged_is_what_is_served_and_explained(image_shape, invoke, tmp_path, explained):
+    """Of a large and a small picture, neither of them a square."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val", "test"):
+        for name, size in (("cat", (150, 260)), ("dog", (30, 20))):
+            (tmp_path / part / name).mkdir(parents=True)
+            coarse = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8))
+            coarse.resize(size[::-1], Image.Resampling.BICUBIC).save(tmp_path / part / name / "a.png")
+    files = [tmp_path / "test" / name / "a.png" for name in ("cat", "dog")]
+    model = tfzoo.build("resnet", size="tiny", image_shape=image_shape, classes=2)
+    for weight in model.trainable_weights:
+        if len(weight.shape) > 1:
+            weight.assign(rng.normal(0, (2 / np.prod(weight.shape[:-1])) ** 0.5, weight.shape))
+    model.save(tmp_path / "resnet.keras")
+
+    images, _ = next(recipe.datasets(str(tmp_path), image_shape, batch_size=2, seed=0).held_out.as_numpy_iterator())
+    logits = np.asarray(model(images))
+    result = invoke("explain", tmp_path / "resnet.keras", *files, "-o", tmp_path / "explained")
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_allclose(np.concatenate(explained), images, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(model(np.concatenate(explained))), logits, rtol=1e-4, atol=1e-4)
+
+    assert invoke("export", tmp_path / "resnet.keras", "-o", tmp_path / "models").exit_code == 0
+    assert invoke("predict", tmp_path / "models", *files, "-o", tmp_path / "predicted").exit_code == 0
+    found = json.loads((tmp_path / "predicted" / "predictions.json").read_text())["predictions"]
+    served = np.log([one["outputs"]["probabilities"] for one in found])
+    np.testing.assert_allclose(served - served[:, :1], logits - logits[:, :1], rtol=1e-4, atol=1e-4)
+    assert np.abs(logits[0] - logits[1]).max() > 1e-2
+
+
+def folder_of(folder, *sizes):
+    """A folder of two classes, each with pictures of these sizes `(H, W)`."""
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i, (height, width) in enumerate(sizes):
+            Image.new("RGB", (width, height), (i, 9, 9)).save(folder / name / f"{i}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ([(30, 40)] * 5 + [(300, 400)], (224, 224, 3)),
+        ([(300, 400)] + [(30, 40)] * 5, (224, 224, 3)),
+        ([(30, 40), (40, 30), (35, 35)], (40, 40, 3)),
+    ],
+)
+def test_the_largest_picture_decides_whatever_the_seed(tmp_path, sizes, shape):
+    options = {"data": folder_of(tmp_path / "data", *sizes), "settings": {}}
+    assert {_classifier.settings({**options, "seed": seed})["image_shape"] for seed in range(6)} == {shape}
+
+
+@pytest.mark.parametrize("image_shape", [(32, 32, 3), (96, 96, 3)])
+def test_the_models_size_decides_how_pictures_are_judged(tmp_path, image_shape):
+    """Whichever picture a seed has first."""
+    sizes = [(30, 40), (300, 400), (50, 30)]
+    for part in ("train", "val", "test"):
+        data = folder_of(tmp_path / "data" / part, *sizes)
+    data = str(tmp_path / "data")
+    held_out = [
+        np.concatenate([x for x, _ in recipe.datasets(data, image_shape, batch_size=4, seed=seed).held_out])
+        for seed in range(3)
+    ]
+    for other in held_out[1:]:
+        np.testing.assert_array_equal(other, held_out[0])
+    assert recipe.fit(image_shape[:2]) == ("stretch" if image_shape[0] == 32 else "middle")
+
+
+@pytest.mark.parametrize("image_shape", [(None, None, 3), (16, 16, 4), (16, 0, 3), (16, 16), (None, 16, 1)], ids=str)
+def test_sizes_that_pictures_cannot_be_brought_to(image_shape):
+    with pytest.raises(ValueError, match=r"image_shape must be \(height, width, 1 or 3\). Received: image_shape=\("):
+        recipe.datasets("digits", image_shape, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["image_shape=(16,16,4)"], ["image_shape must be (height, width, 1 or 3)"]),
+        (["image_shape=(None,None,3)"], ["Received: image_shape=(None, None, 3)"]),
+        (["include_top=False"], ["resnet is no classifier of pictures"]),
+        (["classes=2", "widths=3"], ["has 3 classes. Accepted", "widths must be"]),
+        (["classes=2", "blok=1"], ["has 3 classes. Accepted", "no option blok"]),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_trained_leave_nothing(photographs, invoke, tmp_path, settings, said):
+    given = [text for setting in settings for text in ("--set", setting)]
+    for more in (["--dry-run"], []):
+        result = invoke("train", "resnet", "--data", photographs, *given, *more, "--output", tmp_path / "run")
+        assert result.exit_code == 2 and not (tmp_path / "run").exists()
+        for words in said:
+            assert words in result.stderr
+
+
+def test_what_gives_no_logits_is_neither_compiled_nor_judged():
+    model = tfzoo.build("resnet", size="tiny", include_top=False)
+    with pytest.raises(ValueError, match="resnet is no classifier of pictures"):
+        recipe.compile(model, optimizer=lambda kind, **more: kind(0.1, **more), jit_compile=False)
+    with pytest.raises(ValueError, match="resnet is no classifier of pictures"):
+        recipe.evaluate(model, None)

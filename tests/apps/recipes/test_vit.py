@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from PIL import Image
 
 import tfzoo
 from apps.recipes import vit as recipe
@@ -33,3 +34,23 @@ def test_only_the_smallest_size_has_settings_of_its_own(size, own):
     assert found == {"classes": 10, "image_shape": (16, 16, 1), **own}
     if own:
         assert tfzoo.build("vit", size=size, **found).output_shape == (None, 10)
+
+
+@pytest.mark.parametrize(
+    ("size", "settings", "pixels", "shape"),
+    [
+        ("s16", {}, (20, 24), (32, 32)),
+        ("s16", {}, (28, 28), (32, 32)),
+        ("h14", {}, (32, 32), (42, 42)),
+        ("s16", {"patch": 8}, (20, 24), (24, 24)),
+        ("s16", {"patch": "a"}, (20, 24), (20, 24)),  # which the builder refuses
+        ("h14", {}, (90, 100), (224, 224)),
+    ],
+)
+def test_the_patches_cover_the_picture(tmp_path, size, settings, pixels, shape):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", pixels[::-1], (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    options = {"data": str(tmp_path), "seed": 0, "settings": settings, "size": size}
+    assert recipe.settings(options)["image_shape"] == (*shape, 3)

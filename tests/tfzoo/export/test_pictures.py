@@ -12,8 +12,8 @@ def pillow(file: bytes, size: tuple[int, int], mode: str = "RGB", fit: str = "cr
     """The same as `tfzoo.data.image_folder` does: `(H, W, C)` of [0, 255], rounded."""
     picture = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB").convert(mode)
     (h, w), box = size, None
-    if fit == "crop":
-        zoom = min(picture.width / w, picture.height / h)
+    if fit != "stretch":
+        zoom = min(picture.width / w, picture.height / h) * (0.875 if fit == "middle" else 1)
         left, top = (picture.width - zoom * w) / 2, (picture.height - zoom * h) / 2
         box = (left, top, left + zoom * w, top + zoom * h)
     made = np.asarray(picture.resize((w, h), Image.Resampling.BILINEAR, box), np.float32)
@@ -108,11 +108,19 @@ def test_a_directory_that_leads_nowhere(decoders, astronaut, encode):
 
 
 @pytest.mark.parametrize("size", [(48, 37), (200, 31), (400, 500)])  # smaller, narrower, larger
-@pytest.mark.parametrize("fit", ["crop", "stretch"])
+@pytest.mark.parametrize("fit", ["crop", "middle", "stretch"])
 def test_any_size(decoders, astronaut, encode, size, fit):
     file = encode(astronaut, "PNG")
     have = decoders([file], size, 3, fit=fit)[0] * 255
     np.testing.assert_allclose(have, pillow(file, size, fit=fit), atol=1.01)
+
+
+def test_a_picture_of_the_models_size_is_left_as_it_is(decoders, astronaut, encode):
+    file, size = encode(astronaut, "PNG"), astronaut.size[::-1]
+    for fit in ("crop", "stretch"):
+        have = decoders([file], size, 3, fit=fit)[0] * 255
+        np.testing.assert_allclose(have, np.asarray(astronaut), atol=1e-3)
+    assert np.abs(decoders([file], size, 3, fit="middle")[0] * 255 - np.asarray(astronaut)).max() > 20
 
 
 def test_grey_is_pillows(decoders, astronaut, encode):

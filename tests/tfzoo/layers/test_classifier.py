@@ -1,5 +1,6 @@
 """What an export of a classifier serves are probabilities, of the head that counts."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,3 +33,26 @@ def test_labels_are_served_beside_them_and_go_on_in_numbers():
     assert np.asarray(made["labels"]).tolist() == [expected] * 3
     none = tfzoo.family("resnet").signatures({"model": model})["serving_default"]
     assert list(none.function(tf.zeros((1, *model.input_shape[1:])))) == ["probabilities"]
+
+
+@pytest.mark.parametrize("name", ["resnet", "googlenet"])
+def test_the_size_of_its_pictures(name):
+    model = tfzoo.build(name, size="tiny")
+    assert classifier.image_shape(model) == model.input_shape[1:]
+    assert classifier.image_shape(tfzoo.build("resnet", size="tiny", image_shape=(None, 8, 3))) == (None, 8, 3)
+
+
+def test_what_is_no_classifier_of_pictures():
+    x = keras.Input((4,))
+    several = [keras.Input((8, 8, 3)) for _ in range(2)]
+    others = [
+        tfzoo.build("unet", size="tiny"),
+        tfzoo.build("resnet", size="tiny", include_top=False),
+        tfzoo.build("resnet", size="tiny", image_shape=(8, 8, 4)),
+        keras.Model(x, keras.layers.Dense(2)(x)),
+        keras.Model(several[0], {"scores": keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(several[0]))}),
+        keras.Model(several, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(several[0] + several[1]))),
+    ]
+    for model in others:
+        with pytest.raises(ValueError, match=f"{model.name} is no classifier of pictures. Accepted: a functional"):
+            classifier.image_shape(model)
