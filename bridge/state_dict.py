@@ -5,13 +5,15 @@ transposed, whose rows follow another order of channels, or of which torch holds
 tables of the rules are all that is used, and nothing of them is repeated here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bridge import keras_reader, layout, naming, torch_writer
 from bridge.graph import BridgeError, Obstacle
+
+WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and DataParallel; of torch.compile
 
 
 @dataclass
@@ -34,7 +36,8 @@ def load(model, state: Mapping, names: naming.Table) -> None:
         BridgeError: Lists every name that is missing, unexpected, of another shape or not of numbers; nothing has been
             changed then.
     """
-    fill(model, {name: array(value) for name, value in state.items()}, places(model, names))
+    expected = places(model, names)
+    fill(model, {name: array(value) for name, value in unwrapped(state, expected).items()}, expected)
 
 
 def fill(model, state: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]) -> None:
@@ -105,6 +108,14 @@ def differences(expected: Mapping[str, Place | None], state: Mapping[str, np.nda
         ],
     }
     return [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in found.items() if names]
+
+
+def unwrapped(state: Mapping, expected: Collection[str] = ()) -> Mapping:
+    """Take off what a wrapper has put in front of every name, where no name that is expected begins so."""
+    for prefix in WRAPPERS * 2:  # they may be in one another
+        if all(str(name).startswith(prefix) for name in state) and not any(n.startswith(prefix) for n in expected):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def array(value) -> np.ndarray:

@@ -43,7 +43,8 @@ def build(name: str, size: str | None = None, weights: str | os.PathLike | None 
         A `keras.Model`, freshly initialised or with the weights of the file.
 
     Raises:
-        ValueError: No such family, size or option, an option out of range, or weights that do not fit: all of them.
+        ValueError: No such family; no such size and options; options out of range; or weights that do not fit. All that
+            is wrong of the first of these is in it, and the weights are not looked at before the model is built.
     """
     module = family(name)
     builder = getattr(module, name)

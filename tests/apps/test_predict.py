@@ -102,7 +102,7 @@ def test_every_picture_that_cannot_be_read(exported, pictures, invoke, tmp_path)
     result = invoke(
         "predict", exported, pictures[0], tmp_path / "text.png", tmp_path / "none.png", "-o", tmp_path / "o"
     )
-    assert result.exit_code == 2 and "of which none can be read" in result.stderr
+    assert result.exit_code == 2 and "of which none can be taken" in result.stderr
     assert "text.png: cannot identify image file" in result.stderr and "none.png: [Errno 2]" in result.stderr
     assert not (tmp_path / "o").exists()
 

@@ -94,6 +94,27 @@ def test_what_does_not_fit_is_named_at_once_and_nothing_is_changed(source):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected", "found"),
+    [
+        (["module.a", "module.b"], (), ["a", "b"]),
+        (["module._orig_mod.a"], (), ["a"]),
+        (["_orig_mod.module.a"], (), ["a"]),
+        (["module.a", "b"], (), ["module.a", "b"]),
+        (["module.a"], ["module.a"], ["module.a"]),  # its own name
+        (["other.a"], (), ["other.a"]),
+        ([], (), []),
+    ],
+)
+def test_what_a_wrapper_has_put_in_front_is_taken_off(names, expected, found):
+    assert list(state_dict.unwrapped(dict.fromkeys(names, 0), expected)) == found
+
+
+def test_a_state_of_data_parallel(source):
+    model, state = source
+    assert_same(bridge.load_weights(network(), {f"module.{name}": value for name, value in state.items()}), model)
+
+
 def test_counts_of_batches_may_be_left_out(source):
     model, state = source
     assert "bn.num_batches_tracked" in state

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.special import erf
 
 import bridge
@@ -405,6 +406,31 @@ def test_a_model_of_another_image_size_takes_resized_weights():
     expected = weights_of_state({**state, "pos_embed": interpolate(state["pos_embed"], 1, (4, 4), (3, 5))})
     x = images(model)
     np.testing.assert_allclose(model(x), logits(x, expected, 2, 3), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["token", "average"])
+@pytest.mark.parametrize("size", [(6, 10), (16, 4), (12, 12)])
+@pytest.mark.parametrize("kind", ["timm.safetensors", "torchvision.pth", "w.keras", "w.weights.h5", "w.h5"])
+def test_built_at_another_image_size_it_takes_resized_weights(tmp_path, kind, size, pool):
+    options = {**SMALL, "patch": 2, "pool": pool}
+    source = small("float32", **{**options, "image_shape": (8, 8, 2)})
+    path, ending = tmp_path / kind, kind.partition(".")[2]
+    if ending in ("safetensors", "pth"):
+        state = bridge.to_torch(source, names=NAMES[kind.split(".")[0]]).state_dict()
+        save_file(dict(state), path) if ending == "safetensors" else torch.save(state, path)
+    else:
+        source.save_weights(path) if ending == "weights.h5" else source.save(path)
+    model = tfzoo.build("vit", weights=path, **{**options, "image_shape": (*size, 2)})
+    new = (size[0] // 2, size[1] // 2)
+    for mine, theirs in zip(model.weights, source.weights, strict=True):
+        if mine.path == "pos_embed/kernel":
+            before = int(pool == "token")
+            assert mine.shape == (1, before + new[0] * new[1], 12)
+            if new != (8, 2):  # as many patches: nothing says that their grid was another
+                theirs = interpolate(np.float64(theirs), before, (4, 4), new)
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(mine, theirs, err_msg=mine.path)
 
 
 SITES = {"pos_drop", "blocks_0_attn_drop", "blocks_0_mlp_drop1", "blocks_0_mlp_drop2"}

@@ -1,6 +1,8 @@
 """Weights from elsewhere into a family's model: state dicts of PyTorch projects, and Keras' own files."""
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,11 +22,12 @@ def load(model, weights: str | os.PathLike, family: ModuleType) -> None:
             `.pth`, `.bin`) with the names that one of the projects of the family's `NAMES` uses; or the address of one,
             as `tfzoo.pretrained.download` takes it.
         family: The module of the model's family. If it has `resize_for(model, name, value, shape)`, that may bring a
-            tensor of another shape to the model's, such as position embeddings of another image size.
+            tensor of another shape to the model's, such as position embeddings of another image size; the name is the
+            layer's where the file is one of Keras.
 
     Raises:
         ValueError: There is no such file, or it does not fit: lists every name that is missing, unexpected or of
-            another shape, by the project's table that fits best.
+            another shape, by the project's table that fits best or the names of Keras' layers.
     """
     path = fetch(weights) if is_address(weights) else Path(weights)
     if not path.is_file():
@@ -32,7 +35,7 @@ def load(model, weights: str | os.PathLike, family: ModuleType) -> None:
     if path.name.endswith(KERAS):
         from bridge.sources import load_weights
 
-        load_weights(model, str(path))
+        load_weights(model, str(path), resize_of(model, family))
     elif path.name.endswith(TORCH):
         load_state(model, path, family)
     else:
@@ -44,7 +47,7 @@ def load_state(model, path: Path, family: ModuleType) -> None:
     from bridge import state_dict
     from bridge.sources import read_state
 
-    state = {name: state_dict.array(value) for name, value in read_state(str(path)).items()}
+    state = {name: state_dict.array(value) for name, value in state_dict.unwrapped(read_state(str(path))).items()}
     most, best, places = -1, "", {}
     for project, table in {**getattr(family, "NAMES", {}), "the bridge": {}}.items():
         found = state_dict.places(model, table)
@@ -52,11 +55,16 @@ def load_state(model, path: Path, family: ModuleType) -> None:
             most, best, places = shared, project, found
         if most == len(state):
             break
-    if resize := getattr(family, "resize_for", None):
+    if resize := resize_of(model, family):
         for name, place in places.items():
             if place is not None and name in state and state[name].shape != place.cells.shape:
-                state[name] = resize(model, name, state[name], place.cells.shape)
+                state[name] = resize(name, state[name], place.cells.shape)
     try:
         state_dict.fill(model, state, places)
     except ValueError as error:
         raise ValueError(f"{path}, by the names of {best}: {error}") from error
+
+
+def resize_of(model, family: ModuleType) -> Callable | None:
+    """A family's `resize_for` for this model, if it has one."""
+    return functools.partial(family.resize_for, model) if hasattr(family, "resize_for") else None

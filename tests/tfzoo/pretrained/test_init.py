@@ -8,19 +8,31 @@ from safetensors.torch import save_file
 
 import bridge
 import tfzoo
-from tfzoo import resnet
+from tfzoo import pretrained, resnet
 
 OPTIONS = {"size": "tiny", "depths": (1, 2), "widths": (4, 6), "shortcut": "B"}
+OF_KERAS = [".keras", ".weights.h5", ".h5"]
+
+
+def live(model, seed=0):
+    """Give a model random weights, and statistics."""
+    rng = np.random.default_rng(seed)
+    for v in model.weights:
+        v.assign(rng.uniform(0.5, 1.5, v.shape) if "variance" in v.name else rng.normal(0, 0.4, v.shape))
+    return model
 
 
 @pytest.fixture(scope="module")
 def source():
     """A model with live weights, and its state dict as torchvision would name it."""
-    model = tfzoo.build("resnet", **OPTIONS)
-    rng = np.random.default_rng(0)
-    for v in model.weights:
-        v.assign(rng.uniform(0.5, 1.5, v.shape) if "variance" in v.name else rng.normal(0, 0.4, v.shape))
+    model = live(tfzoo.build("resnet", **OPTIONS))
     return model, bridge.to_torch(model, names=resnet.NAMES["torchvision"]).state_dict()
+
+
+def saved(model, path):
+    """Save a model as a file of Keras, of whichever kind the path ends in."""
+    model.save_weights(path) if path.name.endswith(".weights.h5") else model.save(path)
+    return path
 
 
 def assert_same(model, other):
@@ -44,12 +56,76 @@ def test_the_names_that_the_bridge_gives(source, tmp_path):
     assert_same(tfzoo.build("resnet", weights=tmp_path / "torch" / "model.safetensors", **OPTIONS), model)
 
 
-@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
-def test_files_of_keras(source, tmp_path, ending):
+def test_timms_names(source, tmp_path):
+    model, state = source
+    ours = bridge.to_torch(model, names=resnet.NAMES["timm"]).state_dict()
+    norms = [f"{name}.{kind}" for name in ("bn1", "layer2.0.bn2", "layer2.1.bn1") for kind in ("weight", "running_var")]
+    written_out = ["conv1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "fc.bias", *norms]
+    assert ours.keys() == state.keys() >= set(written_out)
+    save_file(dict(ours), tmp_path / "w.safetensors")
+    assert_same(tfzoo.build("resnet", weights=tmp_path / "w.safetensors", **OPTIONS), model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_a_wrapper_has_put_in_front_is_taken_off(source, tmp_path, prefix):
+    model, state = source
+    torch.save({"state_dict": {prefix + name: value for name, value in state.items()}}, tmp_path / "w.pth")
+    assert_same(tfzoo.build("resnet", weights=tmp_path / "w.pth", **OPTIONS), model)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("ending", OF_KERAS)
+def test_files_of_keras(source, tmp_path, ending, dropout):
     model, _ = source
-    path = tmp_path / f"w{ending}"
-    model.save(path) if ending == ".keras" else model.save_weights(path)
-    assert_same(tfzoo.build("resnet", weights=str(path), **OPTIONS), model)
+    path = saved(model, tmp_path / f"w{ending}")
+    assert_same(tfzoo.build("resnet", weights=str(path), dropout=dropout, **OPTIONS), model)
+
+
+def test_a_file_of_a_model_in_training(source, tmp_path):
+    """It has the optimizer's state, too."""
+    model = live(tfzoo.build("resnet", **OPTIONS))
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    assert_same(tfzoo.build("resnet", weights=saved(model, tmp_path / "w.keras"), **OPTIONS), model)
+
+
+@pytest.mark.parametrize("ending", OF_KERAS)
+@pytest.mark.parametrize(
+    ("name", "held", "wanted", "messages"),
+    [
+        (
+            "vit",
+            {"depth": 2},
+            {"depth": 1, "include_top": False},
+            ["14 unexpected: ", "blocks_1_norm1/0 (32,)", "head/0 (32, 10)"],
+        ),
+        ("vit", {"depth": 1}, {"depth": 2}, ["12 missing: ", "blocks_1_norm1/gamma", "blocks_1_mlp_fc2/bias"]),
+        ("vit", {"mlp_ratio": 2.0}, {}, ["6 of another shape: ", "blocks_0_mlp_fc1/kernel (32, 64), not (32, 128)"]),
+        (
+            "resnet",
+            {},
+            {"preactivation": True},
+            ["4 missing: bn_last/gamma", "4 unexpected: layer1_0_bn1/0 (8,)", "8 of another shape: layer2_0_bn1/gamma"],
+        ),
+        ("resnet", {}, {"include_top": False}, ["2 unexpected: fc/0 (32, 10), fc/1 (10,)"]),
+        ("resnet", {"include_top": False}, {}, ["2 missing: fc/kernel, fc/bias"]),
+    ],
+)
+def test_another_networks_file_of_keras_is_refused_with_everything_that_differs(
+    tmp_path, recwarn, ending, name, held, wanted, messages
+):
+    path = saved(live(tfzoo.build(name, "tiny", **held)), tmp_path / f"w{ending}")
+    model = live(tfzoo.build(name, "tiny", **wanted), 1)
+    before = model.get_weights()
+    recwarn.clear()
+    with pytest.raises(ValueError, match=f"{path.name} cannot be loaded into {name}, by the names of its") as error:
+        pretrained.load(model, path, tfzoo.family(name))
+    said = str(error.value)
+    assert [m for m in messages if m not in said] == [] and "damaged" not in said
+    assert said.count("; ") == sum(m[0].isdigit() for m in messages) - 1
+    assert [w for w in recwarn if w.category is UserWarning] == []
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_another_architecture_is_refused_with_everything_that_differs(source, tmp_path):
@@ -69,7 +145,9 @@ def test_another_architecture_is_refused_with_everything_that_differs(source, tm
         ("w.onnx", b"x", "w.onnx is of no kind that is read. Accepted"),
         ("w.pt", b"x", "w.pt cannot be read as a state dict"),
         ("w.safetensors", b"x", "w.safetensors cannot be read as a state dict"),
-        ("w.weights.h5", b"x", "w.weights.h5 cannot be loaded into resnet"),
+        ("w.weights.h5", b"x", "w.weights.h5 cannot be loaded into resnet.*may be damaged"),
+        ("w.keras", b"x", "w.keras cannot be loaded into resnet.*may be damaged"),
+        ("w.h5", b"x", "w.h5 cannot be loaded into resnet.*may be damaged"),
     ],
 )
 def test_bad_files(tmp_path, name, content, message):
@@ -93,6 +171,22 @@ def test_a_family_may_bring_a_tensor_to_the_models_shape(source, tmp_path, monke
     assert asked == [("fc.bias", (20,), (10,))]
     np.testing.assert_array_equal(other.get_layer("fc").bias, np.arange(10))
     np.testing.assert_array_equal(other.get_layer("conv1").kernel, model.get_layer("conv1").kernel)
+
+
+@pytest.mark.parametrize("ending", OF_KERAS)
+def test_it_may_so_with_a_file_of_keras(tmp_path, monkeypatch, ending):
+    model = live(tfzoo.build("resnet", **OPTIONS | {"classes": 20}))
+    path, asked = saved(model, tmp_path / f"w{ending}"), []
+
+    def resize_for(model, name, value, shape):
+        asked.append((model.name, name, value.shape, shape))
+        return value[..., : shape[-1]]
+
+    monkeypatch.setattr(resnet, "resize_for", resize_for, raising=False)
+    other = tfzoo.build("resnet", weights=path, **OPTIONS)
+    assert sorted(asked) == [("resnet", "fc", (6, 20), (6, 10)), ("resnet", "fc", (20,), (10,))]
+    for mine, theirs in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(mine, np.asarray(theirs)[..., : mine.shape[-1]])
 
 
 def test_no_torch_is_needed_to_build():
