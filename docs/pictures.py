@@ -20,11 +20,15 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from apps import recipes, run_folder  # noqa: E402
-from tfzoo.explanations.attention import rollout  # noqa: E402
-from tfzoo.explanations.grad_cam import grad_cam  # noqa: E402
+from apps.explain import Method, explainer  # noqa: E402
 from tfzoo.explanations.overlay import overlay  # noqa: E402
 
-RUNS = {"resnet": "resnet-resnet-0", "googlenet": "googlenet-digits-0", "vit": "vit-digits-0"}
+RUNS = {
+    "resnet": "resnet-resnet-0",
+    "googlenet": "googlenet-digits-0",
+    "vit": "vit-digits-0",
+    "spatial_transformer": "spatial_transformer-affine-0",
+}
 DIGITS = 8  # in a picture
 
 
@@ -33,9 +37,9 @@ def explained(family: str, folder: Path) -> Image.Image:
     model, recipe, options = run_folder.load(folder), recipes.find(family), run_folder.options(folder)
     shape = {"batch_size": DIGITS, "seed": options["seed"]}
     images = next(iter(recipe.datasets(options["data"], model.input_shape[1:], **shape).held_out))[0].numpy()
-    maps = rollout(model, images) if family == "vit" else grad_cam(model, images)
-    black, white = recipe.VALUES
-    drawn = [overlay((x - black) / (white - black), m) for x, m in zip(images, maps, strict=True)]
+    explain, (black, white) = explainer(model, Method.auto, None, None, []), recipe.VALUES
+    shown = [explain(x[None])[1::2] for x in images]  # the map, and the picture that it lies over
+    drawn = [overlay((picture - black) / (white - black), heat) for heat, picture in shown]
     rows = [np.concatenate(np.split(np.asarray(one), 2, axis=1)) for one in drawn]  # side by side to one below another
     return Image.fromarray(np.concatenate(rows, axis=1)).resize((96 * DIGITS, 192))
 

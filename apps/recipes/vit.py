@@ -1,9 +1,9 @@
 """Vision Transformers on handwritten digits, or on your own pictures.
 
-    tfzoo train vit --output RUN                    three minutes on two cores: held-out top-1 >= .95
+    tfzoo train vit --output RUN                    five minutes on two cores: held-out top-1 >= .97
     tfzoo train vit --size s16 --data DIR --output RUN       your pictures: DIR/CLASS/*
 
-On the same 360 held-out digits logistic regression reaches .96. A transformer knows nothing of neighbouring pixels
+On the same 360 held-out digits logistic regression reaches .967. A transformer knows nothing of neighbouring pixels
 beforehand: of few pictures it learns less than a convolutional network does.
 """
 
@@ -21,7 +21,7 @@ DEFAULTS = {
 # Of the smallest size, what learns the digits: enlarged from 8x8 to 16x16, as by half a pixel of theirs they are
 # shifted to more places, a quarter of it to a patch.
 SMALL = {"patch": 4, "width": 64, "depth": 4, "heads": 4, "dropout": 0.1}
-MINUTES = {"full": 3}  # on two cores
+MINUTES = {"full": 5}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
 __all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
