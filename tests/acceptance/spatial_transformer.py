@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/acceptance/spatial_transformer.py [RUN ...] [--output FILE] [--runs DIR] [--seeds N]
 
-About half an hour on two cores. Of every seed the network with the transformer must be above that without it, and the
-scatter of the digits' angles behind it at most half of what it is in the pictures.
+About an hour on two cores. Of every seed the network with the transformer must be above that without it, and what is
+left of a digit's angle behind it at most half of what it was.
 """
 
 import math
@@ -84,9 +84,9 @@ def short(results: dict[str, dict]) -> list[str]:
         if a["top1"] <= p["top1"]
     ]
     turned = [
-        f"seed {a['seed']}: a scatter of {a['angle_scatter']:.0f} degrees is left of {a['angle']:.0f}"
+        f"seed {a['seed']}: {a['angle_left']:.0f} degrees are left of {a['angle']:.0f}"
         for a in affine
-        if a["angle_scatter"] > a["angle"] / 2
+        if a["angle_left"] > a["angle"] / 2
     ]
     return worse + turned
 
