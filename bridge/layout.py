@@ -22,6 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
+AHEAD = 100  # so many operators, at most, are looked at on the way to one that wants an order
 KERNELS = ("computed_kernel", "transposed_kernel")  # of whose inputs the second is the kernel
 OWN_KERNELS = ("own_kernel", "own_transposed_kernel")  # and one of its own for each example
 LIGHT = ("parameter", "constant", "ones", "row", "size", "linspace")  # a weight, or as many ones as a size says
@@ -71,7 +72,8 @@ class Context:
     target: str
     consumers: dict[str, list[Node]]
     written: dict[str, dict[Any, Value]] = field(default_factory=dict)
-    known: dict[tuple[str, Order], int] = field(default_factory=dict)  # answers of `takers`, or ways would multiply
+    known: dict[tuple, int] = field(default_factory=dict)  # answers about values, or ways would multiply
+    ahead: int = 0  # operators between the value in question and the one that is looked at
 
     def feeds_only(self, value: Value, accepted: Callable[[Node], bool]) -> bool:
         """Tell whether a value reaches nothing but accepted nodes, through elementwise ones."""
@@ -89,10 +91,36 @@ class Context:
 
     def takers(self, value: Value, order: Order) -> int:
         """Count the readers of a value, through elementwise ones, that would take it in this order as it is."""
-        if (value.name, order) not in self.known:
-            takes = [self._takes(node, value, order) for node in self.consumers.get(value.name, [])]
-            self.known[value.name, order] = sum(takes)
-        return self.known[value.name, order]
+        return sum(self._takes(node, value, order, self.taken) > 0 for node in self.consumers.get(value.name, []))
+
+    def taken(self, value: Value, order: Order) -> bool:
+        """Tell whether a value has a reader that would take it in this order as it is, and not in any other."""
+        return self._ask(value, order, any)
+
+    def all_takers(self, value: Value, order: Order) -> int:
+        """Count them along every way."""
+        return self._ask(value, order, sum)
+
+    def _ask(self, value: Value, order: Order, of_all: Callable) -> int:
+        key = value.name, order, of_all
+        if key not in self.known:
+            readers = {id(node): node for node in self.consumers.get(value.name, []) if self.ahead < AHEAD}.values()
+            further = self.taken if of_all is any else self.all_takers
+            self.ahead += 1
+            self.known[key] = of_all(self._takes(node, value, order, further) for node in readers)
+            self.ahead -= 1
+        return self.known[key]
+
+    def wanted(self, value: Value, order: Order) -> Order:
+        """Give the order that several readers want of a value, where none wants this one: it is turned once for all.
+
+        So the patches that a convolution makes become tokens, with their channels last in torch, too, and stay it.
+        """
+        if not isinstance(order, tuple) or len(order) < 3 or self.taken(value, order):
+            return order
+        batch, *rest = order
+        others = (batch, *rest[1:], rest[0]), (batch, rest[-1], *rest[:-1])
+        return next((other for other in others if self.all_takers(value, other) > 1), order)
 
     def as_kernel(self, value: Value) -> Order | None:
         """The order of a value that becomes the kernel of a convolution, or a part of it, at whatever distance."""
@@ -109,31 +137,44 @@ class Context:
                 seen.update(more)
         return None
 
-    def _takes(self, node: Node, value: Value, order: Order) -> bool:
+    def _takes(self, node: Node, value: Value, order: Order, further: Callable[[Value, Order], int]) -> int:
         if node.operator == "output":
             return order == boundary_order(value, self.source, self.target)
         if node.operator == "permute":
-            return self.takers(node.outputs[0], tuple(node["permutation"].index(a) for a in order)) > 0
+            return further(node.outputs[0], tuple(node["permutation"].index(a) for a in order))
         if _elementwise(node):
             others = [self.written[v.name] for v in node.inputs if v.name in self.written]
             if len({v.rank for v in node.inputs}) > 1:
                 return False
-            return any(order in orders for orders in others) if others else self.takers(node.outputs[0], order) > 0
+            return any(order in orders for orders in others) if others else further(node.outputs[0], order)
 
-        def place(given: Order) -> Placement:
-            rest = {v.name: given if v.rank == len(given) else identity(v.rank) for v in node.inputs}  # not written yet
-            orders = [
-                given if v == value else next(iter(self.written.get(v.name, [rest[v.name]]))) for v in node.inputs
-            ]
-            inner = replace(self, orders=orders, outside=[False] * len(orders))
-            return rules.for_operator(node.operator).LAYOUT(node, inner)
+        at, turned = node.inputs.index(value), (*order[:1], *order[:0:-1])
+        placement = self._placed(node, value, order)
+        if placement.inputs[at] != order or turned == order:
+            return placement.inputs[at] == order
+        other = self._placed(node, value, turned)
+        if other.inputs[at] != turned:
+            return True
+        # It takes any: what becomes of it decides, if not the same whatever comes.
+        made = placement.outputs[0]
+        return further(node.outputs[0], made) if isinstance(made, tuple) and other.outputs[0] != made else 0
 
-        placement, turned = place(order), (*order[:1], *order[:0:-1])
-        at = node.inputs.index(value)
-        takes = placement.inputs[at] == order
-        if takes and turned != order and place(turned).inputs[at] == turned:  # any: what becomes of it decides
-            return self.takers(node.outputs[0], placement.outputs[0]) > 0
-        return takes
+    def _placed(self, node: Node, value: Value, given: Order) -> Placement:
+        """What a reader of a value wants where it is given the value in this order."""
+        rest = {v.name: given if v.rank == len(given) else identity(v.rank) for v in node.inputs}  # not written yet
+        orders = [given if v == value else next(iter(self.written.get(v.name, [rest[v.name]]))) for v in node.inputs]
+        inner = replace(self, orders=orders, outside=[False] * len(orders))
+        return rules.for_operator(node.operator).LAYOUT(node, inner)
+
+    def follows(self, node: Node, placement: Placement) -> bool:
+        """Tell whether a node has its order from its first input, for which what becomes of it has been looked at."""
+        if not node.inputs or node.inputs[0].rank != node.outputs[0].rank:
+            return False
+        order = placement.inputs[0]
+        if _elementwise(node) or not isinstance(order, tuple):
+            return True
+        turned = (*order[:1], *order[:0:-1])
+        return self._placed(node, node.inputs[0], turned).inputs[0] == turned
 
 
 def _elementwise(node: Node) -> bool:
@@ -265,9 +306,16 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
             theirs = tuple(axes.index(own[a]) for a in order)
             written[other].setdefault(theirs, replace(new, source=other, order=theirs))
 
+    def turn(value: Value, order) -> None:
+        written[value.name] = {order: get(value, order), **written[value.name]}
+
     given = inputs or {}
     entering = [put(v, tuple(given.get(v.name) or boundary_order(v, graph.channels, target))) for v in graph.inputs]
     outside = {v.name for v in entering}
+    scope = ()
+    for value, new in zip(graph.inputs, entering, strict=True):
+        turn(value, Context([], [], graph.channels, target, consumers, written).wanted(value, new.order))
+        outside.update(v.name for v in written[value.name].values())
     for node in graph.nodes:
         scope = node.scope
         have = [next(iter(written[v.name].items())) for v in node.inputs]
@@ -292,8 +340,13 @@ def convert(graph: Graph, target: str, inputs: dict[str, Order] | None = None) -
                     share(name, other, new)
             continue
         read = [get(v, o) for v, o in zip(node.inputs, placement.inputs, strict=True)]
+        wanted = placement.outputs
+        if not context.follows(node, placement):
+            wanted = [context.wanted(v, o) for v, o in zip(node.outputs, placement.outputs, strict=True)]
         made = [put(v, o) for v, o in zip(node.outputs, placement.outputs, strict=True)]
         nodes.append(replace(node, inputs=read, outputs=made, attributes={**node.attributes, **placement.attributes}))
+        for value, order in zip(node.outputs, wanted, strict=True):
+            turn(value, order)
         kernel = {} if placement.kernel is None else {"kernel": placement.kernel}
         for role, form in (kernel | placement.weights).items():
             name = node.parameters[role]

@@ -113,7 +113,9 @@ def _difference(module, model, graph: Graph, tensors: tuple, wanted: list[np.nda
     except Exception as e:
         return said(e)
     orders = [v.order for v in flatten(graph.outputs)]
-    pairs = zip(made, wanted, orders, strict=True)
+    pairs = list(zip(made, wanted, orders, strict=True))
+    if any(want.ndim != len(order) for _, want, order in pairs):
+        return "another number of axes"
     error = max(distance(np.asarray(have), want.transpose(order)) for have, want, order in pairs)
     small = error <= FLOOR or error <= _limit(module, tensors, wanted)
     return "" if small else f"a difference of {error:.1e}"

@@ -8,38 +8,28 @@ are counted before they are made, and archives are checked as a whole first: Ker
 
 import contextlib
 import importlib
-import io
-import itertools
 import json
 import math
 import os
-import re
 import sys
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from bridge import untrusted
 from bridge.graph import BridgeError
 from bridge.progress import log
 
 ACCEPTED = "Accepted: a .keras, .h5, .json or .pt2 file, a folder of `bridge to-torch`, or module:function"
 FUNCTION = "Accepted: module:function, a function without arguments that returns a keras.Model or a torch.nn.Module"
-DAMAGED = "The file ({:,} bytes) may be damaged: copy it once more, or save it again"
 KERAS = (".keras", ".h5", ".hdf5")
 TORCH = (".safetensors", ".pt", ".pth", ".bin")
 # the modules of Keras that a network is made of; of "src", which has no public names, Keras takes only what it can save
 MADE_OF = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "dtype_policies")
 MADE_OF += ("ops", "random", "losses", "metrics", "optimizers", "quantizers", "src")
 PROGRAMS = ("Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__")
-LISTS = ("layers", "_layer_checkpoint_dependencies")  # of a model's layers in a file of Keras; the latter's before 3
-NUMBER = r"_\d+$"  # what Keras adds to a name or class that it has had before
 DEPTH = 200  # of a configuration; a network nested ten times in others has 60
-FREE = 2**28  # bytes that an archive or its weights may have, whatever the size of the file ...
-GROWTH = 100  # ... and how many times the size of a larger file, as Keras has it
 BARE = 2**31  # bytes of weights of a configuration that is read without them
 
 
@@ -57,11 +47,7 @@ def _import(name: str, asked: str, accepted: str):
     except BridgeError:  # of a rule of theirs
         raise
     except (Exception, SystemExit) as e:  # a module is a program, and may fail in any way
-        raise BridgeError(f"{asked}: module {name!r} cannot be imported: {_why(e)}. {accepted}") from e
-
-
-def _why(e: BaseException) -> str:
-    return f"{type(e).__name__}: {' '.join(str(e).split())[:500]}"
+        raise BridgeError(f"{asked}: module {name!r} cannot be imported: {untrusted.why(e)}. {accepted}") from e
 
 
 def is_function(source: str) -> bool:
@@ -105,15 +91,9 @@ def load(source: str, trust: bool = False, weights: list[str] | None = None, bar
     raise BridgeError(f"{source}: {why}. {ACCEPTED}")
 
 
-def _check_file(path: str) -> int:
-    if not Path(path).is_file():
-        raise BridgeError(f"{path}: no such file. {ACCEPTED}")
-    return Path(path).stat().st_size
-
-
 def load_keras(path: str):
     """Read a `.keras` or `.h5` file in safe mode, without what it was compiled with."""
-    size = _check_file(path)
+    size = untrusted.check_file(path, ACCEPTED)
     if path.endswith(".weights.h5"):
         raise BridgeError(
             f"{path} holds weights alone: name the .json with the model's configuration (model.to_json()), and give "
@@ -127,7 +107,7 @@ def load_keras(path: str):
             )
     import keras
 
-    with _reading(path), _bounded(path, max(FREE, GROWTH * size)):
+    with _reading(path), _bounded(path, untrusted.room(path)):
         _check_configuration(_configuration(path))
         return keras.models.load_model(path, compile=False, safe_mode=True)
 
@@ -141,7 +121,7 @@ def load_json(path: str, weights: str | None = None, bare: bool = False):
             the `.json`.
         bare: It may go without weights.
     """
-    _check_file(path)
+    untrusted.check_file(path, ACCEPTED)
     beside = [Path(path).with_suffix(".weights.h5"), Path(path).with_name("model.weights.h5")]
     weights = weights or next((str(p) for p in beside if p.is_file()), None)
     if weights is None and not bare:
@@ -152,7 +132,9 @@ def load_json(path: str, weights: str | None = None, bare: bool = False):
     import keras
     from keras.src.saving.serialization_lib import ObjectSharingScope
 
-    room = BARE if bare else max(FREE, GROWTH * _check_file(weights))
+    if not bare:
+        untrusted.check_file(weights, ACCEPTED)
+    room = BARE if bare else untrusted.room(weights)
     with _reading(path), _bounded(path, room):
         configuration = json.loads(Path(path).read_bytes())
         _check_configuration(configuration)
@@ -170,7 +152,7 @@ def load_json(path: str, weights: str | None = None, bare: bool = False):
 def _configuration(path: str):
     """The configuration in a `.keras` or `.h5` file."""
     if path.endswith(".keras"):
-        _check_archive(path)
+        untrusted.check_archive(path)
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("config.json"))
     import h5py
@@ -215,7 +197,7 @@ def _reading(path: str) -> Iterator[None]:
     except BridgeError:
         raise
     except (Exception, MemoryError) as e:
-        why, hint = _why(e), DAMAGED.format(Path(path).stat().st_size)
+        why, hint = untrusted.why(e), untrusted.DAMAGED.format(Path(path).stat().st_size)
         if isinstance(e, _Program) or "Lambda" in str(e) or "safe_mode" in str(e):  # Keras' own sentence recommends it
             kind = str(e) if isinstance(e, _Program) else "Lambda"
             why = f"it holds a program (a {kind} layer), which is never run from a file"
@@ -253,18 +235,6 @@ def _bounded(path: str, room: int) -> Iterator[None]:
         keras.Layer.add_weight = original
 
 
-def _check_archive(path: str) -> None:
-    """Refuse a zip archive with a wrong checksum, or that unpacks to what no honest one does."""
-    limit = max(FREE, GROWTH * Path(path).stat().st_size)
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(i.file_size for i in archive.infolist())
-        if unpacked > limit:
-            raise ValueError(f"its archive unpacks to {unpacked:,} bytes")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged[:200]!r} in it is wrong")
-
-
 def _take(weights: list[str] | None, keras_has: bool) -> str | None:
     """Remove the first of these files that is one of Keras, or that is none, and give it."""
     found = next((w for w in weights or [] if w.endswith(KERAS) == keras_has), None)
@@ -281,7 +251,7 @@ def _call(source: str, weights: list[str] | None = None):
     try:
         model = found()
     except (Exception, SystemExit) as e:  # a program of the user's
-        raise BridgeError(f"{source}: the function failed: {_why(e)}. {FUNCTION}") from e
+        raise BridgeError(f"{source}: the function failed: {untrusted.why(e)}. {FUNCTION}") from e
     import keras
     import torch
 
@@ -292,16 +262,12 @@ def _call(source: str, weights: list[str] | None = None):
     return model
 
 
-def load_weights(model, path: str, resize: Callable | None = None) -> None:
-    """Load a file of weights into a model of the same framework, by the layers' names; every weight must be there.
-
-    Keras itself goes by classes and order, so that the file of another network may happen to fit. That remains so for
-    layers without a name of their own (`dense_3`), and, with a warning, where the file has no names.
+def load_weights(model, path: str) -> None:
+    """Load a file of weights into a model of the same framework, by names; every weight must be there.
 
     Args:
         model: A `keras.Model` or a `torch.nn.Module`.
-        path: A `.keras`, `.weights.h5` or `.h5` file; a state dict for torch.
-        resize: `resize(layer, value, shape)` may bring what a file of Keras has to the shape that the model wants.
+        path: A `.keras`, `.weights.h5` or `.h5` file of Keras, or a `.safetensors` or `.pt` of torch.
 
     Raises:
         BridgeError: The file cannot be read; or it does not fit, with every name that is missing, unexpected or of
@@ -309,165 +275,20 @@ def load_weights(model, path: str, resize: Callable | None = None) -> None:
     """
     import keras
 
-    if not isinstance(model, keras.Model):
+    if isinstance(model, keras.Model):
+        from bridge import keras_weights
+
+        keras_weights.load(model, path)
+    else:
         load_state(model, path)
-        return
-    import h5py
-
-    from bridge import state_dict
-
-    with tempfile.TemporaryDirectory() as folder:
-        own = str(Path(folder) / "own.weights.h5")  # the model's, to be compared with the file and filled from it
-        try:
-            model.save_weights(own)
-        except Exception as e:  # it is not built, or the disk is full
-            raise BridgeError(f"{path} cannot be loaded into {model.name}: {_why(e)}") from e
-        with h5py.File(own, "r+") as target:
-            with _stored(path, model) as source:
-                old = not path.endswith((".keras", ".weights.h5"))
-                found, places = _old_layers(source, model) if old else _layers(source, target, path)
-                room = max(FREE, GROWTH * Path(path).stat().st_size)
-                if (asked := sum(x.nbytes for x in found.values())) > room:
-                    raise ValueError(f"its weights unpack to {asked:,} bytes")
-                said = _words(model)
-                state = {said.get(name, name): _numbers(x) for name, x in found.items()}
-            places = {said.get(name, name): place for name, place in places.items()}
-            for name, place in places.items() if resize else ():
-                if name in state and state[name].shape != place.cells.shape:
-                    state[name] = resize(name.rpartition("/")[0], state[name], place.cells.shape)
-            if problems := state_dict.differences(places, state):
-                raise BridgeError(
-                    f"{path} cannot be loaded into {model.name}, by the names of its layers: {'; '.join(problems)}"
-                )
-            if old:
-                state_dict.fill(model, state, places)
-                for layer in model.layers:
-                    getattr(layer, "finalize_state", lambda: None)()  # of Normalization
-                return
-            for name, place in places.items():
-                group, key = place.cells.parent, place.cells.name.rpartition("/")[2]
-                del group[key]
-                group[key] = state[name]
-        model.load_weights(own)
-
-
-@contextlib.contextmanager
-def _stored(path: str, model) -> Iterator:
-    """Open a file of Keras' weights; whatever goes wrong with it meanwhile is said of the file."""
-    size = _check_file(path)
-    import h5py
-
-    try:
-        content = path
-        if path.endswith(".keras"):
-            _check_archive(path)
-            with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(content, "r") as file:
-            yield file
-    except (Exception, MemoryError) as e:  # a damaged file fails anywhere in h5py
-        raise BridgeError(f"{path} cannot be loaded into {model.name}: {_why(e)}. {DAMAGED.format(size)}") from e
-
-
-def _layers(source, target, path: str) -> tuple[dict, dict]:
-    """The weights in a file of Keras 3 and the places in that of a model, by the names of the layers."""
-    from bridge.state_dict import Place
-
-    named = "vars" in source and "name" in source["vars"].attrs  # which Keras 3 has not always written
-    if not named:
-        warnings.warn(
-            f"{path} has no names of layers: their classes, order and shapes are all that could be compared",
-            stacklevel=3,
-        )
-    return _walk(source, named), {name: Place(None, x) for name, x in _walk(target, named).items()}
-
-
-def _walk(group, named: bool, above: str = "") -> dict:
-    """The datasets of a group and what is below it, but for optimizers and generators of random numbers.
-
-    Keras has `layers/<class>_<number>/<attribute>/vars/<number>`, and the layer's name beside its variables. `dense#1`
-    is the second Dense layer without a name of its own.
-    """
-    from keras.src.saving.saving_lib import safe_get_h5_dataset, safe_get_h5_group  # they follow no links
-
-    found, listed = {}, "vars" not in group
-    for key in group:
-        inside = safe_get_h5_group(group, key)
-        if key == "vars":
-            found |= {f"{above}{i}": safe_get_h5_dataset(inside, i) for i in inside}
-            continue
-        title = inside["vars"].attrs.get("name", "") if named and "vars" in inside else ""
-        title = " ".join(str(title).split())[:100]
-        if "seed_generator" in (key, re.sub(NUMBER, "", title)) or (not above and re.search("(^|_)optimizer$", key)):
-            continue
-        name = key
-        if listed and named:
-            kind, number = re.fullmatch("(.*?)(?:_([0-9]+))?", key).groups()
-            name = title if title and re.sub(NUMBER, "", title) != kind else f"{kind}#{number or 0}"
-        below = _walk(inside, named, above if key in LISTS and "vars" not in inside else f"{above}{name}/")
-        if both := found.keys() & below.keys():
-            raise ValueError(f"it has two layers of one name: {', '.join(sorted(both))}")
-        found |= below
-    return found
-
-
-def _old_layers(source, model) -> tuple[dict, dict]:
-    """The weights in an `.h5` as Keras 2 wrote it, and the places in a model, by the names of the layers."""
-    from keras.src.legacy.saving.legacy_h5_format import load_attributes_from_hdf5_group as attribute
-    from keras.src.saving.saving_lib import safe_get_h5_dataset, safe_get_h5_group
-
-    from bridge.state_dict import Place, numbered
-
-    file = safe_get_h5_group(source, "model_weights") if "model_weights" in source else source
-    layers = {layer.name: layer.trainable_weights + layer.non_trainable_weights for layer in model.layers}
-    classes = {re.sub(NUMBER, "", layer.name): type(layer).__name__.lower() for layer in model.layers}
-    bare = {kind for kind, name in classes.items() if kind.replace("_", "") == name}  # no names of their own
-
-    def labelled(names) -> dict[str, str]:
-        counts = {kind: itertools.count() for kind in bare}
-        kinds = {name: re.sub(NUMBER, "", name) for name in names}
-        return {name: f"{kind}#{next(counts[kind])}" if kind in bare else name for name, kind in kinds.items()}
-
-    found = {}
-    for name in attribute(file, "layer_names"):
-        inside = safe_get_h5_group(file, name)
-        found[name] = [safe_get_h5_dataset(inside, x) for x in attribute(inside, "weight_names")]
-    flat = [
-        {
-            f"{label}/{i}": x
-            for name, label in labelled(k for k in kept if kept[k]).items()
-            for i, x in enumerate(kept[name])
-        }
-        for kept in (found, layers)
-    ]
-    return flat[0], {name: Place(v, numbered(v).astype(np.int64)) for name, v in flat[1].items()}
-
-
-def _words(model) -> dict[str, str]:
-    """What to call the weights of a model's layers, which files have by number: `norm/0` is `norm/gamma`."""
-    held = {layer.name: [v.name for v in layer.weights] for layer in model.layers}
-    held = {name: words for name, words in held.items() if len(set(words)) == len(words)}
-    return {f"{name}/{i}": f"{name}/{word}" for name, words in held.items() for i, word in enumerate(words)}
-
-
-def _numbers(dataset) -> np.ndarray:
-    """The numbers of a dataset; Keras writes bfloat16 as bytes that HDF5 has no name for."""
-    value = np.array(dataset)
-    if value.dtype == "V2":
-        import ml_dtypes
-
-        value = value.view(ml_dtypes.bfloat16).astype(np.float32)
-    if value.dtype.kind not in "biuf":
-        raise ValueError(f"it holds {value.dtype} where numbers should be")
-    return value
 
 
 def load_state(module, path: str) -> None:
     """Load a state dict from a `.safetensors` or `.pt` file into a module; every name must fit."""
-    try:
-        from bridge.state_dict import unwrapped
+    from bridge import state_dict
 
-        module.load_state_dict(unwrapped(read_state(path), module.state_dict()))
+    try:
+        module.load_state_dict(state_dict.unwrapped(read_state(path), module.state_dict()))
     except BridgeError:
         raise
     except (Exception, MemoryError) as e:  # names that do not fit
@@ -492,10 +313,10 @@ def read_state(path: str) -> dict:
 
             return load_file(path)
         if zipfile.is_zipfile(path):
-            _check_archive(path)
+            untrusted.check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, MemoryError) as e:  # damaged files, each with its own class
-        raise BridgeError(f"{path} cannot be read as a state dict: {_why(e)}") from e
+        raise BridgeError(f"{path} cannot be read as a state dict: {untrusted.why(e)}") from e
     inside = [state[k] for k in ("state_dict", "model") if isinstance(state, dict) and isinstance(state.get(k), dict)]
     state = inside[0] if inside else state
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
@@ -513,7 +334,7 @@ def load_program(path: str, trust: bool = False):
     Returns:
         The module, the example inputs that it was exported with, and for each the axes that are open.
     """
-    size = _check_file(path)
+    size = untrusted.check_file(path, ACCEPTED)
     if not trust:
         raise BridgeError(
             f"{path} can run a program: torch.export.load evaluates expressions and unpickles what is in the file. If "
@@ -523,14 +344,16 @@ def load_program(path: str, trust: bool = False):
 
     warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own, at each copy of such a module
     try:
-        _check_archive(path)
+        untrusted.check_archive(path)
         program = torch.export.load(path)
         module = torch.export.unflatten(program).eval()
         examples, keywords = program.example_inputs
         given = set(program.graph_signature.user_inputs)
         shapes = [n.meta["val"].shape for n in program.graph.nodes if n.op == "placeholder" and n.name in given]
     except (Exception, MemoryError) as e:
-        raise BridgeError(f"{path} cannot be read by torch.export: {_why(e)}. {DAMAGED.format(size)}") from e
+        raise BridgeError(
+            f"{path} cannot be read by torch.export: {untrusted.why(e)}. {untrusted.DAMAGED.format(size)}"
+        ) from e
     if keywords or not all(isinstance(x, torch.Tensor) for x in examples):
         raise BridgeError(f"{path} takes more than tensors by position: export the module with tensors alone")
     for part in module.modules():

@@ -49,8 +49,15 @@ MIXED = True  # its weights may be of another dtype than its input
 
 
 def LAYOUT(node: Node, context: Context) -> Placement:
-    """The axes follow the layout, and the weights' axes follow them."""
+    """The axes follow the layout, and the weights' axes follow them.
+
+    Where what follows wants the channels last, they are so before it, as torch's own has them, not behind it.
+    """
     placement = fixed(node, context) if node.attributes.get("pinned") else axes(node, context)
+    given, made, (axis, *more) = placement.inputs[0], node.outputs[0], node["axes"]
+    last = (*(a for a in given if a != axis), axis)
+    if given != last and not more and not context.taken(made, given) and context.taken(made, last):
+        placement = Placement([last], [last], {"axes": (len(last) - 1,)})
     places = [placement.inputs[0].index(a) for a in node["axes"]]
     order = tuple(sorted(range(len(places)), key=places.__getitem__))
     placement.weights = dict.fromkeys(node.parameters, order)

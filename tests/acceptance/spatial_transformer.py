@@ -64,6 +64,14 @@ RUNS = {
         besides=parameters,
         **SHOWN,
     ),
+    "larger": Wanted(
+        what="cluttered digits, no transformer but larger, top-1",
+        goal=0.0,
+        command='tfzoo train spatial_transformer --set transform=None --set "widths=(32, 32)" --set units=128',
+        options={**spatial_transformer.DEFAULTS, "settings": {"transform": None, "widths": (32, 32), "units": 128}},
+        besides=parameters,
+        **SHOWN,
+    ),
     "affine": Wanted(
         what="cluttered digits, affine, top-1",
         goal=0.0,
@@ -77,7 +85,7 @@ RUNS = {
 
 def short(results: dict[str, dict]) -> list[str]:
     """Say what falls short."""
-    plain, affine = (results[name]["runs"] for name in RUNS)
+    plain, affine = (results[name]["runs"] for name in ("plain", "affine"))
     worse = [
         f"seed {a['seed']}: {a['top1']:.3f} with the transformer, {p['top1']:.3f} without"
         for p, a in zip(plain, affine, strict=True)

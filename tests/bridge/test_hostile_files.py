@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import bridge
-from bridge import BridgeError, __main__, sources
+from bridge import BridgeError, __main__, sources, untrusted
 
 layers = keras.layers
 CHECKED = ("model.keras", "state.pt", "program.pt2")  # archives with checksums: what is read of one is right
@@ -416,7 +416,7 @@ def test_settings_that_are_no_numbers(place, value):
 
 
 def test_archives_that_unpack_to_more(place, good, monkeypatch):
-    monkeypatch.setattr(sources, "FREE", 2**20)
+    monkeypatch.setattr(untrusted, "FREE", 2**20)
     with (
         zipfile.ZipFile(place / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive,
         zipfile.ZipFile(good / "model.keras") as honest,

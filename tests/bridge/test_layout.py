@@ -1,6 +1,7 @@
 """The layout pass: few permutes, rows that stay in step, the same layout from either side."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -149,6 +150,66 @@ def test_most_inputs_decide():
     last = next(n for n in result.nodes if n.operator == "concatenate")
     assert last["axis"] == 2 and last.outputs[0].shape == (2, 4, 9)
     assert result.outputs.shape == (2, 9, 4)
+
+
+def blocks(y):
+    """What transformers are made of: tokens that go on, and what is added to them."""
+    for _ in range(2):
+        z = layers.Dense(5, "tanh")(layers.LayerNormalization()(y))
+        y = layers.Add()([y, layers.Dense(4)(z)])
+    return layers.LayerNormalization()(y)
+
+
+def patches():
+    x = keras.Input((6, 8, 3), name="x")
+    y = blocks(layers.Reshape((12, 4))(layers.Conv2D(4, 2, 2)(x)))
+    return keras.Model(x, layers.Dense(2)(layers.Flatten()(y[:, :1])))
+
+
+def sound():
+    x = keras.Input((9, 3), name="x")
+    y = layers.Conv1D(4, 3, activation="tanh")(layers.Conv1D(4, 3)(x))
+    return keras.Model(x, blocks(y))
+
+
+def mixed():
+    """Of pictures that convolutions go on with, what is between becomes tokens, and a picture again."""
+    x = keras.Input((4, 4, 3), name="x")
+    y = layers.Conv2D(4, 1)(x)
+    for _ in range(2):
+        z = blocks(layers.Reshape((16, 4))(layers.Conv2D(4, 3, padding="same")(y)))
+        y = layers.Add()([y, layers.Reshape((4, 4, 4))(z)])
+    return keras.Model(x, y)
+
+
+@pytest.mark.parametrize("make, count", [(patches, 1), (sound, 2), (mixed, 4)])
+def test_tokens_have_their_channels_last(check, make, count):
+    """Turned once, and from whichever side they are looked at."""
+    model = make()
+    assert permutes(model) == count
+    module = bridge.to_torch(model)
+    assert sum(isinstance(m, torch.nn.LayerNorm) for m in module.modules()) == (6 if make is mixed else 3)
+    x = (torch.randn(2, *(model.input_shape[i] for i in (3, 1, 2))),) if make is not sound else (torch.randn(2, 9, 3),)
+    mine = layout.convert(keras_reader.read(model), "first")
+    theirs = layout.convert(torch_reader.read(module, x), "first")
+    assert [n.operator for n in mine.nodes] == [n.operator for n in theirs.nodes]
+    check.both_ways(model)
+
+
+def test_what_one_reader_wants_is_turned_before_it():
+    """A mean over all columns is smaller than what it is of."""
+    x = keras.Input((8, 3), name="x")
+    mean = layers.GlobalAveragePooling1D(keepdims=True)(layers.Conv1D(4, 3)(x))
+    last = layout.convert(keras_reader.read(keras.Model(x, mean)), "first").nodes[-1]
+    assert last.operator != "permute" or last.inputs[0].shape == (None, 4, 1)
+
+
+def test_a_long_way_to_what_wants_an_order():
+    """Longer than Python's stack, and than what is looked at of it."""
+    values = [Value(f"v{i}", (2, 3, 4)) for i in range(2000)]
+    nodes = [Node("softmax", {"axis": 2}, inputs=[a], outputs=[b]) for a, b in pairwise(values)]
+    graph = Graph("g", values[:1], values[-1], nodes, {}, "last")
+    assert not any(n.operator == "permute" for n in layout.convert(graph, "first").nodes)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1)])

@@ -56,3 +56,9 @@ def test_a_size_that_is_fixed_although_it_is_to_stay_open(check):
         bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),))
     assert "fixes sizes that are to stay open: axis 0 of input 0 at 3. One more was tried, and there is" in str(e.value)
     assert bridge.to_keras(module, (torch.zeros(3, 3, 6, 5),), [set()]).input_shape == (3, 6, 5, 3)
+
+
+def test_another_number_of_axes(check):
+    module = check.module_of(lambda m, x: m.c(x) if x.shape[2] > 12 else m.c(x).sum(1), c=check.conv())
+    with pytest.warns(UserWarning, match=r"of shape \(2, 3, 12, 19\) than .*: there is another number of axes"):
+        bridge.to_keras(module, (torch.randn(2, 3, 17, 19),), OPEN)

@@ -33,9 +33,9 @@ def load(model, weights: str | os.PathLike, family: ModuleType) -> None:
     if not path.is_file():
         raise ValueError(f"there is no file {path}. {ACCEPTED}")
     if path.name.endswith(KERAS):
-        from bridge.sources import load_weights
+        from bridge import keras_weights
 
-        load_weights(model, str(path), resize_of(model, family))
+        keras_weights.load(model, str(path), resize_of(model, family))
     elif path.name.endswith(TORCH):
         load_state(model, path, family)
     else:
