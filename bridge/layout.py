@@ -91,21 +91,20 @@ class Context:
 
     def takers(self, value: Value, order: Order) -> int:
         """Count the readers of a value, through elementwise ones, that would take it in this order as it is."""
-        return sum(self._takes(node, value, order, self.taken) > 0 for node in self.consumers.get(value.name, []))
+        return self._ask(value, order, self.taken, sum)
 
     def taken(self, value: Value, order: Order) -> bool:
         """Tell whether a value has a reader that would take it in this order as it is, and not in any other."""
-        return self._ask(value, order, any)
+        return self._ask(value, order, self.taken, any)
 
     def all_takers(self, value: Value, order: Order) -> int:
         """Count them along every way."""
-        return self._ask(value, order, sum)
+        return self._ask(value, order, self.all_takers, sum)
 
-    def _ask(self, value: Value, order: Order, of_all: Callable) -> int:
-        key = value.name, order, of_all
+    def _ask(self, value: Value, order: Order, further: Callable, of_all: Callable) -> int:
+        key = value.name, order, further.__name__, of_all
         if key not in self.known:
             readers = {id(node): node for node in self.consumers.get(value.name, []) if self.ahead < AHEAD}.values()
-            further = self.taken if of_all is any else self.all_takers
             self.ahead += 1
             self.known[key] = of_all(self._takes(node, value, order, further) for node in readers)
             self.ahead -= 1

@@ -26,7 +26,8 @@ hypothesis.settings.register_profile("tests", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("tests")
 
 ROOT = pathlib.Path(__file__).parents[1]
-WITH_ALL = ("requirements.txt", "setup.cfg", "pyproject.toml", "tests/conftest.py")
+WITH_ALL = ("requirements.txt", "setup.cfg", "pyproject.toml")
+BRIDGE = ("bridge/", "tests/bridge/")  # what its tests depend on besides: it imports neither tfzoo nor apps
 # Graphs and networks are many objects that live as long as a test: there is no need to look through them at every 700.
 gc.set_threshold(20_000, 20, 5)
 
@@ -39,8 +40,11 @@ def pytest_addoption(parser):
 
 
 def pytest_report_header(config):
-    if not everything(config) and not bridge_changed():
-        return "bridge: unchanged since yesterday, so a third of its tests, by turns (--every-case runs all)"
+    if everything(config) or changed() is None or touched(*WITH_ALL):
+        return None
+    if touched(*BRIDGE):
+        return "bridge: of the rules that are as yesterday half of the tests, by turns (--every-case runs all)"
+    return "bridge: unchanged since yesterday, so a third of its tests, by turns (--every-case runs all)"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -80,17 +84,24 @@ def changed():
         return None
 
 
-def bridge_changed():
-    """Tell whether anything has changed that its tests depend on: it imports neither tfzoo nor apps."""
-    return changed() is None or any(path.startswith(("bridge/", "tests/bridge/", *WITH_ALL)) for path in changed())
+def touched(*beginnings):
+    """Tell whether a file whose path begins so has changed."""
+    return any(path.startswith(beginnings) for path in changed())
 
 
-def its_turn(test, shares=3):
-    """Tell whether a test of the bridge is to run: while nothing changes, each file of them every third day."""
+def its_turn(test):
+    """Tell whether a test of the bridge is to run.
+
+    While nothing of the bridge changes, each file of them does every third day; else all of them do but those of rules
+    that have not changed themselves, which do every second day.
+    """
     file = test.partition("::")[0]
-    if not file.startswith("tests/bridge/") or bridge_changed():
+    if not file.startswith("tests/bridge/") or changed() is None or touched(*WITH_ALL, file):
         return True
-    return (zlib.crc32(file.encode()) + datetime.date.today().toordinal()) % shares == 0
+    of_rule = file.startswith("tests/bridge/rules/test_")
+    if touched(*BRIDGE) and (not of_rule or touched(file.removeprefix("tests/").replace("/test_", "/"))):
+        return True
+    return (zlib.crc32(file.encode()) + datetime.date.today().toordinal()) % (2 if touched(*BRIDGE) else 3) == 0
 
 
 def pairwise(cases):

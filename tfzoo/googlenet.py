@@ -124,6 +124,7 @@ def googlenet(
         ),
         arguments.rates(auxiliary_dropout=auxiliary_dropout, **({} if dropout is None else {"dropout": dropout})),
         arguments.factors(width=width),
+        arguments.idle(googlenet, "include_top=True", dropout=dropout) if include_top is False else [],
         arguments.idle(googlenet, "auxiliary=True", auxiliary_dropout=auxiliary_dropout) if auxiliary is False else [],
         arguments.idle(googlenet, "variant='torchvision'", synchronized=synchronized) if variant == "paper" else [],
     )

@@ -112,6 +112,7 @@ def resnet(
         arguments.among(("A", "B"), shortcut=shortcut),
         arguments.switches(preactivation=preactivation, include_top=include_top, synchronized=synchronized),
         arguments.rates(dropout=dropout),
+        arguments.idle(resnet, "include_top=True", dropout=dropout) if include_top is False else [],
         misfits(widths, block, cardinality, group_width, stem, shortcut),
     )
     x = image = keras.Input(image_shape, name="image")

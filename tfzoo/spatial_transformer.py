@@ -386,6 +386,7 @@ def spatial_transformer(
         arguments.positives(widths=widths),
         arguments.rates(dropout=dropout),
         arguments.switches(include_top=include_top),
+        arguments.idle(spatial_transformer, "include_top=True", dropout=dropout) if include_top is False else [],
         halvings("classifier", "output_size or image_shape", size, widths=widths),
     )
     x = image = keras.Input(image_shape, name="image")

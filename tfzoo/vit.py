@@ -204,11 +204,14 @@ def attention(x, heads: int, dropout: float, name: str):
     size = width // heads
     x = layers.Dense(3 * width, name=f"{name}_qkv")(x)
     x = layers.Reshape((tokens, 3, heads, size), name=f"{name}_heads")(x)
-    query, key, value = (x[:, :, i] for i in range(3))  # (B, n, heads, size)
-    scores = ops.einsum("bqhd,bkhd->bhqk", query * size**-0.5, key)
+    x = layers.Permute((2, 3, 1, 4), name=f"{name}_split")(x)  # (B, 3, heads, n, size)
+    # Not x[:, i]: TensorFlow fills three tensors with zeros and adds them up to have the gradient of that.
+    query, key, value = ops.unstack(x, 3, axis=1)  # (B, heads, n, size)
+    scores = ops.matmul(query * size**-0.5, ops.swapaxes(key, 2, 3))
     shares = layers.Softmax(name=f"{name}_weights")(scores)  # (B, heads, n, n)
-    x = ops.einsum("bhqk,bkhd->bqhd", drop(shares, dropout, f"{name}_weights_drop"), value)
-    return layers.Dense(width, name=f"{name}_proj")(layers.Reshape((tokens, width), name=f"{name}_joined")(x))
+    x = ops.matmul(drop(shares, dropout, f"{name}_weights_drop"), value)
+    x = layers.Reshape((tokens, width), name=f"{name}_joined")(ops.swapaxes(x, 1, 2))
+    return layers.Dense(width, name=f"{name}_proj")(x)
 
 
 def drop(x, rate: float, name: str):

@@ -6,6 +6,7 @@ torch's `addmm` and the like add a product times `alpha` to a tensor times `beta
 """
 
 from dataclasses import replace
+from itertools import permutations
 
 from bridge.graph import Node, Unsupported, Value
 from bridge.layout import Context, Placement, fixed, identity
@@ -27,6 +28,7 @@ PRODUCTS = {
 }
 TORCH = ("einsum", *PRODUCTS)
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+TURNED = 5  # of so many axes, at most, every order is tried, the first one in its place
 EPSILON = 1e-7  # of keras.ops.normalize
 OPERANDS = True
 
@@ -36,7 +38,13 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return fixed(node, context)
     inputs, output = node["equation"].split("->")
     inputs = ["".join(text[a] for a in order) for text, order in zip(inputs.split(","), context.orders, strict=True)]
-    return Placement(context.orders, [identity(len(output))], {"equation": canonical(inputs, output)})
+    orders = [identity(len(output))]  # as it was read, if no one cares
+    if 1 < len(output) <= TURNED:
+        readers = context.consumers.get(node.outputs[0].name, [])
+        orders += [n["permutation"] for n in readers if n.operator == "permute"]  # as its readers had it
+        orders += [(0, *turned) for turned in permutations(orders[0][1:])]
+    order = max(orders, key=lambda order: context.takers(node.outputs[0], order))
+    return Placement(context.orders, [order], {"equation": canonical(inputs, "".join(output[a] for a in order))})
 
 
 def canonical(inputs: list[str], output: str) -> str:

@@ -1,7 +1,8 @@
 """Which families the matrix is about in this run, and what its tests share.
 
-It is all of it in `make acceptance` (`--every-case`), and where something has changed that all of them share. Else it
-is the families that have changed since yesterday, and one of the others, every day the next.
+It is all of it in `make acceptance` (`--every-case`), and where the matrix itself has changed. Else it is the families
+that have changed since yesterday, and one of the others, every day the next: what all families share, such as how they
+are trained, has tests of its own and is seen in that one.
 """
 
 import ast
@@ -15,11 +16,6 @@ import tfzoo
 from apps import recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-# What every family is trained, kept, exported and compared with.
-WITH_ALL = ("apps/run_folder.py", "bridge/", "tests/conformance/", "tfzoo/__init__.py", "tfzoo/data/", "tfzoo/export/")
-WITH_ALL += ("tfzoo/training/",)
 
 
 def files(name: str) -> set[str]:
@@ -42,7 +38,7 @@ def chosen(there: set[str] | None, shared: tuple[str, ...]) -> list[str]:
         there: Files that have changed; None if that is not known.
         shared: More that no family is without.
     """
-    if there is None or any(path.startswith((*WITH_ALL, *shared)) for path in there):
+    if there is None or any(path.startswith(("tests/conformance/", *shared)) for path in there):
         return tfzoo.names()
     others = [name for name in tfzoo.names() if not files(name) & there]
     turn = others[datetime.date.today().toordinal() % len(others)] if others else None
@@ -54,7 +50,7 @@ def pytest_generate_tests(metafunc):
     if "family" not in metafunc.fixturenames:
         return
     config, tested = metafunc.config, metafunc.function.__name__.removeprefix("test_")
-    shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "bridge_changed"))
+    shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "its_turn"))
     cases = []
     for name in tfzoo.names() if shared.everything(config) else chosen(shared.changed(), shared.WITH_ALL):
         reason = getattr(tfzoo.family(name), "DOES_NOT_APPLY", {}).get(tested)

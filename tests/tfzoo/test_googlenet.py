@@ -436,6 +436,10 @@ def test_saved_and_loaded_without_tfzoo(check, loaded, name):
             [r"transform_input is for three channels. Received: image_shape=\(224, 224, 1\)"],
         ),
         (
+            {"include_top": False, "dropout": 0.5},
+            ["dropout is of no effect without include_top=True. Received: dropout=0.5"],
+        ),
+        (
             {"auxiliary_dropout": 0.5, "synchronized": True},
             [
                 "auxiliary_dropout is of no effect without auxiliary=True. Received: auxiliary_dropout=0.5",

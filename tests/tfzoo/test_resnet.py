@@ -417,6 +417,10 @@ def test_saved_and_loaded_without_tfzoo(check, loaded, name):
     [
         ({"image_shape": (32, 32)}, [r"\(height, width, channels\). Received: image_shape=\(32, 32\)"]),
         ({"image_shape": (32, 0, 3)}, [r"Received: image_shape=\(32, 0, 3\)"]),
+        (
+            {"include_top": False, "dropout": 0.5},
+            ["dropout is of no effect without include_top=True. Received: dropout=0.5"],
+        ),
         ({"depths": ()}, [r"depths must be one or more integers from 1. Received: depths=\(\)"]),
         ({"depths": (2, 2)}, [r"widths must be 2 integers from 1. Received: widths=\(64, 128, 256, 512\)"]),
         ({"cardinality": 32}, ["block='bottleneck'. Received: block='basic', cardinality=32, group_width=64"]),

@@ -470,6 +470,7 @@ def test_the_bridge_proves_it():
                 "identity_penalty is of no effect without a transform. Received: identity_penalty=0.5",
             ],
         ),
+        ({"include_top": False, "dropout": 0.5}, ["dropout is of no effect without include_top=True. Received"]),
         ({"points": 5}, ["points is of no effect without transform='thin_plate'. Received: points=5"]),
         (
             {
