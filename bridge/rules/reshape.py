@@ -98,10 +98,6 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     placed = sorted((i for i, a in enumerate(axes) if a), key=lambda i: order.index(axes[i][0]))
     order = tuple(a for i in placed for a in axes[i])
     found = _ways(blocks, placed, axes, made, x.shape, context.target)
-    if order != context.orders[0] and len(placed) <= TURNED + 1:  # it is permuted: why not as the next one wants it
-        for turned in permutations(placed[1:]):
-            for out, way in _ways(blocks, [placed[0], *turned], axes, made, x.shape, context.target).items():
-                found.setdefault(out, way)
     as_read = identity(node.outputs[0].rank)
     low = max(len(as_read), x.rank) < 4  # as it was read in either framework
     plainly = as_read if low and order == identity(x.rank) else None  # where no one cares
@@ -111,6 +107,11 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return context.takers(node.outputs[0], out), out == kernel, out == plainly
 
     out = max(found, key=worth)
+    # Where it is permuted before, then as the next one wants it, if the batch stays what it is.
+    if order != context.orders[0] and placed[:1] == [0] and blocks[0] == KEEP and len(placed) <= TURNED + 1:
+        for turned in permutations(placed[1:]):
+            found = _ways(blocks, [placed[0], *turned], axes, made, x.shape, context.target) | found
+        out = max([out, *found], key=lambda out: context.takers(node.outputs[0], out))
     order, new_blocks = found[out]
     orders = [order, *context.orders[1:]]
 

@@ -67,8 +67,8 @@ RUNS = {
     "larger": Wanted(
         what="cluttered digits, no transformer but larger, top-1",
         goal=0.0,
-        command='tfzoo train spatial_transformer --set transform=None --set "widths=(32, 32)" --set units=128',
-        options={**spatial_transformer.DEFAULTS, "settings": {"transform": None, "widths": (32, 32), "units": 128}},
+        command='tfzoo train spatial_transformer --set transform=None --set "widths=(16, 16)" --set units=64',
+        options={**spatial_transformer.DEFAULTS, "settings": {"transform": None, "widths": (16, 16), "units": 64}},
         besides=parameters,
         **SHOWN,
     ),
