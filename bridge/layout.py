@@ -22,7 +22,7 @@ from bridge.simplify import simplify
 from bridge.tensors import owned
 
 Order = tuple[int, ...]
-AHEAD = 100  # so many operators, at most, are looked at on the way to one that wants an order
+AHEAD = 50  # so many operators, at most, are looked at on the way to one that wants an order
 KERNELS = ("computed_kernel", "transposed_kernel")  # of whose inputs the second is the kernel
 OWN_KERNELS = ("own_kernel", "own_transposed_kernel")  # and one of its own for each example
 LIGHT = ("parameter", "constant", "ones", "row", "size", "linspace")  # a weight, or as many ones as a size says

@@ -57,7 +57,10 @@ def build(name: str, size: str | None = None, weights: str | os.PathLike | None 
         problems.append(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(accepted)}")
     if problems:
         raise ValueError("\n".join(problems))
-    model = builder(**{**module.SIZES[size], **options})
+    from tfzoo.layers.names import counted_anew
+
+    with counted_anew():
+        model = builder(**{**module.SIZES[size], **options})
     if weights is not None:
         from tfzoo import pretrained
 

@@ -34,10 +34,6 @@ SIZES = {
     },
 }
 PARAMETERS = {"paper": 6_998_552, "torchvision": 6_624_904, "tiny": 104_712}
-DOES_NOT_APPLY = {
-    "fit_lowers_the_loss": "of 160 pictures the paper's network, which normalises nothing, learns nothing; one batch "
-    "is overfitted, and the recipe trains torchvision's variant",
-}
 NAMES = {
     "torchvision": {
         r"(conv\d)_(conv|bn)": r"\1.\2",

@@ -44,9 +44,6 @@ PARAMETERS = {
     "h14": 632_045_800,
     "tiny": 26_538,
 }
-DOES_NOT_APPLY = {
-    "fit_lowers_the_loss": "of 160 pictures no transformer learns the digits; the recipe's test has 9,600",
-}
 NAMES = {
     "torchvision": {
         r"patch_embed_proj": "conv_proj",

@@ -19,13 +19,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def files(name: str) -> set[str]:
-    """Give the files that make a family: its own, its recipe and the layers that it shares with others."""
+    """Give the files that make a family: its own, its recipe, and what of layers and recipes it shares with others."""
     found, left = set(), {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
     while left:
         path = left.pop()
         found.add(path)
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tfzoo.layers"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tfzoo.layers", "apps.recipes")):
                 modules = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
                 left |= {p for m in modules if (ROOT / (p := f"{m.replace('.', '/')}.py")).is_file()} - found
     return found
