@@ -4,7 +4,8 @@
 
 torch's are torchvision's, which its users take. Besides: inference and ViT's step as XLA compiles them; inference with
 each BatchNorm taken into the convolution before it (`tfzoo export --fold`), against torch's `fuse_conv_bn_eval`; a step
-in bfloat16. And where ViT's time goes: each part of its block, as many as the network has, beside torch's.
+in bfloat16. And where the time goes: the layers of ResNet's step, and each part of ViT's block in inference, as many as
+the network has, beside torch's.
 """
 
 import sys
@@ -177,6 +178,49 @@ def parts(batch: int):
         yield f"{name}, {times} of them", have, want
 
 
+def layers_of_resnet(model, batch: int):
+    """Yield (name, ours, theirs) of a training step's convolutions and BatchNorms, each forward and back on its own."""
+    functional = torch.nn.functional
+
+    def convolution(layer):
+        kernel = torch.from_numpy(np.ascontiguousarray(np.asarray(layer.kernel).transpose(3, 2, 0, 1))).requires_grad_()
+        return lambda x: functional.conv2d(x, kernel, stride=layer.strides), [kernel]
+
+    def norm(layer):
+        module = torch.nn.BatchNorm2d(layer.input.shape[-1], layer.epsilon)
+        return module.train(), list(module.parameters())
+
+    for kind, title, in_pytorch in (
+        (keras.layers.Conv2D, "convolutions", convolution),
+        (keras.layers.BatchNormalization, "BatchNorms", norm),
+    ):
+        ours, theirs = [], []
+        for layer in (x for x in model.layers if isinstance(x, kind)):
+            x = rng.normal(size=(batch, *layer.input.shape[1:])).astype("float32")
+
+            @tf.function
+            def back(x, layer=layer):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    made = layer(x, training=True)
+                return tape.gradient(made, [x, *layer.trainable_variables], tf.ones_like(made))
+
+            ours.append((back, tf.constant(x)))
+            theirs.append((*in_pytorch(layer), in_torch(x).requires_grad_()))
+
+        def have(ours=ours):
+            for function, x in ours:
+                found = function(x)
+            return found[0].numpy()
+
+        def want(theirs=theirs):
+            for module, weights, x in theirs:
+                made = module(x)
+                torch.autograd.grad(made, [x, *weights], torch.ones_like(made))
+
+        yield f"{len(ours)} {title}, forward and back", have, want
+
+
 def main() -> int:
     results, besides = {}, {}
 
@@ -199,6 +243,9 @@ def main() -> int:
             measured(f"{name}: training step, batch {BATCH}, XLA", pair, 5, goal=False)
         pair = training_step(in_bfloat16(family, size), network, BATCH, autocast=True)
         measured(f"{name}: training step, batch {BATCH}, bfloat16", pair, 3, goal=False)
+        if family == "resnet":
+            for part, *pair in layers_of_resnet(model, BATCH):
+                measured(f"{name}'s {part}", pair, 5, goal=False)
     for name, *pair in parts(BATCH):
         measured(f"ViT-S/16's {name}", pair, 20, goal=False)
     return finish(results, dict.fromkeys(results, GOAL), besides=besides)
