@@ -20,7 +20,9 @@ def run(
 
 
 def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None) -> dict[str, float]:
-    """Measure a model and write `evaluate.json` and `samples/evaluate.png`, and in its run folder `run.html` anew.
+    """Measure a model and write `samples/evaluate.png` and `evaluate.json`, and in its run folder `run.html` anew.
+
+    It says on what data, and of a file of no run what black and white are taken for.
 
     `evaluate.json` also says of what the figures are: `data`, its description, and `model`, its path from `output`, or
     the whole path of one that is elsewhere.
@@ -40,14 +42,17 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
 
     _quiet.import_tensorflow()
     from apps import run_folder, run_page
+    from apps.export import BLACK_AND_WHITE, assumed
     from apps.recipes import find
     from bridge.files import aside
+    from tfzoo.layers.classifier import scores_of
 
     run_folder.check(output)
     model, file = run_folder.load(target), run_folder.model_file(target).resolve()
-    options = run_folder.asked(target)
-    steps = find(run_folder.family(target, model) or model.name)
-    options = {**steps.DEFAULTS, "seed": 0, **options}
+    asked = run_folder.asked(target)
+    family = run_folder.family(target, model) or model.name
+    steps = find(family)
+    options = {**steps.DEFAULTS, "seed": 0, **asked}
     datasets = steps.datasets(
         data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]
     )
@@ -57,12 +62,22 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
             f"the model was trained on the classes {', '.join(known)}, in this order. Accepted for --data: "
             f"exactly these. Received: {', '.join(datasets.classes)}"
         )
+    shape = getattr(scores_of(model), "shape", ())
+    if not known and datasets.classes and len(shape) == 2 and shape[1] != len(datasets.classes):
+        raise ValueError(
+            f"{target} knows {shape[1]} classes, and no run says which. Accepted for --data: data of {shape[1]} "
+            f"classes. Received: {len(datasets.classes)} classes of {datasets.description}"
+        )
+    print(f"{file.name} on {datasets.description}")
+    if not asked:
+        print(assumed(target, family, getattr(steps, "VALUES", BLACK_AND_WHITE)))
     figures = steps.evaluate(model, datasets.held_out)
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
+        # Before the figures are written: should it fail, figures and picture are both those of the time before.
+        steps.draw(model, datasets.held_out, side, **datasets.named)
         inside = file.is_relative_to(output.resolve())
         of = {"data": datasets.description, "model": file.relative_to(output.resolve()) if inside else file}
         run_folder.write_json(output / "evaluate.json", figures | of)
-        steps.draw(model, datasets.held_out, side, **datasets.named)
     if is_of_run(target, output):
         with run_folder.room(output):
             run_page.write(output)

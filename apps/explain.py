@@ -41,7 +41,7 @@ def run(
     import tensorflow as tf
 
     from apps import refuse, refused, run_folder
-    from apps.export import trained_on
+    from apps.export import assumed, trained_on
     from apps.predict import checked, likeliest, read, safe
     from bridge.files import aside
     from tfzoo.explanations.overlay import overlay
@@ -52,8 +52,8 @@ def run(
     run_folder.check(output)
     model = run_folder.load(target)
     *size, channels = image_shape(model)
-    was = trained_on(run_folder.family(target, model), model)
-    names = run_folder.asked(target).get("classes") or []
+    family, asked = run_folder.family(target, model), run_folder.asked(target)
+    was, names = trained_on(family, model), asked.get("classes") or []
     problems: list[str] = []
     with refused(problems):
         pictures = Pictures(None if None in size else tuple(size), channels, values or was["values"], was["fit"])
@@ -62,6 +62,8 @@ def run(
     with refused(problems):
         files = [read(path) for path in checked(images)]
     refuse(problems)
+    if not values and not asked:
+        print(f"{assumed(target, family, was['values'])} (--values names others)")
     with run_folder.room(output):
         for path, file, stem in zip(images, files, unique([safe(path.stem) for path in images]), strict=True):
             image = pictures.decode(tf.constant([file])).numpy()

@@ -12,6 +12,8 @@ from typer import Argument, Option
 
 from apps import VerificationFailed
 
+BLACK_AND_WHITE = (0.0, 1.0)  # what a model takes them for, where nobody says
+
 
 class Framework(StrEnum):
     """Whose files are written."""
@@ -77,6 +79,8 @@ def run(
         if framework is Framework.torch:
             return export_torch(networks, output, version)
         was = trained_on(family, *networks.values(), size=size)
+        if family and not values and not run_folder.asked(target):  # of no family the export says so itself
+            print(f"{assumed(target, family, was['values'])} (--values names others)")
         return export(
             networks,
             output,
@@ -118,12 +122,18 @@ def trained_on(family: str | None, *networks, size: tuple[int, int] | None = Non
     from apps import recipes
 
     recipe = recipes.find(family) if family in recipes.names() else None
-    found = {"values": getattr(recipe, "VALUES", (0.0, 1.0)), "fit": "crop"}
+    found = {"values": getattr(recipe, "VALUES", BLACK_AND_WHITE), "fit": "crop"}
     if hasattr(recipe, "fit"):
         own = networks[0].inputs[0].shape[1:3]
         size = size if None in own else own
         found |= {"fit": recipe.fit(size)} if size else {}
     return found
+
+
+def assumed(target: pathlib.Path, family: str | None, values: tuple[float, float]) -> str:
+    """Say what black and white are taken for, of a file in no run folder: it may have been trained on others."""
+    so = f", as the recipe of {family} has them" if family else ""
+    return f"no run says how {target} was trained: black and white are taken for {values[0]:g} and {values[1]:g}{so}"
 
 
 def export(networks: dict[str, Any], output: pathlib.Path, **options) -> int:

@@ -23,7 +23,7 @@ def run(
         table = Table("family", "sizes", "parameters", "minutes", "data", "what it is", box=box.SIMPLE)
         for family in tfzoo.names():
             table.add_row(*map(escape, overview(family)))
-        table.caption = "parameters: of the first size; minutes: of its recipe, on two cores"
+        table.caption = "parameters: of the first size; minutes: of the recipe with its own size, on two cores"
     else:
         table = Table("size", "parameters", "input", "output", box=box.SIMPLE)
         for size in tfzoo.sizes(name):
@@ -42,8 +42,8 @@ def overview(family: str) -> tuple[str, str, str, str, str, str]:
         family: One of `tfzoo.names()`.
 
     Returns:
-        Its name, sizes, parameters of the first size, minutes of the recipe's training, data, and its first line; a
-        dash for what is not stated.
+        Its name, sizes, parameters of the first size, minutes of the recipe's training and its size, data, and its
+        first line; a dash for what is not stated.
     """
     import tfzoo
 
@@ -55,7 +55,7 @@ def overview(family: str) -> tuple[str, str, str, str, str, str]:
         family,
         " ".join(sizes),
         "-" if parameters is None else f"{parameters:,}",
-        "-" if minutes is None else f"{minutes:g}",
+        "-" if minutes is None else f"{minutes:g} ({recipe.DEFAULTS['size']})",
         getattr(recipe, "DATA", "-"),
         (module.__doc__ or "-").partition("\n")[0],
     )

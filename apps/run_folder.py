@@ -251,7 +251,7 @@ def same(folder: pathlib.Path, given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         folder: The run folder.
-        given: Options by name; what is not there is the run's.
+        given: Options by name; what is not there, also of `settings`, is the run's.
 
     Returns:
         What `options.json` holds.
@@ -261,6 +261,8 @@ def same(folder: pathlib.Path, given: dict[str, Any]) -> dict[str, Any]:
     """
     asked = options(folder)
     now = json.loads(json.dumps(given, default=str))  # tuples are lists there
+    if "settings" in now:  # the run has those that follow from its data, too
+        now["settings"] = {**asked.get("settings", {}), **now["settings"]}
     differ = [f"{key}: {asked.get(key)!r} there, {now[key]!r} now" for key in now if asked.get(key) != now[key]]
     if differ:
         raise ValueError(
@@ -341,9 +343,10 @@ def rows_before(path: pathlib.Path, epoch: int) -> list[dict[str, Any]]:
 
 
 def write_rows(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-    """Write lines as CSV, whole or not at all; the last one says which columns there are."""
+    """Write lines as CSV, whole or not at all; a line that lacks a column of another one has nothing there."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     with aside(path) as side, side.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]))
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
 

@@ -65,9 +65,10 @@ def datasets(
     """Open the training, validation and held-out pictures.
 
     For a small model pictures are brought to its size, and for training shifted by an eighth of it; for a large one
-    windows are cut, as Szegedy et al. (2015) do it, and their light and colours changed. Coloured ones are mirrored,
-    too: grey ones may be of characters. Pictures that are new in every epoch are taken as they are. What is judged is
-    fitted by `fit`, as what is served and explained.
+    windows are cut, as Szegedy et al. (2015) do it, and their light and colours changed. Coloured ones
+    are mirrored half of the time, for both. Grey ones, in one channel or in three, are not: they may be of characters.
+    Pictures that are new in every epoch are taken as they are. What is judged is fitted by `fit`, as what is served and
+    explained.
 
     Args:
         data: What `--data` says; docs/data.md has all.
@@ -83,6 +84,8 @@ def datasets(
     Raises:
         ValueError: The size or the data cannot be used; names everything that is wrong.
     """
+    import tensorflow as tf
+
     from tfzoo.data import augmentation, open, pipeline
     from tfzoo.export.pictures import fitted, grey_or_rgb
     from tfzoo.layers.arguments import is_positive
@@ -100,11 +103,12 @@ def datasets(
         if new:
             return prepare(image, label)
         image = augmentation.in_channels(image, channels)
+        colours = channels == 3 and augmentation.coloured(image)  # of what was read: rounding may make some
         if chosen == "stretch":
             image = augmentation.pad_and_crop(key, augmentation.resize(image, tuple(size)), max(min(size) // 8, 1))
         else:
             image = augmentation.jitter(key, augmentation.random_resized_crop(key, image, tuple(size)))
-        return scaled(augmentation.flip(key, image) if channels == 3 else image, values), label
+        return scaled(tf.where(colours, augmentation.flip(key, image), image), values), label
 
     def prepare(image, label):
         return scaled(fitted(grey_or_rgb(image, channels), tuple(size), chosen) / 255, values), label

@@ -1,7 +1,7 @@
 """GoogLeNet with its auxiliary heads, on handwritten digits or on your own pictures.
 
     tfzoo train googlenet --output RUN              two minutes on two cores: held-out top-1 >= .98
-    tfzoo train googlenet --size paper --data DIR --output RUN      your pictures: DIR/CLASS/*
+    tfzoo train googlenet --size torchvision --data DIR --output RUN      your pictures: DIR/CLASS/*
 
 On the same 360 held-out digits, enlarged from 8x8 to 32x32, logistic regression reaches .96.
 """

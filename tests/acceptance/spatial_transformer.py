@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/acceptance/spatial_transformer.py [RUN ...] [--output FILE] [--runs DIR] [--seeds N]
 
-About an hour on two cores. Of every seed the network with the transformer must be above that without it, and what is
-left of a digit's angle behind it at most half of what it was.
+About an hour on two cores. Of every seed the network with the transformer must reach .92 and be above that without it,
+and what is left of a digit's angle behind it at most half of what it was.
 """
 
 import math
@@ -74,7 +74,7 @@ RUNS = {
     ),
     "affine": Wanted(
         what="cluttered digits, affine, top-1",
-        goal=0.0,
+        goal=0.92,
         command="tfzoo train spatial_transformer",
         options=spatial_transformer.DEFAULTS,
         besides=angles,

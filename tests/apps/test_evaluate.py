@@ -170,3 +170,37 @@ def test_other_classes_than_the_models_are_refused(classifier, invoke, tmp_path)
     result = invoke("evaluate", classifier, "--data", tmp_path / "data", "--output", tmp_path / "out")
     assert result.exit_code == 2 and "trained on the classes cat, dog, in this order" in result.stderr
     assert "Received: dog, zebra" in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_results_before(run, invoke, monkeypatch):
+    assert invoke("evaluate", run).exit_code == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def draw(model, dataset, path, **named):
+        path.write_text("half")
+        raise ZeroDivisionError("no picture")
+
+    monkeypatch.setattr(find("unet"), "draw", draw)
+    with pytest.raises(ZeroDivisionError, match="no picture"):
+        invoke("evaluate", run / "model.keras")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_lone_file_is_not_judged_on_another_number_of_classes(classifier, invoke, tmp_path):
+    tfzoo.build("resnet", size="tiny", image_shape=(16, 16, 3)).save(tmp_path / "ten.keras")
+    result = invoke(
+        "evaluate", tmp_path / "ten.keras", "--data", classifier.parent / "data", "--output", tmp_path / "out"
+    )
+    assert result.exit_code == 2 and "ten.keras knows 10 classes, and no run says which" in result.stderr
+    assert "data of 10 classes. Received: 2 classes of " in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_lone_file_says_on_what_it_is_judged(classifier, invoke, tmp_path):
+    shutil.copy(classifier / "best.keras", tmp_path / "alone.keras")
+    given = ("--data", classifier.parent / "data", "--output", tmp_path / "out")
+    result = invoke("evaluate", tmp_path / "alone.keras", *given)
+    assert result.exit_code == 0, result.stderr
+    assert f"alone.keras on {of(tmp_path / 'out')[0]}\n" in result.stdout and "data: 4" in of(tmp_path / "out")[0]
+    assert "black and white are taken for -1 and 1, as the recipe of resnet has them" in result.stdout
+    result = invoke("evaluate", classifier, "--output", tmp_path / "of a run")
+    assert "best.keras on " in result.stdout and "black and white" not in result.stdout

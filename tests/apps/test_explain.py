@@ -31,6 +31,7 @@ def test_grad_cam_of_a_run(classifier, picture, invoke, tmp_path, asked):
     chosen = 1 if asked else int(scores.argmax())
     share = np.exp(scores.max()) / np.exp(scores).sum()
     assert f"{('cat', 'dog')[scores.argmax()]} {share:.1%}"[:-2] in result.stdout
+    assert "black and white" not in result.stdout
     assert f"what speaks for {('cat', 'dog')[chosen]}, by Grad-CAM: {tmp_path / 'out' / 'coffee.png'}" in result.stdout
     heat = grad_cam(model, image, [chosen], "layer1" if "--layer" in asked else None)[0]
     with Image.open(tmp_path / "out" / "coffee.png") as drawn:
@@ -69,6 +70,7 @@ def test_a_file_of_no_run_is_explained_by_its_family(picture, invoke, tmp_path, 
     for options in ([], ["--values", 0, 1]):
         result = invoke("explain", tmp_path / "resnet.keras", picture, "-o", tmp_path / "out", *options)
         assert result.exit_code == 0, result.stderr
+        assert ("black and white are taken for -1 and 1, as the recipe of resnet" in result.stdout) != bool(options)
     whole = Image.open(picture).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(explained[1][0], np.asarray(whole) / 255, atol=0.02)  # Pillow rounds twice
     np.testing.assert_allclose(explained[0], 2 * explained[1] - 1, atol=1e-6)

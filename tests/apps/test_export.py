@@ -32,6 +32,7 @@ def exported(trained, invoke, tmp_path_factory):
 def test_what_is_served_is_the_best_model(exported, trained):
     result, path = exported
     assert f"wrote {path}; differences from the model" in result.stdout and "serving_bytes: 0.0e+00" in result.stdout
+    assert "black and white" not in result.stdout  # the run says how it was trained
     image = np.random.default_rng(1).random((3, 32, 32, 3), np.float32)
     want = 1 / (1 + np.exp(-keras.models.load_model(trained / "best.keras").predict(image, verbose=0)))
     assert np.ptp(want) > 0
@@ -232,6 +233,10 @@ def test_a_file_of_no_run_is_exported_as_its_family(invoke, tmp_path):
         assert list(signatures["serving_bytes"].outputs) == ["probabilities"]
     card = (tmp_path / "m" / "1" / "model_card.md").read_text()
     assert "-1.0" in card and "stretch" in card
+    said = "black and white are taken for -1 and 1, as the recipe of resnet has them (--values names others)"
+    assert said in result.stdout
+    result = invoke("export", tmp_path / "resnet.keras", "-o", tmp_path / "m", "--values", 0, 1)
+    assert result.exit_code == 0 and "black and white" not in result.stdout
 
 
 def test_what_is_served_is_fitted_as_the_recipe_says():

@@ -17,8 +17,12 @@ def test_the_overview_builds_no_network(invoke, monkeypatch):
     result = invoke("list")
     assert result.exit_code == 0
     line = next(line for line in result.stdout.splitlines() if line.split()[:1] == ["unet"])
-    assert line.split()[1:6] == ["default", "tiny", "paper", "1,941,105", "14"]
+    assert line.split()[1:7] == ["default", "tiny", "paper", "1,941,105", "14", "(default)"]
     assert "handwritten digits" in line and "(Ronneberger" in line
+
+
+def test_the_minutes_are_of_the_size_that_is_named():
+    assert overview("googlenet")[1:4] == ("paper torchvision tiny", "6,998,552", "2 (tiny)")
 
 
 def test_what_a_family_does_not_state_is_a_dash(monkeypatch):

@@ -133,6 +133,23 @@ def test_a_missing_model_is_named(tmp_path):
         run_folder.load(tmp_path)
 
 
+SETTINGS = {"widths": [4, 8], "dropout": 0.1, "classes": 10}  # the last is of the recipe
+
+
+@pytest.mark.parametrize("given", [{}, {"widths": (4, 8)}, {"dropout": 0.1, "widths": [4, 8]}, SETTINGS])
+def test_settings_that_are_left_out_are_the_runs(given, tmp_path):
+    run_folder.create(tmp_path / "run", {"family": "resnet", "settings": SETTINGS})
+    asked = run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given})
+    assert asked["settings"] == SETTINGS
+
+
+@pytest.mark.parametrize("given", [{"dropout": 0.2}, {"widths": (4, 9)}, {"classes": 11}, {"stem": "small"}])
+def test_another_setting_than_the_runs_is_refused(given, tmp_path):
+    run_folder.create(tmp_path / "run", {"family": "resnet", "settings": SETTINGS})
+    with pytest.raises(ValueError, match="other options:\n  settings: .* there, .* now\nLeave these options out"):
+        run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given})
+
+
 def epochs(folder, log, model, losses):
     keep = run_folder.KeepModels(folder, log)
     keep.set_model(model)
@@ -218,6 +235,15 @@ def test_a_speed_that_is_none_does_not_stop_a_run(tmp_path):
     rows = run_folder.SpeedLog(tmp_path, 4, None).rows
     assert run_folder.totals(rows) == {"seconds": 9.0, "examples_per_second": 15.0}  # two epochs of 30: in 3 + 1 s
     assert run_folder.totals(rows[:1]) == {"seconds": 2.0}
+
+
+def test_a_column_that_later_epochs_lack_stays(tmp_path):
+    (tmp_path / "log.csv").write_text("epoch,loss,val_loss,mine\n0,1.0,0.5,yes\n")
+    log = run_folder.Log(tmp_path, 1)
+    log.on_epoch_end(1, {"loss": 0.5, "val_loss": 0.25, "new": 3.0})
+    text = "epoch,loss,val_loss,mine,new\n0,1.0,0.5,yes,\n1,0.5,0.25,,3.0\n"
+    assert (tmp_path / "log.csv").read_text() == text
+    assert run_folder.Log(tmp_path, 2).losses() == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("name", ["log.csv", "speed.csv"])

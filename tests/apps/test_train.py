@@ -358,6 +358,22 @@ def test_options_that_differ_from_the_runs_are_listed_at_once(unfinished, invoke
     assert {path: path.read_bytes() for path in unfinished.rglob("*") if path.is_file()} == before
 
 
+def test_the_same_command_goes_on_where_the_recipe_added_settings(invoke, tmp_path):
+    settings = ("--set", "widths=(4, 6, 8)", "--set", "depths=(1, 1, 1)", "--set")
+    command = ("train", "resnet", *TINY, "--data", "digits", "--output", tmp_path, *settings)
+    result = invoke(*command, "dropout=0.1")
+    assert result.exit_code == 0, result.stderr
+    (tmp_path / "training.json").unlink()
+    before = (tmp_path / "options.json").read_bytes()
+    assert json.loads(before)["settings"].keys() == {"dropout", "widths", "depths", "classes", "image_shape"}
+    result = invoke(*command, "dropout=0.2")
+    assert result.exit_code == 2 and "holds an unfinished run with other options" in result.stderr
+    assert "settings: " in result.stderr and not (tmp_path / "training.json").exists()
+    result = invoke(*command, "dropout=0.1")
+    assert result.exit_code == 0 and "going on after step 3 of 3" in result.stdout, result.stderr
+    assert (tmp_path / "options.json").read_bytes() == before
+
+
 def test_a_damaged_checkpoint_and_the_way_on(unfinished, invoke):
     path = next(unfinished.glob("checkpoints/step-2.data-*"))
     whole = path.read_bytes()

@@ -83,6 +83,12 @@ def in_channels(image: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.image.grayscale_to_rgb(image) if channels == 3 else tf.image.rgb_to_grayscale(image)
 
 
+def coloured(image: tf.Tensor) -> tf.Tensor:
+    """Say whether the three channels of a picture differ anywhere."""
+    red, green, blue = tf.unstack(image, axis=-1)  # takes less time than to compare with a broadcast channel
+    return tf.reduce_any((red != green) | (green != blue))
+
+
 def flip(key: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     """Mirror left and right, half of the time."""
     return tf.where(uniform(key, "flip") < 0.5, tf.reverse(image, [1]), image)

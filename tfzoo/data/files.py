@@ -35,17 +35,22 @@ def parts(folder: Path) -> dict[str, Path]:
 
 
 def beside(folder: Path) -> list[str]:
-    """Say what is wrong with the folders beside `train/`: two of one part, and those that are no part."""
-    if folder in parts(folder).values():
-        return []
+    """Say what is wrong with the folders: parts in capitals, two of one part, and what is none beside `train/`."""
     there = [path.name for path in visible(folder) if path.is_dir()]
     known = [name for names in PARTS.values() for name in names]
-    problems = []
+    problems = [
+        f"{folder / name}: is no part, as it is spelt: rename it {name.lower()}/, or, if it is not meant as one, to "
+        "anything else"
+        for name in there
+        if name not in known and name.lower() in known
+    ]
+    if folder in parts(folder).values():
+        return problems
     for names in PARTS.values():
         if len(twice := [f"{folder / name}/" for name in names if name in there]) > 1:
             problems.append(f"{' and '.join(twice)}: are the same part; put them together")
     for name in there:
-        if name not in known:
+        if name.lower() not in known:
             accepted = " ".join(f"{one}/" for one in known)
             problems.append(
                 f"{folder / name}: lies beside the parts and is none ({accepted}): take it away, or rename those that "

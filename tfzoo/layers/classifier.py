@@ -12,11 +12,15 @@ def logits(outputs):
     return outputs["logits"] if isinstance(outputs, dict) else outputs
 
 
+def scores_of(model: keras.Model):
+    """Give what would be a model's logits; None of a dictionary without them."""
+    return model.output.get("logits") if isinstance(model.output, dict) else model.output
+
+
 def image_shape(model: keras.Model) -> tuple[int | None, ...]:
     """Give `(H, W, C)` of a classifier's pictures; raises a ValueError for another model."""
     if is_functional(model) and len(model.inputs) == 1 and len(model.inputs[0].shape) == 4:
-        several = isinstance(model.output, dict)
-        scores, shape = model.output.get("logits") if several else model.output, tuple(model.inputs[0].shape[1:])
+        scores, shape = scores_of(model), tuple(model.inputs[0].shape[1:])
         if len(getattr(scores, "shape", ())) == 2 and shape[2] in (1, 3):
             return shape
     raise ValueError(
@@ -35,13 +39,24 @@ def signatures(networks: dict[str, keras.Model], labels: Sequence[str] | None = 
     Returns:
         The default signature; `probabilities` and `labels` are `(B, classes)`, as TensorFlow Serving's own signature
         for classifiers has its scores and classes.
+
+    Raises:
+        ValueError: The network gives no logits, such as one that was built with `include_top=False`.
     """
     import tensorflow as tf
 
     from tfzoo.export.signatures import DEFAULT, Signature
 
     model = networks["model"]
-    classes = logits(model.output).shape[-1]
+    scores = scores_of(model)
+    if len(getattr(scores, "shape", ())) != 2:
+        shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), model.output)
+        raise ValueError(
+            f"{model.name} gives no logits, so there are no probabilities to serve. Accepted: a model to logits "
+            "(B, classes), or to a dictionary that has them as logits; tfzoo.export.save without signatures serves "
+            f"other outputs by their names. Received: {shapes}"
+        )
+    classes = scores.shape[-1]
     names = [*labels, *map(str, range(len(labels), classes))][:classes] if labels else None
 
     def serve(image):

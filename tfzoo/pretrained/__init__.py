@@ -29,6 +29,11 @@ def load(model, weights: str | os.PathLike, family: ModuleType) -> None:
         ValueError: There is no such file, or it does not fit: lists every name that is missing, unexpected or of
             another shape, by the project's table that fits best or the names of Keras' layers.
     """
+    if "://" in str(weights) and not is_address(weights):
+        raise ValueError(
+            f"an address of weights must begin with https:// or file://. Received: {weights}. Take https://, or fetch "
+            "the file yourself and give its path"
+        )
     path = fetch(weights) if is_address(weights) else Path(weights)
     if not path.is_file():
         raise ValueError(f"there is no file {path}. {ACCEPTED}")

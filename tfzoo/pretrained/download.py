@@ -5,17 +5,17 @@ they are written behind the address: `https://example.org/weights.safetensors#sh
 """
 
 import hashlib
+import http.client
 import os
 import re
 import sys
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
 FOLDER = "tfzoo"  # below the cache folder of the user's
 IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as torch.hub has it
-BEHIND = re.compile(r"sha256=([0-9a-f]{8,64})")
+BEHIND = re.compile(r"sha256=([0-9a-f]{8,64})", re.IGNORECASE)
 LIMIT = 16 * 2**30  # bytes
 BLOCK = 2**20
 
@@ -47,22 +47,23 @@ def fetch(address: str) -> Path:
             f"{address} has no checksum. Write the first digits (8 or more) of the file's SHA-256 behind it: "
             f"{address.partition('#')[0]}#sha256=..."
         )
+    digits = found[1].lower()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / FOLDER
     safe = re.sub(r"[^\w.-]", "_", name)[-100:]
-    path = cache / f"{found[1][:8]}-{safe}" if found[1][:8] not in safe else cache / safe
-    if path.exists() and checksum(path).startswith(found[1]):
+    path = cache / f"{digits[:8]}-{safe}" if digits[:8] not in safe else cache / safe
+    if path.exists() and checksum(path).startswith(digits):
         return path
     print(f"fetching {name}", file=sys.stderr)
     with aside(path) as side:
         try:
             with urllib.request.urlopen(address.partition("#")[0], timeout=60) as answer, open(side, "wb") as file:
                 copy(answer, file)
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # such as no network, or a space in it
             raise ValueError(
                 f"{address} cannot be fetched: {error}. Fetch it where there is a network, and give the file as weights"
             ) from error
-        if not (there := checksum(side)).startswith(found[1]):
-            raise ValueError(f"{address} is not what its checksum says: it has the SHA-256 {there}, not {found[1]}...")
+        if not (there := checksum(side)).startswith(digits):
+            raise ValueError(f"{address} is not what its checksum says: it has the SHA-256 {there}, not {digits}...")
     return path
 
 

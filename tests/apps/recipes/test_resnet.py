@@ -9,9 +9,11 @@ import tensorflow as tf
 from PIL import Image
 
 import tfzoo
+import tfzoo.data
 from apps import train
 from apps.recipes import _classifier
 from apps.recipes import resnet as recipe
+from tfzoo.data.examples import Arrays
 
 
 def dataset(images, labels, batch=4):
@@ -112,6 +114,53 @@ def test_digits_are_shifted_for_training_only():
     assert not (images[..., 0] > -1).any(2)[:, :2].all()
     again = next(recipe.datasets("digits", (16, 16, 1), batch_size=32, seed=3).training.as_numpy_iterator())
     np.testing.assert_array_equal(images, again[0])
+
+
+def coloured_and_grey(side):
+    """Pictures `(2, side, side, 3)` uint8 that are brighter to the right, by which a mirrored one is known."""
+    drawn = np.broadcast_to(np.linspace(20, 120, side), (side, side))
+    return np.stack([np.stack([drawn, drawn, blue], -1) for blue in (drawn / 2, drawn)]).astype(np.uint8)
+
+
+def are_mirrored(images):
+    """Say of pictures of `coloured_and_grey`, shifted or cut, whether they are mirrored."""
+    shifted = images.shape[2] // 8
+    columns = images.mean((1, 3))[:, shifted:-shifted]
+    return columns[:, 0] > columns[:, -1]
+
+
+@pytest.mark.parametrize("side", [16, 96])
+def test_coloured_pictures_are_mirrored_and_grey_ones_never(tmp_path, side):
+    """A folder's are all of three channels; a grey b would be learned as a d."""
+    for name, picture in zip(("coloured", "grey"), coloured_and_grey(side), strict=True):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.fromarray(picture).save(tmp_path / name / f"{i}.png")
+    data = recipe.datasets(str(tmp_path), (side, side, 3), batch_size=80, seed=0)
+    images, labels = next(data.training.as_numpy_iterator())
+    mirrored = are_mirrored(images)
+    assert 0.2 < mirrored[labels == 0].mean() < 0.8 and not mirrored[labels == 1].any()
+    seen_in_grey = recipe.datasets(str(tmp_path), (side, side, 1), batch_size=80, seed=0)
+    images, _ = next(seen_in_grey.training.as_numpy_iterator())
+    assert not are_mirrored(images).any()
+
+
+def test_which_are_mirrored_of_a_batch_that_is_made_at_once(monkeypatch):
+    part = Arrays((np.tile(coloured_and_grey(16), (20, 1, 1, 1)), np.tile([0, 1], 20)))
+    source = tfzoo.data.Source(part, part, part, "made here", ("coloured", "grey"))
+    monkeypatch.setattr(tfzoo.data, "open", lambda *_, **__: source)
+    images, labels = next(recipe.datasets("any", (16, 16, 3), batch_size=80, seed=0).training.as_numpy_iterator())
+    mirrored = are_mirrored(images)
+    assert 0.2 < mirrored[labels == 0].mean() < 0.8 and not mirrored[labels == 1].any()
+
+
+def test_digits_in_three_channels_are_those_in_one():
+    one, three = (
+        next(recipe.datasets("digits", (16, 16, channels), batch_size=32, seed=0).training.as_numpy_iterator())
+        for channels in (1, 3)
+    )
+    np.testing.assert_array_equal(one[1], three[1])
+    np.testing.assert_allclose(three[0], np.repeat(one[0], 3, -1), atol=1e-6)
 
 
 @pytest.fixture

@@ -36,6 +36,42 @@ def test_only_the_smallest_size_has_settings_of_its_own(size, own):
         assert tfzoo.build("vit", size=size, **found).output_shape == (None, 10)
 
 
+@pytest.fixture
+def photographs(tmp_path):
+    """Larger pictures than the smallest size is for."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (100, 90), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    return {"data": str(tmp_path), "seed": 0, "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "received"),
+    [
+        ({}, "3136 patches of 4x4 pixels, of pictures of 224x224"),
+        ({"image_shape": (132, 128, 3)}, "1056 patches of 4x4 pixels, of pictures of 132x128"),
+    ],
+)
+def test_the_smallest_size_takes_no_large_pictures(photographs, settings, received):
+    with pytest.raises(ValueError, match=f"at most 1024 patches. Accepted: .*--size s16.* Received: {received}"):
+        recipe.settings(photographs | {"size": recipe.DEFAULTS["size"], "settings": settings})
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [
+        ("s16", {}),
+        ("tiny", {"patch": 16}),
+        ("tiny", {"image_shape": (128, 128, 3)}),
+        ("tiny", {"image_shape": [64, 64, 3]}),
+        ("tiny", {"image_shape": "large"}),  # which the builder refuses
+    ],
+)
+def test_what_it_names_instead_is_taken(photographs, size, settings):
+    assert recipe.settings(photographs | {"size": size, "settings": settings})["classes"] == 2
+
+
 @pytest.mark.parametrize(
     ("size", "settings", "pixels", "shape"),
     [

@@ -78,6 +78,15 @@ def test_draws_are_uniform_and_independent():
     assert abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 4 / np.sqrt(MANY)
 
 
+def test_a_picture_is_coloured_if_one_pixel_is():
+    grey = np.repeat(PICTURE[..., :1], 3, -1)
+    several = [grey, *(grey.copy() for _ in range(3))]
+    for channel in range(3):
+        several[channel + 1][2, 3, channel] += 0.1
+    assert [bool(augmentation.coloured(image)) for image in several] == [False, True, True, True]
+    assert tf.vectorized_map(augmentation.coloured, np.stack(several)).numpy().tolist() == [False, True, True, True]
+
+
 def test_flip():
     mirrored = 0
     for key in keys(40):

@@ -108,6 +108,26 @@ def test_folders_beside_the_parts(tmp_path):
     assert all(accepted in line for line in lines[1:])
 
 
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        (("Train", "Test"), ("Test", "Train")),
+        (("TRAINING", "Valid", "bus"), ("TRAINING", "Valid")),
+        (("Train", "test"), ("Train",)),
+        (("train", "val", "Test"), ("Test",)),
+    ],
+)
+def test_parts_are_not_spelt_with_capitals(tmp_path, names, wrong):
+    for name in names:
+        write(tmp_path / name, 6)
+    with pytest.raises(ValueError) as error:
+        open_texts(tmp_path)
+    rest = "or, if it is not meant as one, to anything else"
+    assert str(error.value).splitlines()[1:] == [
+        f"  {name}: is no part, as it is spelt: rename it {name.lower()}/, {rest}" for name in wrong
+    ]
+
+
 def test_without_training_folders_no_other_is_a_part(tmp_path):
     write(tmp_path / "val", 6), write(tmp_path / "bus", 4)
     assert sum(len(part) for part in (lambda s: (s.training, s.validation, s.held_out))(open_texts(tmp_path))) == 10

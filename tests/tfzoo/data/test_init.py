@@ -1,6 +1,7 @@
 """What `--data` may say, and what is said about what it may not."""
 
 import ast
+import itertools
 import pathlib
 
 import pytest
@@ -32,6 +33,24 @@ def test_refusals(text, kind, message):
     with pytest.raises(ValueError) as error:
         tfzoo.data.open(text, kind, seed=0, image_shape=(32, 32, 3))
     assert message in str(error.value)
+
+
+EMBEDDED = [
+    (source.PATTERN, kind) for source in tfzoo.data.every() for kind, said in source.KINDS.items() if "embedded" in said
+]
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "held_out"])
+@pytest.mark.parametrize(("text", "kind"), EMBEDDED)
+def test_every_part_of_embedded_data_has_an_end(text, kind, part):
+    pictures = {"validation": 5, "held_out": 3}
+    shape = (32, 32, 3) if kind == "masks" else (32, 32, 1)
+    examples = getattr(tfzoo.data.open(text, kind, seed=0, image_shape=shape, pictures=pictures), part)
+    assert len(list(itertools.islice(examples, len(examples) + 1))) == len(examples) > 0  # not for ever, if it fails
+
+
+def test_embedded_data_was_found():
+    assert {text for text, _ in EMBEDDED} == {"digits", "cluttered_digits", "pasted_digits"}
 
 
 def test_a_name_is_not_taken_for_a_folder(tmp_path, monkeypatch):

@@ -24,6 +24,16 @@ def test_probabilities(name):
     assert [spec.name for spec in signature.inputs] == ["image"]
 
 
+@pytest.mark.parametrize(
+    ("name", "received"),
+    [("resnet", r"\(None, 4, 4, 32\)"), ("googlenet", "{.*features"), ("vit", r"\(None, 17, 32\)")],
+)
+def test_features_are_no_probabilities(name, received):
+    model = tfzoo.build(name, size="tiny", include_top=False)
+    with pytest.raises(ValueError, match=f"{name} gives no logits.* Accepted: .*B, classes.*Received: {received}"):
+        classifier.signatures({"model": model})
+
+
 def test_labels_are_served_beside_them_and_go_on_in_numbers():
     model = tfzoo.build("resnet", size="tiny")
     served = tfzoo.family("resnet").signatures({"model": model}, labels=["cat", "dog"])["serving_default"]

@@ -1,6 +1,7 @@
 """Nothing is fetched without a checksum, nothing is kept that does not have it."""
 
 import hashlib
+import http.client
 
 import pytest
 
@@ -26,6 +27,14 @@ def test_a_checksum_in_the_name_or_behind_the_address(tmp_path, cache):
         path = download.fetch(text)
         assert path.read_bytes() == CONTENT and path.parent == cache and SHA[:8] in path.name and path.suffix == ".pth"
     assert not list(cache.glob(".*"))
+
+
+def test_a_checksum_in_capitals(tmp_path, cache, monkeypatch):
+    text = f"{address(tmp_path)}#sha256={SHA.upper()}"
+    path = download.fetch(text)
+    assert path.read_bytes() == CONTENT and SHA[:8] in path.name
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: pytest.fail("fetched"))
+    assert download.fetch(text) == path == download.fetch(text.replace(SHA.upper(), SHA))
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path, cache, monkeypatch):
@@ -64,6 +73,24 @@ def test_refused(tmp_path, cache, name, behind, message):
 def test_no_network(tmp_path, cache):
     with pytest.raises(ValueError, match="cannot be fetched: .*Fetch it where there is a network, and give the file"):
         download.fetch(f"{(tmp_path / 'gone.pth').as_uri()}#sha256={SHA}")
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a b.pth", "ü.pth"])
+def test_an_address_that_is_none(cache, name):
+    with pytest.raises(ValueError, match="https://localhost:9/.* cannot be fetched: .*give the file as weights"):
+        download.fetch(f"https://localhost:9/{name}#sha256={SHA}")
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_connection_that_breaks_off(tmp_path, cache, monkeypatch):
+    def broken(source, target):
+        target.write(b"half")
+        raise http.client.IncompleteRead(b"half", 10)
+
+    monkeypatch.setattr(download, "copy", broken)
+    with pytest.raises(ValueError, match="cannot be fetched: IncompleteRead.*give the file as weights"):
+        download.fetch(f"{address(tmp_path)}#sha256={SHA}")
     assert not cache.exists() or not list(cache.iterdir())
 
 

@@ -157,6 +157,13 @@ def test_bad_files(tmp_path, name, content, message):
         tfzoo.build("resnet", weights=tmp_path / name, **OPTIONS)
 
 
+@pytest.mark.parametrize("scheme", ["http", "ftp", "HTTPS"])
+def test_an_address_of_another_kind(scheme):
+    address = f"{scheme}://example.org/w-01234567.pth"
+    with pytest.raises(ValueError, match=f"must begin with https:// or file://. Received: {address}. Take https://"):
+        tfzoo.build("resnet", weights=address, **OPTIONS)
+
+
 def test_a_family_may_bring_a_tensor_to_the_models_shape(source, tmp_path, monkeypatch):
     model, state = source
     save_file(dict(state) | {"fc.bias": torch.arange(20.0)}, tmp_path / "w.safetensors")

@@ -24,6 +24,8 @@ class Made(Sequence):
         return self.count
 
     def __getitem__(self, i: int):
+        if not 0 <= i < self.count:
+            raise IndexError(i)
         return self.at(*divmod(i, pasted_digits.EPOCH))
 
     def at(self, epoch: int, i: int):

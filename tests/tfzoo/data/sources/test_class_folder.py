@@ -80,6 +80,20 @@ def lines(folder):
     return [line.strip() for line in refusal(folder).splitlines()[1:]]
 
 
+def test_parts_in_capitals_are_no_classes(tmp_path):
+    for part in ("Train", "Test"):
+        write(tmp_path / part, {"a": 4, "b": 4})
+    assert [line[: line.index("/,") + 1] for line in lines(tmp_path)] == [
+        f"{name}: is no part, as it is spelt: rename it {name.lower()}/" for name in ("Test", "Train")
+    ]
+    for part in ("Train", "Test"):
+        (tmp_path / part).rename(tmp_path / part.lower())
+    assert tfzoo.data.open(str(tmp_path), "classes", seed=0).classes == ("a", "b")
+    write(tmp_path / "train", {"Test": 4})  # a class may be called so
+    write(tmp_path / "test", {"Test": 4})
+    assert tfzoo.data.open(str(tmp_path), "classes", seed=0).classes == ("Test", "a", "b")
+
+
 def test_one_class_is_none(tmp_path):
     (tmp_path / "none").mkdir()
     assert lines(write(tmp_path / "one", {"a": 4})) == ["1 folder of pictures; a class each is needed, 2 or more"]

@@ -27,6 +27,17 @@ def test_the_pictures_are_those_of_pasted_digits():
                 np.testing.assert_array_equal(a, b)
 
 
+def test_beyond_the_end_are_no_pictures():
+    pictures = {"validation": 1002, "held_out": 3}  # more than an epoch has
+    source = tfzoo.data.open("pasted_digits", "masks", seed=0, image_shape=SHAPE, pictures=pictures)
+    for part in (source.training, source.validation, source.held_out):
+        for i in (-1, len(part)):
+            with pytest.raises(IndexError):
+                part[i]
+    np.testing.assert_array_equal(source.validation[1001][0], source.validation.at(1, 1)[0])
+    assert source.training.at(3, 5)[0].shape == SHAPE
+
+
 def test_sizes_that_digits_do_not_fit_in():
     with pytest.raises(ValueError, match="at least 32x32"):
         tfzoo.data.open("pasted_digits", "masks", seed=0, image_shape=(16, 16, 3))
