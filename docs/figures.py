@@ -203,7 +203,7 @@ def results() -> str:
     rows = []
     for family in tfzoo.names():
         for r in recipes(family).values():
-            measured = [several(r["runs"], r["figure"]), f"{r['goal']:g}", r["date"]]
+            measured = [several(r["runs"], r["figure"]), f"{r['goal']:g}" if r["goal"] else "none", r["date"]]
             rows.append([family, f"{r['what']}, `{r['command']}`", r["published"], r["best"], *measured])
     head = ["family", "what", "published", "exact or best known", "measured, by seed", "goal", "measured on"]
     return table(head, rows)
