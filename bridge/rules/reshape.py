@@ -97,7 +97,11 @@ def LAYOUT(node: Node, context: Context) -> Placement:
     made = _numbered([len(sizes) for _, sizes in blocks])  # of the output
     placed = sorted((i for i, a in enumerate(axes) if a), key=lambda i: order.index(axes[i][0]))
     order = tuple(a for i in placed for a in axes[i])
-    found = _ways(blocks, placed, axes, made, x.shape, context.target)
+    if {NEW, DROP} & set(blocks):
+        found = _places(blocks, placed, axes, made, x.shape, context.target)
+    else:
+        shape = [x.shape[a] for a in order]
+        found = {tuple(a for i in placed for a in made[i]): plain([blocks[i] for i in placed], shape)}
     as_read = identity(node.outputs[0].rank)
     low = max(len(as_read), x.rank) < 4  # as it was read in either framework
     plainly = as_read if low and order == identity(x.rank) else None  # where no one cares
@@ -107,28 +111,13 @@ def LAYOUT(node: Node, context: Context) -> Placement:
         return context.takers(node.outputs[0], out), out == kernel, out == plainly
 
     out = max(found, key=worth)
-    # Where it is permuted before, then as the next one wants it, if the batch stays what it is.
-    if order != context.orders[0] and placed[:1] == [0] and blocks[0] == KEEP and len(placed) <= TURNED + 1:
-        for turned in permutations(placed[1:]):
-            found = _ways(blocks, [placed[0], *turned], axes, made, x.shape, context.target) | found
-        out = max([out, *found], key=lambda out: context.takers(node.outputs[0], out))
-    order, new_blocks = found[out]
     orders = [order, *context.orders[1:]]
 
     def renumbered(size):
         return (size[0], sizes.renumbered(size[1], orders[size[0]]), size[2]) if isinstance(size, tuple) else size
 
-    turned = tuple((count, tuple(map(renumbered, new))) for count, new in new_blocks)
+    turned = tuple((count, tuple(map(renumbered, new))) for count, new in found[out])
     return Placement(orders, [out], {"blocks": turned})
-
-
-def _ways(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, ...], tuple]:
-    """Where the blocks are written in this order, what may come out: each order of it, that of the input, and how."""
-    order = tuple(a for i in placed for a in axes[i])
-    if {NEW, DROP} & set(blocks):
-        return {out: (order, way) for out, way in _places(blocks, placed, axes, made, shape, target).items()}
-    way = plain([blocks[i] for i in placed], [shape[a] for a in order])
-    return {tuple(a for i in placed for a in made[i]): (order, way)}
 
 
 def _places(blocks, placed, axes, made, shape, target: str) -> dict[tuple[int, ...], tuple[Block, ...]]:

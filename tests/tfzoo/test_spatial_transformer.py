@@ -494,7 +494,7 @@ def test_the_bridge_proves_it():
             ],
         ),
     ],
-    ids=["open", "small", "without", "points", "all"],
+    ids=["open", "small", "without", "top", "points", "all"],
 )  # fmt: skip
 def test_refusals_name_everything(options, messages):
     with pytest.raises(ValueError) as error:
