@@ -5,21 +5,24 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from apps.values import Given, numbers
+
 
 def run(
     target: Annotated[pathlib.Path, Argument(metavar="RUN", help="A run folder (its best model), or a .keras file.")],
     data: Annotated[str | None, Option(help="As for train.", show_default="the run's")] = None,
     output: Annotated[pathlib.Path | None, Option(help="Folder of the results.", show_default="the model's")] = None,
+    values: Given = None,
 ) -> int:
     """Run the command."""
     output = output or (target if target.is_dir() else target.parent)
-    show("held-out data", evaluate(target, output, data))
+    show("held-out data", evaluate(target, output, data, numbers(values)))
     page = f", {output / 'run.html'}" if is_of_run(target, output) else ""
     print(f"wrote {output / 'evaluate.json'}{page} and {output / 'samples' / 'evaluate.png'}")
     return 0
 
 
-def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None) -> dict[str, float]:
+def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None, values=None) -> dict[str, float]:
     """Measure a model and write `samples/evaluate.png` and `evaluate.json`, and in its run folder `run.html` anew.
 
     It says on what data, and of a file of no run what black and white are taken for.
@@ -31,6 +34,8 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
         target: A run folder or a `.keras` file; the family of a file without a run is the model's name.
         output: Where the results are written.
         data: What the recipe's `datasets` accepts; None for the data that the run was trained on.
+        values: Of black and white, as `tfzoo.data.black_and_white` has them; None for those of the run, or
+            else of the recipe.
 
     Returns:
         The recipe's figures.
@@ -45,6 +50,7 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     from apps.export import BLACK_AND_WHITE, assumed
     from apps.recipes import find
     from bridge.files import aside
+    from tfzoo.data.black_and_white import text
     from tfzoo.layers.classifier import scores_of
 
     run_folder.check(output)
@@ -52,9 +58,12 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     asked = run_folder.asked(target)
     family = run_folder.family(target, model) or model.name
     steps = find(family)
-    options = {**steps.DEFAULTS, "seed": 0, **asked}
+    options = {**steps.DEFAULTS, "seed": 0, **asked} | ({"values": values} if values else {})
+    how = {"values": options["values"]} if "values" in steps.DEFAULTS else {}
+    if values and not how:
+        raise ValueError(f"--values is for classifiers; the pictures of {family} go from 0 to 1. Leave it out")
     datasets = steps.datasets(
-        data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"]
+        data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"], **how
     )
     known = options.get("classes")
     if known and datasets.classes and list(datasets.classes) != known:
@@ -69,14 +78,15 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
             f"classes. Received: {len(datasets.classes)} classes of {datasets.description}"
         )
     print(f"{file.name} on {datasets.description}")
-    if not asked:
-        print(assumed(target, family, getattr(steps, "VALUES", BLACK_AND_WHITE)))
+    if not asked and not values:
+        print(assumed(target, family, how.get("values", BLACK_AND_WHITE)))
     figures = steps.evaluate(model, datasets.held_out)
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
         # Before the figures are written: should it fail, figures and picture are both those of the time before.
-        steps.draw(model, datasets.held_out, side, **datasets.named)
+        steps.draw(model, datasets.held_out, side, **datasets.named, **how)
         inside = file.is_relative_to(output.resolve())
         of = {"data": datasets.description, "model": file.relative_to(output.resolve()) if inside else file}
+        of |= {"values": text(values)} if values else {}
         run_folder.write_json(output / "evaluate.json", figures | of)
     if is_of_run(target, output):
         with run_folder.room(output):

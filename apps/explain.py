@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from apps.values import Given, numbers
+
 RESULTS = pathlib.Path("explanations")
 
 
@@ -29,10 +31,7 @@ def run(
     layer: Annotated[
         str | None, Option(help="For Grad-CAM; it gives (B, h, w, C).", show_default="the last that has places")
     ] = None,
-    values: Annotated[
-        tuple[float, float] | None,
-        Option(help="What black and white of a file become.", show_default="as it was trained, or 0 1"),
-    ] = None,
+    values: Given = None,
 ) -> int:
     """Run the command."""
     from bridge import _quiet
@@ -44,33 +43,34 @@ def run(
     from apps.export import assumed, trained_on
     from apps.predict import checked, likeliest, read, safe
     from bridge.files import aside
+    from tfzoo.data.black_and_white import shown
     from tfzoo.explanations.overlay import overlay
     from tfzoo.export.pictures import Pictures
     from tfzoo.export.signatures import unique
     from tfzoo.layers.classifier import image_shape
 
     run_folder.check(output)
+    wanted = numbers(values)
     model = run_folder.load(target)
     *size, channels = image_shape(model)
     family, asked = run_folder.family(target, model), run_folder.asked(target)
-    was, names = trained_on(family, model), asked.get("classes") or []
+    was, names = trained_on(family, asked, model), asked.get("classes") or []
     problems: list[str] = []
     with refused(problems):
-        pictures = Pictures(None if None in size else tuple(size), channels, values or was["values"], was["fit"])
+        pictures = Pictures(None if None in size else tuple(size), channels, wanted or was["values"], was["fit"])
     with refused(problems):
         explain = explainer(model, method, label, layer, names)
     with refused(problems):
         files = [read(path) for path in checked(images)]
     refuse(problems)
     if not values and not asked:
-        print(f"{assumed(target, family, was['values'])} (--values names others)")
+        print(assumed(target, family, was["values"]))
     with run_folder.room(output):
         for path, file, stem in zip(images, files, unique([safe(path.stem) for path in images]), strict=True):
             image = pictures.decode(tf.constant([file])).numpy()
             outputs, heat, what, seen = explain(image)
-            black, white = pictures.values
             with aside(output / f"{stem}.png") as side:
-                overlay((seen - black) / (white - black), heat).save(side, "PNG")
+                overlay(shown(seen, pictures.values), heat).save(side, "PNG")
             print(f"{path}: {likeliest(outputs)}; {what}: {output / stem}.png")
     return 0
 

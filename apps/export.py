@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from apps import VerificationFailed
+from apps.values import Given, numbers
 
 BLACK_AND_WHITE = (0.0, 1.0)  # what a model takes them for, where nobody says
 
@@ -48,10 +49,7 @@ def run(
     size: Annotated[
         tuple[int, int] | None, Option(help="Height and width that files are brought to, where the model takes any.")
     ] = None,
-    values: Annotated[
-        tuple[float, float] | None,
-        Option(help="What black and white of a file become.", show_default="as it was trained, or 0 1"),
-    ] = None,
+    values: Given = None,
     fit: Annotated[
         Fit | None,
         Option(
@@ -69,6 +67,7 @@ def run(
     from apps import run_folder
 
     run_folder.check(output)
+    wanted = numbers(values)
     if framework is Framework.torch:
         given = {"--precision": precision != "float32", "--fold": fold, "--batch": batch, "--size": size}
         given |= {"--values": values, "--fit": fit, "--max-pixels": max_pixels != 25_000_000}
@@ -78,9 +77,9 @@ def run(
     with run_folder.room(output):
         if framework is Framework.torch:
             return export_torch(networks, output, version)
-        was = trained_on(family, *networks.values(), size=size)
+        was = trained_on(family, run_folder.asked(target), *networks.values(), size=size)
         if family and not values and not run_folder.asked(target):  # of no family the export says so itself
-            print(f"{assumed(target, family, was['values'])} (--values names others)")
+            print(assumed(target, family, was["values"]))
         return export(
             networks,
             output,
@@ -91,7 +90,7 @@ def run(
             fold=fold,
             batch=batch,
             size=size,
-            values=values or was["values"],
+            values=wanted or was["values"],
             fit=fit.value if fit else was["fit"],
             max_pixels=max_pixels,
         )
@@ -108,11 +107,14 @@ def served(family, target: pathlib.Path):
     return functools.partial(signatures, labels=labels)
 
 
-def trained_on(family: str | None, *networks, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Give how a family's recipe prepares the pictures that it judges.
+def trained_on(
+    family: str | None, asked: dict[str, Any], *networks, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Give how a run, or else its family's recipe, prepares the pictures that it judges.
 
     Args:
         family: None for no family.
+        asked: The run's options; empty for no run.
         networks: Its own; the size of the pictures is the first one's, unless it takes any.
         size: `(H, W)` of the pictures for one that takes any.
 
@@ -122,18 +124,24 @@ def trained_on(family: str | None, *networks, size: tuple[int, int] | None = Non
     from apps import recipes
 
     recipe = recipes.find(family) if family in recipes.names() else None
-    found = {"values": getattr(recipe, "VALUES", BLACK_AND_WHITE), "fit": "crop"}
+    own = recipe.DEFAULTS.get("values") if recipe else None
+    found = {"values": asked.get("values") or own or BLACK_AND_WHITE, "fit": "crop"}
     if hasattr(recipe, "fit"):
-        own = networks[0].inputs[0].shape[1:3]
-        size = size if None in own else own
+        taken = networks[0].inputs[0].shape[1:3]
+        size = size if None in taken else taken
         found |= {"fit": recipe.fit(size)} if size else {}
     return found
 
 
-def assumed(target: pathlib.Path, family: str | None, values: tuple[float, float]) -> str:
+def assumed(target: pathlib.Path, family: str | None, values) -> str:
     """Say what black and white are taken for, of a file in no run folder: it may have been trained on others."""
+    from tfzoo.data.black_and_white import text
+
     so = f", as the recipe of {family} has them" if family else ""
-    return f"no run says how {target} was trained: black and white are taken for {values[0]:g} and {values[1]:g}{so}"
+    return (
+        f"no run says how {target} was trained: black and white are taken for {text(values)}{so} "
+        "(--values names others)"
+    )
 
 
 def export(networks: dict[str, Any], output: pathlib.Path, **options) -> int:

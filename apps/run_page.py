@@ -261,7 +261,12 @@ def command(options: dict[str, Any], output: str) -> str:
         flag = f"--{name.replace('_', '-')}"
         if name in NOT_OPTIONS or value is None:
             continue
-        words += [flag if value else f"--no-{name}"] if isinstance(value, bool) else [flag, str(value)]
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{name}")
+        elif isinstance(value, list):  # such as black and white, each for every channel
+            words += [flag, *(",".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)]
+        else:
+            words += [flag, str(value)]
     settings = options.get("settings") if isinstance(options.get("settings"), dict) else {}
     for name, value in settings.items():
         words += ["--set", f"{name}={value!r}"]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from apps import RunFailed, recipes, refused
+from apps.values import HELP, numbers
 
 
 def run(
@@ -37,6 +38,12 @@ def run(
         Option(
             min=0, max=1, help="Decay of averaged weights, which are judged and saved; 0 is none.", show_default="0"
         ),
+    ] = None,
+    values: Annotated[
+        tuple[str, str] | None, Option(metavar="BLACK WHITE", help=HELP, show_default="the recipe's")
+    ] = None,
+    mix: Annotated[
+        str | None, Option(help="none, mixup or cutmix: pictures of a classifier, two by two.", show_default="none")
     ] = None,
     early_stopping: Annotated[
         int | None, Option(min=0, help="Epochs without a lower validation loss; 0 is never.", show_default="0")
@@ -73,6 +80,8 @@ def run(
     given = {key: value for key, value in asked.items() if key not in not_options and value is not None}
     if set_:
         given["settings"] = parse(set_)
+    if values:
+        given["values"] = numbers(values)
     output = output or pathlib.Path("runs", name)
     how = {"strategy": strategy, "resume": resume, "from_step": from_step, "dry_run": dry_run}
     if train(name, output, **given, **how):
@@ -186,7 +195,7 @@ def train(
 
     with chosen.scope():
         model = build(name, options)
-        data = {"batch_size": options["batch_size"], "seed": options["seed"]}
+        data = {key: options[key] for key in ("batch_size", "seed", "mix", "values") if key in options}
         shape = model.input_shape[1:]
         datasets = recipe.datasets(options["data"], shape, **data, start=start)
         recipe.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
@@ -210,8 +219,10 @@ def train(
     def batch_of(step):
         return next(iter(recipe.datasets(options["data"], shape, **data, start=step).training))
 
+    drawn = {"values": options["values"]} if "values" in options else {}
+
     def sample(model, path):
-        recipe.draw(model, datasets.validation, path, **datasets.named)
+        recipe.draw(model, datasets.validation, path, **datasets.named, **drawn)
 
     with run_folder.room(output):
         if chief and not begun:

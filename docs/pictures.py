@@ -21,6 +21,7 @@ from PIL import Image  # noqa: E402
 
 from apps import recipes, run_folder  # noqa: E402
 from apps.explain import Method, explainer  # noqa: E402
+from tfzoo.data.black_and_white import shown  # noqa: E402
 from tfzoo.explanations.overlay import overlay  # noqa: E402
 
 RUNS = {
@@ -37,9 +38,9 @@ def explained(family: str, folder: Path) -> Image.Image:
     model, recipe, options = run_folder.load(folder), recipes.find(family), run_folder.options(folder)
     shape = {"batch_size": DIGITS, "seed": options["seed"]}
     images = next(iter(recipe.datasets(options["data"], model.input_shape[1:], **shape).held_out))[0].numpy()
-    explain, (black, white) = explainer(model, Method.auto, None, None, []), recipe.VALUES
-    shown = [explain(x[None])[1::2] for x in images]  # the map, and the picture that it lies over
-    drawn = [overlay((picture - black) / (white - black), heat) for heat, picture in shown]
+    explain = explainer(model, Method.auto, None, None, [])
+    maps = [explain(x[None])[1::2] for x in images]  # the map, and the picture that it lies over
+    drawn = [overlay(shown(picture, recipe.DEFAULTS["values"]), heat) for heat, picture in maps]
     rows = [np.concatenate(np.split(np.asarray(one), 2, axis=1)) for one in drawn]  # side by side to one below another
     return Image.fromarray(np.concatenate(rows, axis=1)).resize((96 * DIGITS, 192))
 

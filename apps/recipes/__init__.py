@@ -50,7 +50,7 @@ def find(name: str) -> ModuleType:
 
 def check(options: dict[str, Any], known: set[str]) -> None:
     """Refuse options that no device can make right; raises a ValueError that lists them."""
-    wrong = [f"no option {key!r}" for key in options if key not in known]
+    wrong = [f"the recipe has no option --{key.replace('_', '-')}" for key in options if key not in known]
     if "size" in options["settings"]:
         wrong.append(f"the size is chosen by --size, not by --set. Received: --set size={options['settings']['size']}")
     if not math.isfinite(options["learning_rate"]):

@@ -5,6 +5,7 @@ LOOKED_AT = 1000  # pictures of each part, about, whose sizes decide the network
 NAMED = 20  # classes, up to which the axes have their names
 LARGE = 224  # pixels on a side of the windows
 VALUES = (-1.0, 1.0)  # of black and white
+MIXES = ("none", "mixup", "cutmix")  # of `tfzoo.data.augmentation`
 
 
 def settings(options: dict, smallest: int = 1, enlarged: int = 32, multiple: int = 1) -> dict:
@@ -60,7 +61,14 @@ def fit(size: tuple[int, int]) -> str:
 
 
 def datasets(
-    data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0, values=VALUES
+    data: str,
+    image_shape: tuple[int, int, int],
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    mix: str = "none",
+    values=VALUES,
 ):
     """Open the training, validation and held-out pictures.
 
@@ -76,17 +84,20 @@ def datasets(
         batch_size: Pictures in a batch.
         seed: Any integer from 0; decides every random choice.
         start: The batch that the training data begins with.
-        values: What black and white become.
+        mix: Of `MIXES`: how each training picture is mixed with another, the labels with it.
+        values: What black and white become, as `tfzoo.data.black_and_white` has them.
 
     Returns:
-        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)` and class numbers `(B,)`.
+        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)` and class numbers `(B,)`, or, where they are
+        mixed, shares of the classes `(B, classes)`, float32.
 
     Raises:
-        ValueError: The size or the data cannot be used; names everything that is wrong.
+        ValueError: The size, the data or an option cannot be used; names everything that is wrong.
     """
     import tensorflow as tf
 
     from tfzoo.data import augmentation, open, pipeline
+    from tfzoo.data.black_and_white import scaled, wrong
     from tfzoo.export.pictures import fitted, grey_or_rgb
     from tfzoo.layers.arguments import is_positive
 
@@ -95,6 +106,10 @@ def datasets(
             "a classifier's pictures are all brought to its one size: image_shape must be (height, width, 1 or 3). "
             f"Received: image_shape={tuple(image_shape)}. Build it with --set 'image_shape=(224,224,3)' or the like"
         )
+    if said := wrong(values, image_shape[2]):
+        raise ValueError(said)
+    if mix not in MIXES:
+        raise ValueError(f"--mix must be one of {', '.join(MIXES)}. Received: {mix}")
     *size, channels = image_shape
     source = open(data, "classes", seed=seed, image_shape=image_shape)
     chosen, new = fit(size), hasattr(source.training, "at")
@@ -113,21 +128,13 @@ def datasets(
     def prepare(image, label):
         return scaled(fitted(grey_or_rgb(image, channels), tuple(size), chosen) / 255, values), label
 
-    return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start, augment=augment, prepare=prepare)
+    def with_shares(key, image, label):
+        image, label = augment(key, image, label)
+        return image, tf.one_hot(label, len(source.classes))
 
-
-def scaled(image, values):
-    """Give pixels in [0, 1] other values for black and white."""
-    black, white = values
-    return black + (white - black) * image
-
-
-def shown(image, values):
-    """Give pixels in [0, 1] back, as they are drawn."""
-    import numpy as np
-
-    black, white = values
-    return np.clip((image - black) / (white - black), 0, 1)
+    mixed = {} if mix == "none" else {"augment": with_shares, "mix": getattr(augmentation, mix)}
+    how = {"augment": augment, "prepare": prepare} | mixed
+    return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start, **how)
 
 
 def compile(model, optimizer, jit_compile: bool) -> None:
@@ -141,30 +148,47 @@ def compile(model, optimizer, jit_compile: bool) -> None:
     Raises:
         ValueError: The model is no classifier of pictures.
     """
-    import keras
-
     from tfzoo.layers.classifier import image_shape
 
     image_shape(model)
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=cross_entropy,
         metrics=tops(model.output_shape[-1]),
         jit_compile=jit_compile,
     )
 
 
+def cross_entropy(truth, logits):
+    """Give the cross entropy `(B,)` of logits `(B, classes)`.
+
+    Args:
+        truth: Class numbers `(B,)`, or of mixed pictures shares of the first classes `(B, n)`.
+        logits: Before the softmax.
+    """
+    from keras import losses, ops
+
+    if len(truth.shape) == 1:
+        return losses.sparse_categorical_crossentropy(truth, logits, from_logits=True)
+    truth = ops.pad(truth, [(0, 0), (0, logits.shape[-1] - truth.shape[-1])])  # a model may know more than the data has
+    return losses.categorical_crossentropy(truth, logits, from_logits=True)
+
+
 def tops(classes: int) -> list:
-    """Top-1, and with more than five classes top-5."""
+    """Top-1, and with more than five classes top-5; of mixed pictures the largest share counts."""
     from keras import metrics, ops
 
-    def among_five(truth, scores):
-        return metrics.sparse_top_k_categorical_accuracy(
-            truth, ops.cast(scores, "float32"), 5
-        )  # TensorFlow takes no half
+    def numbers(truth):
+        return ops.argmax(truth, -1) if len(truth.shape) == 2 else truth
 
-    top5 = [metrics.MeanMetricWrapper(among_five, name="top5")] if classes > 5 else []
-    return [metrics.SparseCategoricalAccuracy(name="top1"), *top5]
+    def first(truth, scores):
+        return metrics.sparse_categorical_accuracy(numbers(truth), scores)
+
+    def among_five(truth, scores):  # in float32, as TensorFlow takes no half
+        return metrics.sparse_top_k_categorical_accuracy(numbers(truth), ops.cast(scores, "float32"), 5)
+
+    wanted = {"top1": first, "top5": among_five} if classes > 5 else {"top1": first}
+    return [metrics.MeanMetricWrapper(function, name=name) for name, function in wanted.items()]
 
 
 def evaluate(model, dataset) -> dict[str, float]:
@@ -282,6 +306,7 @@ def draw(model, dataset, path, mistakes: int = 12, classes: tuple[str, ...] | No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from tfzoo.data.black_and_white import shown
     from tfzoo.metrics.calibration import CalibrationError
 
     labels, scores, (images, truths, wrong) = judged(model, dataset, mistakes)

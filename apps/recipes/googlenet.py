@@ -16,13 +16,15 @@ DEFAULTS = {
     "steps_per_epoch": 100,
     "batch_size": 32,
     "learning_rate": 0.05,
+    "mix": "none",
+    "values": VALUES,
 }
 # Of the smallest size, what learns the digits: the paper's variant needs pictures of 80x80, this one normalises.
 SMALL = {"variant": "torchvision", "dropout": 0.2, "auxiliary_dropout": 0.7}
 MINUTES = {"full": 2}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
 HEADS = ("logits", "aux1", "aux2")
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:
@@ -41,17 +43,17 @@ def settings(options: dict) -> dict:
     return {**_classifier.settings(options, *sizes), "auxiliary": True, **chosen}
 
 
-def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0):
-    """Open the pictures, as `_classifier.datasets` does; the class numbers are there once for each head."""
+def datasets(data: str, image_shape: tuple[int, int, int], **how):
+    """Open the pictures, as `_classifier.datasets` does; the labels are there once for each head."""
     import dataclasses
 
-    found = _classifier.datasets(data, image_shape, batch_size=batch_size, seed=seed, start=start)
+    found = _classifier.datasets(data, image_shape, **how)
     parts = {name: getattr(found, name).map(for_every_head) for name in ("training", "validation", "held_out")}
     return dataclasses.replace(found, **parts)
 
 
 def for_every_head(image, label):
-    """Give the class numbers to each head."""
+    """Give the labels to each head."""
     return image, dict.fromkeys(HEADS, label)
 
 
@@ -69,7 +71,7 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
     image_shape(model)
     model.compile(
         optimizer=optimizer(keras.optimizers.SGD, momentum=0.9, nesterov=True, weight_decay=1e-4),
-        loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in HEADS},
+        loss=dict.fromkeys(HEADS, _classifier.cross_entropy),
         loss_weights={name: 1.0 if name == "logits" else LOSS_WEIGHT for name in HEADS},
         metrics={"logits": _classifier.tops(model.output["logits"].shape[-1])},
         jit_compile=jit_compile,

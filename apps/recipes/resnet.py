@@ -17,10 +17,12 @@ DEFAULTS = {
     "steps_per_epoch": 100,
     "batch_size": 64,
     "learning_rate": 0.1,
+    "mix": "none",
+    "values": VALUES,
 }
 MINUTES = {"full": 1}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

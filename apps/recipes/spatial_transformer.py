@@ -13,6 +13,7 @@ import functools
 from apps.recipes import _classifier
 from apps.recipes._classifier import evaluate, fit
 
+VALUES = (0.0, 1.0)  # black is 0, as what the transformer finds beyond the picture is
 DEFAULTS = {
     "size": "default",
     "data": "cluttered_digits",
@@ -20,6 +21,8 @@ DEFAULTS = {
     "steps_per_epoch": 100,
     "batch_size": 256,  # of few pictures the gradient of theta is mostly noise
     "learning_rate": 2e-3,
+    "mix": "none",
+    "values": VALUES,
     "warm_up": 0.1,
     "clip": 1.0,
 }
@@ -33,11 +36,10 @@ FRONT = {
     "identity_penalty": 1e-2,
 }
 EPSILON = 1e-4  # Adam's: of the first gradients, as small as they are without direction, steps stay small, too
-VALUES = (0.0, 1.0)  # black is 0, as what the transformer finds beyond the picture is
 datasets = functools.partial(_classifier.datasets, values=VALUES)
 MINUTES = {"full": 10}  # on two cores
 DATA = "handwritten digits, turned and moved among pieces of others (embedded), or DIR with a folder for each class"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:
@@ -56,7 +58,7 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
     _classifier.compile(model, optimizer(keras.optimizers.Adam, epsilon=EPSILON), jit_compile)
 
 
-def draw(model, dataset, path, columns: int = 10, classes: tuple[str, ...] | None = None) -> None:
+def draw(model, dataset, path, columns: int = 10, classes: tuple[str, ...] | None = None, values=VALUES) -> None:
     """Draw what `_classifier.draw` does, and below it pictures, below each what the transformer makes of it.
 
     Args:
@@ -65,32 +67,35 @@ def draw(model, dataset, path, columns: int = 10, classes: tuple[str, ...] | Non
         path: Where the PNG is written.
         columns: How many pictures.
         classes: As `_classifier.draw` has them.
+        values: The same.
     """
     import numpy as np
     from PIL import Image
 
-    _classifier.draw(model, dataset, path, classes=classes, values=VALUES)
+    _classifier.draw(model, dataset, path, classes=classes, values=values)
     if "rectified" not in {operation.name for operation in model.operations}:
         return
     images = next(dataset.unbatch().batch(columns).as_numpy_iterator())[0]
     with Image.open(path) as opened:
         page = opened.convert("RGB")
-    below = Image.fromarray(rectified(model, images))
+    below = Image.fromarray(rectified(model, images, values))
     below = below.resize((page.width, round(below.height * page.width / below.width)), Image.Resampling.NEAREST)
     Image.fromarray(np.concatenate([page, below])).save(path, "PNG")
 
 
-def rectified(model, images):
+def rectified(model, images, values):
     """Give images `(B, H, W, C)` side by side, and below each what the transformer makes of it, as uint8 RGB."""
     import keras
     import numpy as np
     from PIL import Image
 
+    from tfzoo.data.black_and_white import shown
+
     made = np.asarray(keras.Model(model.input, model.get_layer("rectified").output)(images))
     rows = []
     for some in (images, made):
         height, width = images.shape[1:3]
-        pixels = [np.uint8(255 * _classifier.shown(x, VALUES)) for x in some]
-        shown = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize((width, height)) for x in pixels]
-        rows.append(np.concatenate([np.pad(np.asarray(x.convert("RGB")), ((2, 2), (2, 2), (0, 0))) for x in shown], 1))
+        pixels = [np.uint8(255 * shown(x, values)) for x in some]
+        drawn = [Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x).resize((width, height)) for x in pixels]
+        rows.append(np.concatenate([np.pad(np.asarray(x.convert("RGB")), ((2, 2), (2, 2), (0, 0))) for x in drawn], 1))
     return np.concatenate(rows)

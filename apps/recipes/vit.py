@@ -19,6 +19,8 @@ DEFAULTS = {
     "steps_per_epoch": 100,
     "batch_size": 64,
     "learning_rate": 1e-3,
+    "mix": "none",
+    "values": VALUES,
 }
 # Of the smallest size, what learns the digits: enlarged from 8x8 to 16x16, as by half a pixel of theirs they are
 # shifted to more places, a quarter of it to a patch.
@@ -27,7 +29,7 @@ SMALL = {"patch": 4, "width": 64, "depth": 4, "heads": 4, "dropout": 0.1}
 MOST = 1024
 MINUTES = {"full": 5}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with a folder for each class, keras:cifar10, tfds:NAME"
-__all__ = ["DATA", "DEFAULTS", "MINUTES", "VALUES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
+__all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 
 def settings(options: dict) -> dict:

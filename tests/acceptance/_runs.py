@@ -16,6 +16,8 @@ from _record import ROOT, options, write
 
 sys.path.insert(0, str(ROOT))
 
+from apps import recipes
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -97,13 +99,14 @@ def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, f
     """Train a run unless it is there, and give its held-out figures and its minutes."""
     asked = wanted.options | {"seed": seed}
     if not (folder / "training.json").exists():
-        plain = {k: v for k, v in asked.items() if k != "settings"}
-        given = [x for k, v in plain.items() for x in (f"--{k.replace('_', '-')}", v)]
+        own = {k: v for k, v in asked.items() if k != "settings" and v != recipes.find(family).DEFAULTS.get(k)}
+        given = [x for k, v in own.items() for x in (f"--{k.replace('_', '-')}", v)]
         given += [x for k, v in asked.get("settings", {}).items() for x in ("--set", f"{k}={v!r}")]
         tfzoo("train", family, "--output", folder, *given)
     had = json.loads((folder / "options.json").read_text())
-    settings = json.loads(json.dumps(asked.get("settings", {})))
-    same = all(had[k] == v for k, v in asked.items() if k != "settings")
+    asked = json.loads(json.dumps({"settings": {}} | asked))
+    settings = asked.pop("settings")
+    same = all(had[k] == v for k, v in asked.items() if k in had)  # it may be older than an option, of no effect then
     if not same or any(had["settings"].get(k) != v for k, v in settings.items()):
         raise SystemExit(f"{folder} was trained by other options: remove it")
     tfzoo("evaluate", folder)

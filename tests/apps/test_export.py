@@ -241,8 +241,8 @@ def test_a_file_of_no_run_is_exported_as_its_family(invoke, tmp_path):
 
 def test_what_is_served_is_fitted_as_the_recipe_says():
     large, any_size = (tfzoo.build("resnet", size="tiny", image_shape=(n, n, 3)) for n in (96, None))
-    assert trained_on(None, large) == trained_on("mine", large) == {"values": (0.0, 1.0), "fit": "crop"}
-    assert trained_on("unet", large) == {"values": (0.0, 1.0), "fit": "crop"}
-    assert trained_on("vit", large, size=(8, 8)) == {"values": (-1.0, 1.0), "fit": "middle"}
-    assert trained_on("resnet", any_size, size=(8, 8))["fit"] == "stretch"
-    assert trained_on("resnet", any_size)["fit"] == "crop"
+    assert trained_on(None, {}, large) == trained_on("mine", {}, large) == {"values": (0.0, 1.0), "fit": "crop"}
+    assert trained_on("unet", {}, large) == {"values": (0.0, 1.0), "fit": "crop"}
+    assert trained_on("vit", {}, large, size=(8, 8)) == {"values": (-1.0, 1.0), "fit": "middle"}
+    assert trained_on("resnet", {}, any_size, size=(8, 8))["fit"] == "stretch"
+    assert trained_on("resnet", {}, any_size)["fit"] == "crop"

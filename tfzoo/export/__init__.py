@@ -19,6 +19,7 @@ from tensorflow.saved_model.experimental import TrackableResource
 
 from bridge.files import aside
 from bridge.models import is_functional, parts
+from tfzoo.data.black_and_white import Values, text
 from tfzoo.export import card, configs, session, versions, warm_up, weights
 from tfzoo.export.pictures import Pictures
 from tfzoo.export.signatures import (
@@ -43,7 +44,8 @@ CHANGES = {"folded": 1e-3, "bfloat16": 0.2}
 
 
 GUESS = (
-    "serving_bytes gives the model pixels from {0[0]:g} to {0[1]:g}; was it trained on others, name them (--values)."
+    "serving_bytes gives the model pixels between {}, what black and white become; was it trained on others, name them "
+    "(--values)."
 )
 
 
@@ -80,7 +82,7 @@ def save(
     precision: str = "float32",
     fold: bool = False,
     size: tuple[int, int] | None = None,
-    values: tuple[float, float] = (0.0, 1.0),
+    values: Values = (0.0, 1.0),
     fit: str = "crop",
     max_pixels: int = 25_000_000,
     facts: Mapping[str, Mapping[str, object]] | None = None,
@@ -99,7 +101,8 @@ def save(
         precision: "bfloat16" keeps the weights in half the space; they are computed with as float32.
         fold: Take each BatchNormalization into the convolution or Dense layer before it.
         size: `(H, W)` that pictures are brought to where the model takes any; None keeps each file's own.
-        values: What black and white become: of what the model was trained on.
+        values: What black and white become, of what the model was trained on: a number each, or a row of them, one
+            for each channel.
         fit: "crop" takes the largest centred window of the aspect ratio, "middle" the middle 87.5 % of that, "stretch"
             the whole picture.
         max_pixels: Of a file, by its header; more are refused before they are decoded.
@@ -153,7 +156,7 @@ def save(
         refuse(wrong, "the SavedModel differs", TOLERANCE)
         asked = {"precision": precision, "fold": fold, "batch": batch or "any"}
         if BYTES in served:
-            notes += [] if signatures else [GUESS.format(values)]
+            notes += [] if signatures else [GUESS.format(text(values))]
             asked |= {"values": values, "fit": fit, "size": size or "the model's", "max_pixels": max_pixels}
         about = {**(facts or {}), "Options of the export": asked}
         card.write(side, folder.name, chosen, networks, differences, changes, notes, about)

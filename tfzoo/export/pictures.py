@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfzoo.data.black_and_white import Values, scaled, wrong
+
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 EXIF = b"Exif\x00\x00"
 LUMA = (19595, 38470, 7471)  # of 2**16
@@ -27,25 +29,26 @@ class Pictures:
     Attributes:
         size: `(H, W)` in pixels; None keeps each file's own, which must then be one for all of a request.
         channels: 1 (grey) or 3.
-        values: What black and white become.
+        values: What black and white become, as `tfzoo.data.black_and_white` has them.
         fit: As `fitted` has it.
         limit: Pixels that a file may have at most; without `size`, those of a request together.
     """
 
     size: tuple[int, int] | None
     channels: int
-    values: tuple[float, float] = (0.0, 1.0)
+    values: Values = (0.0, 1.0)
     fit: str = "crop"
     limit: int = 25_000_000
 
     def __post_init__(self):
-        black, white = self.values
         whole = self.size is None or min(self.size) > 0
-        if self.fit not in FITS or self.channels not in (1, 3) or self.limit < 1 or black == white or not whole:
+        if self.fit not in FITS or self.channels not in (1, 3) or self.limit < 1 or not whole:
             raise ValueError(
-                f"pictures have 1 or 3 channels, fit by {' or '.join(FITS)}, two different values for black and white, "
-                f"a size above 0, and at least one pixel. Received: {self}"
+                f"pictures have 1 or 3 channels, fit by {' or '.join(FITS)}, a size above 0, and at least one "
+                f"pixel. Received: {self}"
             )
+        if said := wrong(self.values, self.channels):
+            raise ValueError(said)
 
     def decode(self, files: tf.Tensor) -> tf.Tensor:
         """Decode the files of a request.
@@ -87,8 +90,7 @@ class Pictures:
         picture = tf.cond(png, lambda: tf.io.decode_png(file, channels=3), lambda: displayed_jpeg(file))
         picture = grey_or_rgb(picture, self.channels)
         picture = fitted(picture, self.size, self.fit) if self.size else tf.cast(picture, tf.float32)
-        black, white = self.values
-        return black + picture * ((white - black) / 255)
+        return scaled(picture / 255, self.values)
 
 
 def fitted(picture: tf.Tensor, size: tuple[int, int], fit: str) -> tf.Tensor:

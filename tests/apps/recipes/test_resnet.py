@@ -104,6 +104,80 @@ def test_a_row_is_what_a_class_is_taken_for():
     np.testing.assert_allclose(shares, [[0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
+def test_the_loss_is_of_numbers_and_of_shares():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(9, 7)).astype("float32"), rng.integers(0, 5, 9)
+    shares = rng.dirichlet(np.ones(5), 9).astype("float32")
+    log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    found = _classifier.cross_entropy(keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(logits))
+    np.testing.assert_allclose(found, -log[np.arange(9), labels], rtol=1e-5)
+    found = _classifier.cross_entropy(keras.ops.convert_to_tensor(shares), keras.ops.convert_to_tensor(logits))
+    np.testing.assert_allclose(found, -(shares * log[:, :5]).sum(1), rtol=1e-5)
+    for truth in (shares, shares.argmax(1)):
+        for metric, most in zip(_classifier.tops(7), (1, 5), strict=True):
+            metric.update_state(truth, logits)
+            among = np.argsort(-logits, 1)[:, :most] == shares.argmax(1)[:, None]
+            assert float(metric.result()) == pytest.approx(among.any(1).mean())
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_pictures_are_mixed_for_training_only(mix):
+    plain, mixed, again = (
+        recipe.datasets("digits", (16, 16, 1), batch_size=32, seed=3, start=2, **how)
+        for how in ({}, {"mix": mix}, {"mix": mix})
+    )
+    (images, labels), (blended, shares) = (next(x.training.as_numpy_iterator()) for x in (plain, mixed))
+    np.testing.assert_array_equal(blended, next(again.training.as_numpy_iterator())[0])
+    assert shares.shape == (32, 10) and shares.dtype == "float32"
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
+    own = shares[np.arange(32), labels]
+    assert np.mean((own > 0.01) & (own < 0.99)) > 0 and blended.min() >= -1 and blended.max() <= 1
+    unlike = np.abs(blended - images).reshape(32, -1)
+    if mix == "cutmix":  # what is not of the box is as it was
+        assert np.all(np.mean(unlike > 1e-6, 1) <= 1 - own + 1e-6)
+    assert np.all(unlike.max(1)[own > 0.999999] < 1e-3) and np.all(unlike.max(1)[own < 0.9] > 0.1)
+    for one, other in zip(plain.held_out.as_numpy_iterator(), mixed.held_out.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("family", ["resnet", "googlenet"])
+def test_a_run_of_mixed_pictures(invoke, tmp_path, family):
+    few = ["--epochs", 1, "--steps-per-epoch", 2, "--batch-size", 4, "--output", tmp_path / "run"]
+    result = invoke("train", family, "--mix", "mixup", *few)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["mix"] == "mixup"
+    assert "top1" in (tmp_path / "run" / "log.csv").read_text()
+    assert invoke("evaluate", tmp_path / "run").exit_code == 0
+
+
+def test_a_run_from_weights_that_are_there(invoke, tmp_path):
+    model = tfzoo.build("resnet", size="tiny", image_shape=(8, 8, 1), classes=7)
+    logits = keras.layers.Dense(10, name="fc")(model.get_layer("fc").input)
+    begin = keras.Model(model.input, logits)
+    begin.save(tmp_path / "begin.keras")
+    model.save(tmp_path / "seven.keras")
+    still = ["--epochs", 1, "--steps-per-epoch", 1, "--batch-size", 4, "--learning-rate", 1e-30]
+    run = [*still, "--output", tmp_path / "run", "--set"]
+    result = invoke("train", "resnet", *run, f"weights={tmp_path / 'begin.keras'}")
+    assert result.exit_code == 0, result.stderr
+    trained = keras.models.load_model(tmp_path / "run" / "model.keras")
+    for one, other in zip(begin.trainable_variables, trained.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    for file, said in (("seven.keras", "7)"), ("none.keras", "there is no file")):
+        result = invoke("train", "resnet", *still, "--output", tmp_path / "no", "--set", f"weights={tmp_path / file}")
+        assert result.exit_code == 2 and said in result.stderr, result.stderr
+        assert not (tmp_path / "no").exists()
+
+
+def test_what_is_not_mixed(invoke, tmp_path):
+    result = invoke("train", "resnet", "--mix", "cutout", "--output", tmp_path / "run")
+    assert result.exit_code == 2 and "--mix must be one of none, mixup, cutmix. Received: cutout" in result.stderr
+    result = invoke("train", "unet", "--mix", "mixup", "--output", tmp_path / "run")
+    assert result.exit_code == 2 and "the recipe has no option --mix" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_digits_are_shifted_for_training_only():
     data = recipe.datasets("digits", (16, 16, 1), batch_size=32, seed=3)
     images, labels = next(data.training.as_numpy_iterator())

@@ -42,12 +42,12 @@ def test_what_the_transformer_makes_of_them_is_drawn(tmp_path, channels):
     theta = model.get_layer("transformer").get_layer("theta")
     theta.bias.assign([-1, 0, 0, 0, 1, 0])  # mirrored
     held_out = recipe.datasets("cluttered_digits", (16, 16, channels), batch_size=4, seed=0).held_out
-    pixels = recipe.rectified(model, next(held_out.as_numpy_iterator())[0][:3]).astype(int)
+    pixels = recipe.rectified(model, next(held_out.as_numpy_iterator())[0][:3], recipe.DEFAULTS["values"]).astype(int)
     assert pixels.shape == (40, 60, 3) and np.ptp(pixels) > 100
     given, made = (pixels[row : row + 16, 2:18] for row in (2, 22))
     np.testing.assert_allclose(made, given[:, ::-1], atol=1)
     recipe.draw(model, held_out, tmp_path / "a.png", columns=3)
-    _classifier.draw(model, held_out, tmp_path / "b.png", values=recipe.VALUES)
+    _classifier.draw(model, held_out, tmp_path / "b.png", values=recipe.DEFAULTS["values"])
     with Image.open(tmp_path / "a.png") as drawn, Image.open(tmp_path / "b.png") as above:
         assert drawn.size == (800, above.height + 533)
         page = np.asarray(drawn, int)

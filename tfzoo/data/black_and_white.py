@@ -1,0 +1,45 @@
+"""What black and white become in the numbers that a model is shown: one each, or one for each channel.
+
+What torchvision calls a mean and a standard deviation makes -mean / std of black and (1 - mean) / std of white.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Value = float | Sequence[float]
+Values = tuple[Value, Value]
+
+
+def scaled(image, values: Values):
+    """Give pixels `(..., C)` in [0, 1] other values, of NumPy or TensorFlow."""
+    black, white = arrays(values)
+    return black + (white - black) * image
+
+
+def shown(image: np.ndarray, values: Values) -> np.ndarray:
+    """Give pixels `(..., C)` in [0, 1] back, as they are drawn."""
+    black, white = arrays(values)
+    return np.clip((image - black) / (white - black), 0, 1)
+
+
+def arrays(values: Values) -> list[np.ndarray]:
+    """Give both as float32, `()` or `(C,)`."""
+    return [np.asarray(value, "float32") for value in values]
+
+
+def wrong(values: Values, channels: int) -> str | None:
+    """Say what is wrong with values for pictures of so many channels, if anything is."""
+    both = [np.ravel(value) for value in values]
+    one_or_each = len(both) == 2 and all(len(row) in (1, channels) for row in both)
+    if one_or_each and all(np.isfinite(row).all() for row in both) and np.all(np.not_equal(*arrays(values))):
+        return None
+    return (
+        "black and white are two different finite numbers, or two rows of them, one for each channel "
+        f"({channels} here). Received: {text(values)}"
+    )
+
+
+def text(values: Values) -> str:
+    """Write both for people."""
+    return " and ".join(",".join(f"{number:g}" for number in np.ravel(value)) for value in values)
