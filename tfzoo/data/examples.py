@@ -1,8 +1,8 @@
 """Collections of examples: `len()`, and `[i]`, which gives a tuple of NumPy arrays.
 
-`pipeline` asks for three more things, which may be there: `fixed`, that all examples have the shapes of the first one;
-`at(epoch, index)`, which makes an example that is new in every epoch and is not shuffled; `parallel`, how many are made
-at once.
+`pipeline` asks for four more things, which may be there: `fixed`, that all examples have the shapes of the first one;
+`at(epoch, index)`, which makes an example that is new in every epoch and is not shuffled; beside it
+`several(epochs, indices)`, which makes as many of them in less time; `parallel`, how many are made at once.
 """
 
 from collections.abc import Callable, Sequence

@@ -225,6 +225,8 @@ def loader(examples: Sequence, batched: bool, again: bool = True) -> Callable[[A
     def make(epoch, i):
         if not batched:
             return at(int(epoch), int(i))
+        if hasattr(examples, "several"):
+            return list(examples.several((epoch if again else 0 * epoch).tolist(), i.tolist()))
         rows = [at(*place) for place in zip(epoch.tolist(), i.tolist(), strict=True)]
         return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
