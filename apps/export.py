@@ -125,7 +125,8 @@ def trained_on(
 
     recipe = recipes.find(family) if family in recipes.names() else None
     own = recipe.DEFAULTS.get("values") if recipe else None
-    found = {"values": asked.get("values") or own or BLACK_AND_WHITE, "fit": "crop"}
+    values = asked.get("values") or own or BLACK_AND_WHITE
+    found = {"values": tuple(tuple(x) if isinstance(x, list) else x for x in values), "fit": "crop"}
     if hasattr(recipe, "fit"):
         taken = networks[0].inputs[0].shape[1:3]
         size = size if None in taken else taken

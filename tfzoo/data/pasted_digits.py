@@ -110,6 +110,7 @@ def dataset(
     """
     import tensorflow as tf
 
+    from tfzoo.data.in_python import numpy_function
     from tfzoo.data.numbers import count, endless
 
     check(split, image_shape)
@@ -119,7 +120,7 @@ def dataset(
         return made.image, made.mask
 
     def load(n):
-        image, mask = tf.numpy_function(make, [n], [tf.float32, tf.float32], stateful=False)
+        image, mask = numpy_function(make, [n], [tf.float32, tf.float32])
         return tf.ensure_shape(image, image_shape), tf.ensure_shape(mask, (*image_shape[:2], 1))
 
     numbers = endless(batch_size, start) if pictures is None else count(0, pictures)

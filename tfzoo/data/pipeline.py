@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfzoo.data import Source, augmentation
 from tfzoo.data.examples import Arrays
+from tfzoo.data.in_python import numpy_function
 from tfzoo.data.numbers import count, endless
 from tfzoo.data.split import order
 
@@ -119,7 +120,7 @@ def training(
         return epochs, indices
 
     def place(n):
-        found = tf.numpy_function(places, [n], [tf.int64, tf.int64], stateful=False)
+        found = numpy_function(places, [n], [tf.int64, tf.int64])
         return tuple(tf.reshape(numbers, shape) for numbers in found)
 
     def make(epoch, i):
@@ -231,7 +232,7 @@ def loader(examples: Sequence, batched: bool, again: bool = True) -> Callable[[A
         return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
     def load(epoch, i):
-        tensors = tf.numpy_function(make, [epoch, i], [part.dtype for part in first], stateful=False)
+        tensors = numpy_function(make, [epoch, i], [part.dtype for part in first])
         shapes = (part.shape if getattr(examples, "fixed", False) else open_shape(part) for part in first)
         return tuple(tf.ensure_shape(tensor, (*i.shape, *shape)) for tensor, shape in zip(tensors, shapes, strict=True))
 

@@ -193,8 +193,14 @@ def test_a_request_of_open_sizes_is_bounded_as_a_whole(encode):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"size": (0, 8)}, {"size": (-4, 8)}, {"fit": "pad"}, {"channels": 4}, {"limit": 0}, {"values": (1.0, 1.0)}],
+    [{"size": (0, 8)}, {"size": (-4, 8)}, {"fit": "pad"}, {"channels": 4}, {"limit": 0}],
 )
 def test_options_that_are_none(wrong):
     with pytest.raises(ValueError, match="pictures have 1 or 3 channels.*Received: Pictures"):
         Pictures(**{"size": (8, 8), "channels": 3, **wrong})
+
+
+@pytest.mark.parametrize("values", [(1.0, 1.0), ((0.0, 0.0), (1.0, 1.0))], ids=str)
+def test_values_that_are_none(values):
+    with pytest.raises(ValueError, match=r"one for each channel \(3 here\). Received: "):
+        Pictures((8, 8), 3, values)

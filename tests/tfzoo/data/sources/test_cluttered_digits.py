@@ -86,21 +86,23 @@ def test_digits_are_anywhere_and_whole(monkeypatch):
 
 
 def test_pieces_are_six_pixels_of_other_digits_with_ink_in_them(monkeypatch):
-    cut, made = cluttered_digits.piece, []
+    cut, made = cluttered_digits.pieces, []
 
-    def watched(split, i, scale, rng):
-        made.append((split, i, cut(split, i, scale, rng)))
-        return made[-1][-1]
+    def watched(split, others, *how):
+        found = cut(split, others, *how)
+        made.extend(enumerate(zip(others, found, strict=True)))
+        return found
 
-    monkeypatch.setattr(cluttered_digits, "piece", watched)
-    for index in range(30):
+    monkeypatch.setattr(cluttered_digits, "pieces", watched)
+    for first in range(0, 30, 10):
         made.clear()
-        image = cluttered_digits.picture("held_out", SIZE, 0, 0, index).image[..., 0]
-        assert len(made) == 8
-        for split, i, piece in made:
+        images = cluttered_digits.pictures("held_out", SIZE, 0, [0] * 10, range(first, first + 10)).image[..., 0]
+        assert len(made) == 10 * 8
+        for n, (i, piece) in made:
+            image = images[n]
             drawn, _ = cluttered_digits.draw(handwriting("held_out")[0][i], 24, 0.0)
             windows = np.lib.stride_tricks.sliding_window_view(np.pad(drawn, 6), (6, 6))
-            assert split == "held_out" and piece.max() > 127
+            assert piece.shape == (6, 6) and piece.max() > 127
             assert (windows == piece).all((2, 3)).any()
             there = np.lib.stride_tricks.sliding_window_view(image, (6, 6))
             assert (there >= piece).all((2, 3)).any()
@@ -110,7 +112,9 @@ def test_no_piece_is_of_the_digit_itself(monkeypatch):
     digits, labels = handwriting("held_out")
     monkeypatch.setattr(cluttered_digits, "handwriting", lambda split: (digits[:3], labels[:3]))
     cut = []
-    monkeypatch.setattr(cluttered_digits, "piece", lambda split, i, *_: cut.append(i) or np.zeros((6, 6), np.uint8))
+    monkeypatch.setattr(
+        cluttered_digits, "pieces", lambda split, i, *_: cut.extend(i) or np.zeros((len(i), 6, 6), np.uint8)
+    )
     for index in range(3):
         cut.clear()
         for again in range(5):
@@ -141,6 +145,18 @@ def test_a_picture_is_a_function_of_its_arguments(split):
     assert first.image.dtype == np.uint8 and first.image.max() > 200
     for other in ((4, 1, 2), (3, 2, 2), (3, 1, 3)):
         assert not np.array_equal(first.image, cluttered_digits.picture(split, SIZE, *other).image)
+
+
+@pytest.mark.parametrize("split", cluttered_digits.SPLITS)
+@pytest.mark.parametrize("size", [SIZE, (32, 48)], ids=str)
+def test_several_are_those_that_are_made_one_by_one(split, size):
+    epochs, indices = [0, 1, 5, 0, 2], [0, 3, 77, 120, 41]
+    for seed in (0, 2**33):
+        made = cluttered_digits.pictures(split, size, seed, epochs, indices)
+        for n, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
+            one = cluttered_digits.picture(split, size, seed, epoch, index)
+            np.testing.assert_array_equal(made.image[n], one.image)
+            assert (made.label[n], made.angle[n], tuple(made.center[n])) == (one.label, one.angle, one.center)
 
 
 @pytest.mark.parametrize("kind", cluttered_digits.KINDS)

@@ -1,0 +1,39 @@
+"""Python in a pipeline, which has come to rest when Python ends.
+
+While the interpreter is taken down, it lets no other thread in any more. A thread that has to make an example waits for
+ever then, and an iterator that is still there, such as one in a variable of a script, waits for that thread. So what is
+made ahead is waited for first: after it nothing is begun, as nobody takes it.
+"""
+
+import atexit
+import time
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+REST = 0.2  # seconds without a call, after which nothing is being made
+LONGEST = 60.0  # seconds: somebody still takes examples
+calls: list[None] = []  # that are being answered; a list's `append` and `pop` are whole without a lock
+times = [0.0]  # when the last one was
+
+
+def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes: Sequence) -> list[tf.Tensor]:
+    """Call Python in a graph, as `tf.numpy_function` does, with a function that always gives the same."""
+
+    def counted(*arrays):
+        calls.append(None)
+        try:
+            return function(*arrays)
+        finally:
+            times[0] = time.monotonic()
+            calls.pop()
+
+    return tf.numpy_function(counted, inputs, dtypes, stateful=False)
+
+
+@atexit.register
+def rest() -> None:
+    """Wait until nothing is being made."""
+    until = time.monotonic() + LONGEST
+    while (calls or time.monotonic() < times[0] + REST) and time.monotonic() < until:
+        time.sleep(REST / 10)
