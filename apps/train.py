@@ -71,7 +71,7 @@ def run(
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Option of the builder; a Python literal.")
     ] = None,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Check everything, say what would be done, write nothing.")
+        bool, Option("--dry-run", help="Check everything, say what would be done; what --data names is fetched.")
     ] = False,
 ) -> int:
     """Run the command; what is not given is the recipe's, or the unfinished run's."""

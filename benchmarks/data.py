@@ -1,14 +1,20 @@
 """What a recipe's pictures cost its training step: steps on new batches, made meanwhile, and on one batch again.
 
-    .venv/bin/python benchmarks/data.py [RECIPE ...] [--output FILE]        two minutes on two cores for a line
+    .venv/bin/python benchmarks/data.py [RECIPE ...] [--output FILE]        three minutes on two cores for a line
 
 Every recipe, as it trains by default; the U-Net also on folders of photographs, kept in memory and decoded anew each
 time. Steps on new batches begin with nothing made ahead, so what is measured can go on for
 ever; those on one batch begin when the making has come to rest.
+
+All is measured twice: with the step on all cores, which then has to share them with the making, and, besides, with its
+operations on one core each, as if there were more cores than it can use, or a GPU.
 """
 
 import functools
 import itertools
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -64,12 +70,12 @@ def prepared(name: str, data: str):
     return new, same
 
 
-def measured(name: str, data: str) -> dict[str, float]:
+def measured(name: str, data: str, rounds: int) -> dict[str, float]:
     """Time both in turns, as `_measure.compare` does."""
     new, same = prepared(name, data)
     new(), same()
     times: list[list[float]] = [[], [], [], []]
-    for _, (turn, function) in itertools.product(range(ROUNDS), enumerate((new, same, new, same))):
+    for _, (turn, function) in itertools.product(range(rounds), enumerate((new, same, new, same))):
         times[turn].append(function())
     return summary(*times)
 
@@ -87,18 +93,30 @@ def photographs(folder: Path, pictures: int = 40) -> None:
 def main() -> int:
     parser = options()
     parser.add_argument("recipes", nargs="*")
+    parser.add_argument("--spared", action="store_true", help="in the second process")
     every = sorted(path.stem for path in Path(recipes.__file__).parent.glob("[!_]*.py"))
-    names, results = parser.parse_args().recipes or every, {}
+    arguments = parser.parse_args()
+    names, results, rounds = arguments.recipes or every, {}, ROUNDS // 2 if arguments.spared else ROUNDS
     for name in names:
         data = recipes.find(name).DEFAULTS["data"]
-        results[f"{name}: {data}"] = measured(name, data)
+        results[f"{name}: {data}"] = measured(name, data, rounds)
     with tempfile.TemporaryDirectory() as folder:
         if "unet" in names:
             photographs(Path(folder))
-            results["unet: photographs, kept in memory"] = measured("unet", folder)
+            results["unet: photographs, kept in memory"] = measured("unet", folder, rounds)
             with mock.patch.object(tfzoo.data, "open", functools.partial(tfzoo.data.open, keep=0)):
-                results["unet: photographs, decoded each time"] = measured("unet", folder)
-    return finish(results, dict.fromkeys(results, GOAL))
+                results["unet: photographs, decoded each time"] = measured("unet", folder, rounds)
+    besides = {} if arguments.spared else {"besides": with_a_core_to_spare(names)}
+    return finish(results, dict.fromkeys(results, GOAL), **besides)
+
+
+def with_a_core_to_spare(names: list[str]) -> dict[str, dict]:
+    """Measure the same in a process whose operations do not share out their work over cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder, "found.json")
+        command = [sys.executable, __file__, *names, "--spared", "--output", found]
+        subprocess.run(command, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}, check=False)
+        return json.loads(found.read_text())["results"]
 
 
 if __name__ == "__main__":
