@@ -79,7 +79,7 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
         )
     print(f"{file.name} on {datasets.description}")
     if not asked and not values:
-        print(assumed(target, family, how.get("values", BLACK_AND_WHITE)))
+        print(assumed(target, family, how.get("values", BLACK_AND_WHITE)) + (" (--values names others)" if how else ""))
     figures = steps.evaluate(model, datasets.held_out)
     with run_folder.room(output), aside(output / "samples" / "evaluate.png") as side:
         # Before the figures are written: should it fail, figures and picture are both those of the time before.

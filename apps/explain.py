@@ -64,7 +64,7 @@ def run(
         files = [read(path) for path in checked(images)]
     refuse(problems)
     if not values and not asked:
-        print(assumed(target, family, was["values"]))
+        print(f"{assumed(target, family, was['values'])} (--values names others)")
     with run_folder.room(output):
         for path, file, stem in zip(images, files, unique([safe(path.stem) for path in images]), strict=True):
             image = pictures.decode(tf.constant([file])).numpy()

@@ -79,7 +79,7 @@ def run(
             return export_torch(networks, output, version)
         was = trained_on(family, run_folder.asked(target), *networks.values(), size=size)
         if family and not values and not run_folder.asked(target):  # of no family the export says so itself
-            print(assumed(target, family, was["values"]))
+            print(f"{assumed(target, family, was['values'])} (--values names others)")
         return export(
             networks,
             output,
@@ -139,10 +139,7 @@ def assumed(target: pathlib.Path, family: str | None, values) -> str:
     from tfzoo.data.black_and_white import text
 
     so = f", as the recipe of {family} has them" if family else ""
-    return (
-        f"no run says how {target} was trained: black and white are taken for {text(values)}{so} "
-        "(--values names others)"
-    )
+    return f"no run says how {target} was trained: black and white are taken for {text(values)}{so}"
 
 
 def export(networks: dict[str, Any], output: pathlib.Path, **options) -> int:

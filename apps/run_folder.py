@@ -246,20 +246,21 @@ def unfinished(folder: pathlib.Path) -> bool:
     return (folder / "options.json").exists() and not (folder / "training.json").exists()
 
 
-def same(folder: pathlib.Path, given: dict[str, Any]) -> dict[str, Any]:
+def same(folder: pathlib.Path, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Give the options of an unfinished run, if those that are given now are the same.
 
     Args:
         folder: The run folder.
         given: Options by name; what is not there, also of `settings`, is the run's.
+        defaults: Of options that the run may be too old to have.
 
     Returns:
-        What `options.json` holds.
+        What `options.json` holds, above the defaults.
 
     Raises:
         ValueError: Lists every option that differs.
     """
-    asked = options(folder)
+    asked = json.loads(json.dumps(defaults)) | options(folder)
     now = json.loads(json.dumps(given, default=str))  # tuples are lists there
     if "settings" in now:  # the run has those that follow from its data, too
         now["settings"] = {**asked.get("settings", {}), **now["settings"]}

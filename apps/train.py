@@ -172,7 +172,7 @@ def train(
     if begun:
         for place in ("checkpoints", "tensorboard", "samples"):
             run_folder.check(output / place)
-        was = run_folder.same(output, {"family": name, **given})
+        was = run_folder.same(output, {"family": name, **given}, recipes.DEFAULTS | recipe.DEFAULTS)
         options |= {k: v for k, v in was.items() if k in options}
     elif hasattr(recipe, "settings"):
         options["settings"] = settled(name, recipe, options)

@@ -4,14 +4,14 @@ from typing import Annotated
 
 from typer import Option
 
-HELP = "What they become for a classifier: a number each, or one for each channel, as 1,2,3."
+HELP = "What they become: a number each, or one for each channel, as 1,2,3."
 Given = Annotated[
     tuple[str, str] | None,
     Option(
         "--values",
         metavar="BLACK WHITE",
         help=HELP,
-        show_default="as it was trained, or 0 1",
+        show_default="the run's, or the recipe's; else 0 1",
     ),
 ]
 

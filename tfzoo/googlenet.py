@@ -59,7 +59,12 @@ AUXILIARY = {"4a": "aux1", "4d": "aux2"}
 LOSS_WEIGHT = 0.3  # of each auxiliary head's loss (section 5)
 # Pixels of which four halvings leave one; five, as the paper's last maximum is over three pixels too; and four the five
 # that the windows of its auxiliary heads are wide.
-SMALLEST = {"torchvision": 15, "paper": 31, "paper with auxiliary heads": 79}
+SMALLEST = {
+    "torchvision": 15,
+    "torchvision with auxiliary heads": 31,  # of fewer, Keras cannot take four means each way in a graph
+    "paper": 31,
+    "paper with auxiliary heads": 79,
+}
 
 
 @arguments.plain
@@ -101,7 +106,7 @@ def googlenet(
         ValueError: An argument is of another type or out of range, or of no effect, or the image is too small.
     """
     problems = arguments.image_shape(image_shape, open_size=not auxiliary)
-    kind = "torchvision" if variant != "paper" else "paper with auxiliary heads" if auxiliary is True else "paper"
+    kind = ("paper" if variant == "paper" else "torchvision") + (" with auxiliary heads" if auxiliary is True else "")
     if not problems and any(n is not None and n < SMALLEST[kind] for n in image_shape[:2]):
         problems.append(
             f"googlenet ({kind}) needs {SMALLEST[kind]} pixels or more on each side. Received: {image_shape=}"

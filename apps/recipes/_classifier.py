@@ -181,10 +181,11 @@ def tops(classes: int) -> list:
     def numbers(truth):
         return ops.argmax(truth, -1) if len(truth.shape) == 2 else truth
 
+    # In float32: Keras gives class numbers the scores' type, and bfloat16 knows them to 256; TensorFlow takes no half.
     def first(truth, scores):
-        return metrics.sparse_categorical_accuracy(numbers(truth), scores)
+        return metrics.sparse_categorical_accuracy(numbers(truth), ops.cast(scores, "float32"))
 
-    def among_five(truth, scores):  # in float32, as TensorFlow takes no half
+    def among_five(truth, scores):
         return metrics.sparse_top_k_categorical_accuracy(numbers(truth), ops.cast(scores, "float32"), 5)
 
     wanted = {"top1": first, "top5": among_five} if classes > 5 else {"top1": first}
@@ -254,6 +255,8 @@ def judged(model, dataset, most: int = 0):
         rows = surest_mistakes(*joined[1:], most)
         mistakes = [part[rows] for part in joined]
     labels, scores = np.concatenate(labels), np.concatenate(scores)
+    if labels.min() < 0:
+        raise ValueError(f"labels are numbers of classes, from 0. Received: {labels.min()}. Judge it on other data")
     if labels.max() >= scores.shape[-1]:
         raise ValueError(
             f"the data has {labels.max() + 1} classes or more, the model {scores.shape[-1]}. Judge it on data of the "

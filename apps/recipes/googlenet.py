@@ -39,7 +39,8 @@ def settings(options: dict) -> dict:
         raise ValueError("the recipe of googlenet trains the auxiliary heads, too. Leave --set auxiliary=False out.")
     chosen = SMALL if options["size"] == "tiny" else {}
     variant = ({"variant": "paper"} | SIZES.get(options["size"], {}) | chosen | options["settings"])["variant"]
-    sizes = (SMALLEST["torchvision"], 32) if variant == "torchvision" else (SMALLEST["paper with auxiliary heads"], 80)
+    kind = "torchvision" if variant == "torchvision" else "paper"
+    sizes = SMALLEST[f"{kind} with auxiliary heads"], {"torchvision": 32, "paper": 80}[kind]
     return {**_classifier.settings(options, *sizes), "auxiliary": True, **chosen}
 
 

@@ -106,7 +106,8 @@ def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, f
     had = json.loads((folder / "options.json").read_text())
     asked = json.loads(json.dumps({"settings": {}} | asked))
     settings = asked.pop("settings")
-    same = all(had[k] == v for k, v in asked.items() if k in had)  # it may be older than an option, of no effect then
+    had = json.loads(json.dumps(recipes.find(family).DEFAULTS)) | had  # it may be older than an option
+    same = all(had.get(k) == v for k, v in asked.items())
     if not same or any(had["settings"].get(k) != v for k, v in settings.items()):
         raise SystemExit(f"{folder} was trained by other options: remove it")
     tfzoo("evaluate", folder)

@@ -139,7 +139,7 @@ SETTINGS = {"widths": [4, 8], "dropout": 0.1, "classes": 10}  # the last is of t
 @pytest.mark.parametrize("given", [{}, {"widths": (4, 8)}, {"dropout": 0.1, "widths": [4, 8]}, SETTINGS])
 def test_settings_that_are_left_out_are_the_runs(given, tmp_path):
     run_folder.create(tmp_path / "run", {"family": "resnet", "settings": SETTINGS})
-    asked = run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given})
+    asked = run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given}, {})
     assert asked["settings"] == SETTINGS
 
 
@@ -147,7 +147,7 @@ def test_settings_that_are_left_out_are_the_runs(given, tmp_path):
 def test_another_setting_than_the_runs_is_refused(given, tmp_path):
     run_folder.create(tmp_path / "run", {"family": "resnet", "settings": SETTINGS})
     with pytest.raises(ValueError, match="other options:\n  settings: .* there, .* now\nLeave these options out"):
-        run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given})
+        run_folder.same(tmp_path / "run", {"family": "resnet", "settings": given}, {})
 
 
 def epochs(folder, log, model, losses):

@@ -3,6 +3,7 @@
 What torchvision calls a mean and a standard deviation makes -mean / std of black and (1 - mean) / std of white.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,13 +31,14 @@ def arrays(values: Values) -> list[np.ndarray]:
 
 def wrong(values: Values, channels: int) -> str | None:
     """Say what is wrong with values for pictures of so many channels, if anything is."""
-    both = [np.ravel(value) for value in values]
-    one_or_each = len(both) == 2 and all(len(row) in (1, channels) for row in both)
-    if one_or_each and all(np.isfinite(row).all() for row in both) and np.all(np.not_equal(*arrays(values))):
-        return None
+    with contextlib.suppress(TypeError, ValueError), np.errstate(over="ignore"):
+        both = arrays(values)
+        one_or_each = len(both) == 2 and all(value.shape in ((), (1,), (channels,)) for value in both)
+        if one_or_each and all(np.isfinite(value).all() for value in both) and np.all(np.not_equal(*both)):
+            return None
     return (
         "black and white are two different finite numbers, or two rows of them, one for each channel "
-        f"({channels} here). Received: {text(values)}"
+        f"({channels} here). Received: {values}"
     )
 
 

@@ -1,8 +1,8 @@
 """Python in a pipeline, which has come to rest when Python ends.
 
 While the interpreter is taken down, it lets no other thread in any more. A thread that has to make an example waits for
-ever then, and an iterator that is still there, such as one in a variable of a script, waits for that thread. So what is
-made ahead is waited for first: after it nothing is begun, as nobody takes it.
+ever then, and an iterator that is still there, such as one in a variable of a script, waits for that thread. So calls
+that have begun are waited for first, and those that come later end at once.
 """
 
 import atexit
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 REST = 0.2  # seconds without a call, after which nothing is being made
-LONGEST = 60.0  # seconds: somebody still takes examples
+LONGEST = 60.0  # seconds: a call that never ends
 calls: list[None] = []  # that are being answered; a list's `append` and `pop` are whole without a lock
 times = [0.0]  # when the last one was
+ending: list[None] = []  # not empty when Python ends
 
 
 def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes: Sequence) -> list[tf.Tensor]:
@@ -23,6 +24,8 @@ def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes: Sequ
     def counted(*arrays):
         calls.append(None)
         try:
+            if ending:
+                raise RuntimeError("Python ends")
             return function(*arrays)
         finally:
             times[0] = time.monotonic()
@@ -34,6 +37,7 @@ def numpy_function(function: Callable, inputs: Sequence[tf.Tensor], dtypes: Sequ
 @atexit.register
 def rest() -> None:
     """Wait until nothing is being made."""
+    ending.append(None)
     until = time.monotonic() + LONGEST
     while (calls or time.monotonic() < times[0] + REST) and time.monotonic() < until:
         time.sleep(REST / 10)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import tfzoo
+from apps.recipes import _classifier
 from apps.recipes import googlenet as recipe
 
 
@@ -36,6 +37,22 @@ def test_the_logits_are_judged(model):
     truth = np.concatenate([y["logits"] for _, y in data.held_out.as_numpy_iterator()])
     guesses = np.concatenate([model(x)["logits"] for x, _ in data.held_out.as_numpy_iterator()]).argmax(1)
     assert recipe.evaluate(model, data.held_out)["top1"] == pytest.approx((truth == guesses).mean())
+
+
+def test_small_pictures_are_enlarged_to_what_the_heads_take(monkeypatch):
+    for side, enlarged in ((28, 32), (31, 31), (40, 40)):
+        monkeypatch.setattr(_classifier, "largest", lambda source, side=side: (side, side, 1))
+        found = recipe.settings({"data": "digits", "seed": 0, "settings": {}, "size": "tiny"})
+        assert found["image_shape"] == (enlarged, enlarged, 1)
+
+
+def test_every_head_learns_from_mixed_labels():
+    data = recipe.datasets("digits", (32, 32, 1), batch_size=8, seed=0, mix="cutmix")
+    _, labels = next(data.training.as_numpy_iterator())
+    assert labels.keys() == {"logits", "aux1", "aux2"}
+    for shares in labels.values():
+        np.testing.assert_array_equal(shares, labels["logits"])
+        assert shares.shape == (8, 10) and np.any((shares > 0.01) & (shares < 0.99))
 
 
 def test_the_builders_options():

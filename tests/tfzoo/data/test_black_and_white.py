@@ -34,6 +34,10 @@ def test_what_is_drawn_is_cut_off():
         (IMAGENET, 1),
         ((0.0, float("nan")), 1),
         ((0.0, 1.0, 2.0), 3),
+        ((0.0, 1e39), 3),
+        (None, 3),
+        ("ab", 3),
+        ((0.0, ((0.0, 1.0),)), 1),
     ],
 )
 def test_refusals(values, channels):

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ KINDS = {kind: "tfds:NAME or tfds:NAME/CONFIG (downloaded)" for kind in ("classe
 NAME = re.compile(r"tfds:([a-z]\w*(?:/[\w.+-]+)?(?::\d+\.\d+\.\d+)?)((?:,foreground=\d+(?:\+\d+)*|,first=\d+)*)")
 SHARE = 0.1  # of the training split, for validation, and as many held out, where the set has no such split
 SPLITS = {"training": "train", "validation": "validation", "held_out": "test"}
-LOOKED_AT = 16  # examples: their size is taken for that of all, and their masks' values are checked at once
+LOOKED_AT = 16  # examples: their size is taken for that of all, and their labels' or masks' values are checked at once
 
 
 def open(text: str, wanted: Wanted) -> Source:
@@ -50,6 +50,11 @@ def open(text: str, wanted: Wanted) -> Source:
             rest, off = cut(len(items), SHARE, [wanted.seed, salt])
             parts["training"], parts[part] = (Read(items.choose(rows), read, keep=keep) for rows in (rest, off))
     parts = [parts[part] for part in ("training", "validation", "held_out")]
+    if wanted.kind == "classes":
+        parts = [replace(part, read=known(read, text, len(classes))) for part in parts]
+        for part in parts:
+            for i in range(min(LOOKED_AT, len(part))):
+                part[i]
     counts = [len(part) for part in parts]
     description = f"{text}: {counts[0]} examples to train on, {counts[1]} for validation, {counts[2]} held out"
     if wanted.kind == "masks":
@@ -131,6 +136,21 @@ def decoded(builder, split: str) -> Sequence:
             raise ValueError(f"tfds:{builder.name} cannot be read by number: {error}") from error
     records = Records(info.filepaths, info.shard_lengths)
     return Read(range(len(records)), lambda i: builder.info.features.deserialize_example_np(records[i]))
+
+
+def known(read, text: str, classes: int):
+    """Refuse an example whose label is none of the classes, such as -1 where it is secret."""
+
+    def checked(example: dict[str, Any]) -> tuple[np.ndarray, np.int64]:
+        image, label = read(example)
+        if not 0 <= label < classes:
+            raise ValueError(
+                f"{text}: labels must be 0 to {classes - 1}, the numbers of its {classes} classes. Received: {label}. "
+                "Give another --data."
+            )
+        return image, label
+
+    return checked
 
 
 def bytes_of(examples: Sequence) -> float:

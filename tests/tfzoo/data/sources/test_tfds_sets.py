@@ -118,6 +118,12 @@ def test_secret_labels_are_not_judged_by(opened):
     assert len(set(images)) == 40  # no example is in two parts
 
 
+def test_labels_of_no_class_are_refused_at_once(folder, opened):
+    make(folder, "array_record", "hidden_shapes", secret=("train",))
+    assert "labels must be 0 to 2, the numbers of its 3 classes. Received: -1" in refusal(opened, "tfds:hidden_shapes")
+    assert len(opened("tfds:hidden_shapes", "images").training) == 36
+
+
 def test_masks_whose_values_are_said(opened):
     source = opened("tfds:small_shapes,foreground=1+3", "masks", image_shape=(8, 7, 3))
     of = {picture(n).tobytes(): n for n in range(1000, 1006)}

@@ -1,0 +1,75 @@
+"""What `make test` leaves out: of what has not changed only some, by turns, so that all of it is run in a few days."""
+
+import datetime
+
+import pytest
+
+import tfzoo
+from tests.conformance import conftest as matrix
+
+FILES = [f"tests/bridge/rules/test_{name}.py" for name in "convolution pooling flatten slice einsum linear".split()]
+
+
+@pytest.fixture
+def suite(request, monkeypatch):
+    """The suite's own conftest, told what has changed and which day it is."""
+    found = next(p for p in request.config.pluginmanager.get_plugins() if hasattr(p, "its_turn"))
+
+    def told(files, day=0):
+        monkeypatch.setattr(found, "changed", lambda: files)
+        monkeypatch.setattr(found.datetime, "date", type("", (), {"today": lambda: datetime.date(2026, 1, 1 + day)}))
+        return found
+
+    yield told
+    monkeypatch.undo()
+
+
+def run_of(suite, files, day):
+    return {file for file in FILES if suite(files, day).its_turn(f"{file}::test_it")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "days"), [({"docs/unet.md"}, 3), ({"bridge/layout.py"}, 2)], ids=["none", "bridge"]
+)
+def test_every_file_has_its_turn(suite, changed, days):
+    turns = [run_of(suite, changed, day) for day in range(days)]
+    assert set.union(*turns) == set(FILES) and sum(map(len, turns)) == len(FILES)
+    assert all(suite({"docs/unet.md"}, day).its_turn("tests/tfzoo/test_unet.py::test_it") for day in range(3))
+
+
+@pytest.mark.parametrize("changed", [None, {"requirements.txt"}, set(FILES)], ids=["unknown", "versions", "themselves"])
+def test_what_may_have_broken_is_run_whole(suite, changed):
+    assert run_of(suite, changed, 0) == run_of(suite, changed, 1) == set(FILES)
+
+
+def test_a_changed_rule_is_tested_and_the_bridge_as_a_whole(suite):
+    for day in range(2):
+        assert "tests/bridge/rules/test_pooling.py" in run_of(suite, {"bridge/rules/pooling.py"}, day)
+        assert suite({"bridge/layout.py"}, day).its_turn("tests/bridge/test_layout.py::test_it")
+
+
+def test_cases_in_which_any_two_options_meet(suite, request):
+    class Case:
+        def __init__(self, **params):
+            self.callspec = type("", (), {"params": params})
+
+        def iter_markers(self, name):
+            return iter(())
+
+    cases = [Case(a=a, b=b, c=c) for a in "xyz" for b in "xyz" for c in "xyz"]
+    kept = suite(set()).pairwise(cases)
+    assert 9 <= len(kept) < 16  # of 27
+    for one, other in (("a", "b"), ("a", "c"), ("b", "c")):
+        met = {(case.callspec.params[one], case.callspec.params[other]) for case in kept}
+        assert len(met) == 9
+    few = [Case(a=a, b=b) for a in "xyz" for b in "xyz"]
+    assert suite(set()).pairwise(few) == few
+
+
+def test_the_matrix_is_of_what_has_changed_and_one_more():
+    for file in ("tfzoo/vit.py", "apps/recipes/vit.py"):
+        assert "vit" in matrix.chosen({file}, ()) and len(matrix.chosen({file}, ())) == 2
+    assert len(matrix.chosen({"docs/unet.md"}, ())) == 1
+    for shared in (None, {"tests/conformance/test_every_model.py"}, {"requirements.txt"}):
+        assert matrix.chosen(shared, ("requirements.txt",)) == tfzoo.names()
+    assert {"resnet", "vit"} <= set(matrix.chosen({"apps/recipes/_classifier.py"}, ()))  # what both are made of
