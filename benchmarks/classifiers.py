@@ -178,7 +178,7 @@ def parts(batch: int):
 
 
 def layers_of_resnet(model, batch: int):
-    """Yield (name, ours, theirs) of a training step's convolutions and BatchNorms, each forward and back on its own."""
+    """Yield (name, ours, theirs) of a training step's layers of a kind, each forward and back on its own."""
     functional = torch.nn.functional
 
     def convolution(layer):
@@ -192,6 +192,7 @@ def layers_of_resnet(model, batch: int):
     for kind, title, in_pytorch in (
         (keras.layers.Conv2D, "convolutions", convolution),
         (keras.layers.BatchNormalization, "BatchNorms", norm),
+        (keras.layers.ReLU, "ReLUs", lambda layer: (functional.relu, [])),
     ):
         ours, theirs = [], []
         for layer in (x for x in model.layers if isinstance(x, kind)):
@@ -218,6 +219,15 @@ def layers_of_resnet(model, batch: int):
                 torch.autograd.grad(made, [x, *weights], torch.ones_like(made))
 
         yield f"{len(ours)} {title}, forward and back", have, want
+
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    gradients = [tf.zeros_like(variable) for variable in model.trainable_variables]
+    step = tf.function(lambda: optimizer.apply(gradients, model.trainable_variables))
+    parameters = [torch.zeros(variable.shape) for variable in gradients]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    yield "optimizer, SGD with momentum", step, torch.optim.SGD(parameters, 1e-3, momentum=0.9).step
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/acceptance/spatial_transformer.py [RUN ...] [--output FILE] [--runs DIR] [--seeds N]
 
-About an hour on two cores. Of every seed the network with the transformer must reach .92 and be above that without it,
-and what is left of a digit's angle behind it at most half of what it was.
+Nine runs of three to ten minutes on two cores. Of every seed the network with the transformer must reach .92 and be
+above that without it, and what is left of a digit's angle behind it at most half of what it was.
 """
 
 import math

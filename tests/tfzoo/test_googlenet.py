@@ -108,6 +108,20 @@ def weights(check, theirs):
     return bridge.load_weights(model, theirs.state_dict(), NAMES).get_weights()
 
 
+def test_a_file_of_its_weights(check, theirs, tmp_path):
+    torch.save(theirs.state_dict(), tmp_path / "googlenet.pth")
+    options = {"image_shape": (64, 64, 3), "classes": CLASSES, "auxiliary": True}
+    model = tfzoo.build("googlenet", "torchvision", weights=tmp_path / "googlenet.pth", **options)
+    x = check.images(2, 64, 64, 3).astype("float32")
+    theirs.transform_input = False
+    expected = all_outputs(theirs, torch.from_numpy(x.astype("float64")).permute(0, 3, 1, 2))
+    for name, found in model(x, training=False).items():
+        np.testing.assert_allclose(found, expected[name], rtol=0, atol=2e-5 * abs(expected[name]).max(), err_msg=name)
+    del options["auxiliary"]
+    with pytest.raises(ValueError, match=r"unexpected.*aux1"):
+        tfzoo.build("googlenet", "torchvision", weights=tmp_path / "googlenet.pth", **options)
+
+
 @pytest.mark.parametrize(("side", "transform_input"), [((64, 64), False), ((93, 71), True), ((31, 37), False)])
 def test_logits_and_auxiliary_outputs_are_torchvisions(check, theirs, weights, side, transform_input):
     with check.float64():

@@ -268,6 +268,22 @@ def test_names_and_shapes_are_those_of_vit_b_16():
     assert {(name, place.cells.shape) for name, place in ours.items()} == expected
 
 
+def test_a_file_of_the_whole_vit_b_16(tmp_path):
+    """Of pictures of 32x32, as the patches are then few; the shapes are those of any size but for the positions'."""
+    import torch.nn
+
+    torch.manual_seed(0)
+    theirs = import_torchvision().models.vit_b_16(image_size=32, num_classes=10).eval()
+    torch.nn.init.normal_(theirs.heads.head.weight, std=0.05)  # which torchvision begins with zeros
+    torch.save(theirs.state_dict(), tmp_path / "vit_b_16.pth")
+    ours = tfzoo.build("vit", "b16", image_shape=(32, 32, 3), classes=10, weights=tmp_path / "vit_b_16.pth")
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+    np.testing.assert_allclose(ours(x), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
 def test_names_of_more_than_ten_blocks():
     options = {**ONE, "image_shape": (4, 4, 3), "depth": 12}
     ours = state_dict.places(small(**options), NAMES["torchvision"])
