@@ -224,7 +224,7 @@ def layers_of_resnet(model, batch: int):
     optimizer.build(model.trainable_variables)
     gradients = [tf.zeros_like(variable) for variable in model.trainable_variables]
     step = tf.function(lambda: optimizer.apply(gradients, model.trainable_variables))
-    parameters = [torch.zeros(variable.shape) for variable in gradients]
+    parameters = [torch.zeros(tuple(gradient.shape)) for gradient in gradients]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     yield "optimizer, SGD with momentum", step, torch.optim.SGD(parameters, 1e-3, momentum=0.9).step

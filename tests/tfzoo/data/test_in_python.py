@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ import numpy as np
 from tfzoo.data import pipeline
 from tfzoo.data.examples import Read
 def read(item):
-    time.sleep(0.5)
+    time.sleep(1)
     return (np.zeros(9),)
-iterator = iter(pipeline.training(Read(range(9), read), batch_size=1, seed=0))
+iterator = iter(pipeline.training(Read(range(9), read), batch_size=4, seed=0))
 """,
 }
 
@@ -35,12 +36,14 @@ iterator = iter(pipeline.training(Read(range(9), read), batch_size=1, seed=0))
 @pytest.mark.parametrize("opened", OPEN.values(), ids=OPEN)
 def test_a_script_ends(opened, tmp_path):
     # of a file, as the end of a text given by -c seldom meets a call
-    (tmp_path / "script.py").write_text(opened + "for _ in range(6):\n    print(next(iterator)[0].shape, flush=True)")
+    used = "import time\nfor _ in range(STEPS):\n    print(next(iterator)[0].shape, time.time(), flush=True)"
+    (tmp_path / "script.py").write_text(opened + used.replace("STEPS", "6" if "cluttered" in opened else "1"))
     where = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"], env=where, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0 and done.stdout.startswith("("), done.stderr
+    assert time.time() - float(done.stdout.split()[-1]) < 6  # four batches ahead take eight seconds
     assert "Traceback" not in done.stderr
 
 

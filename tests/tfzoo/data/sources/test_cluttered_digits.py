@@ -1,6 +1,7 @@
 """Cluttered digits: what is drawn is what is said of it, and every picture is a function of its arguments."""
 
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -157,6 +158,11 @@ def test_several_are_those_that_are_made_one_by_one(split, size):
             one = cluttered_digits.picture(split, size, seed, epoch, index)
             np.testing.assert_array_equal(made.image[n], one.image)
             assert (made.label[n], made.angle[n], tuple(made.center[n])) == (one.label, one.angle, one.center)
+
+
+def test_pictures_are_those_that_runs_have_begun_with():
+    made = cluttered_digits.pictures("training", SIZE, 3, [0, 1, 70], [5, 700, 1000])
+    assert zlib.crc32(made.image.tobytes()) == 4_025_672_577
 
 
 @pytest.mark.parametrize("kind", cluttered_digits.KINDS)
