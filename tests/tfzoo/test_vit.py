@@ -257,13 +257,14 @@ def shapes(module):
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
-def test_names_and_shapes_are_those_of_vit_b_16():
+@pytest.mark.parametrize("size", ["b16", "b32", "l16", "l32", "h14"])
+def test_names_and_shapes_are_those_of_torchvisions(size):
     with torch.device("meta"):
-        theirs = import_torchvision().models.vit_b_16()
+        theirs = getattr(import_torchvision().models, f"vit_{size[0]}_{size[1:]}")()
     layer = re.compile(r"encoder_layer_\d+")
-    assert {int(found[0].split("_")[-1]) for name in shapes(theirs) if (found := layer.search(name))} == {*range(12)}
-    assert vit.SIZES["b16"]["depth"] == 12
-    ours = state_dict.places(tfzoo.build("vit", "b16", depth=1), NAMES["torchvision"])
+    blocks = {int(found[0].split("_")[-1]) for name in shapes(theirs) if (found := layer.search(name))}
+    assert blocks == {*range(vit.SIZES[size]["depth"])}
+    ours = state_dict.places(tfzoo.build("vit", size, depth=1), NAMES["torchvision"])
     expected = {(layer.sub("encoder_layer_0", name), shape) for name, shape in shapes(theirs).items()}
     assert {(name, place.cells.shape) for name, place in ours.items()} == expected
 
@@ -314,9 +315,24 @@ def drawn(table):
     return {name: rng.normal(0, 0.4, shape) + bool(gains.fullmatch(name)) for name, shape in table.items()}
 
 
-def test_names_and_shapes_are_those_of_vit_tiny_patch16_224():
-    ours = state_dict.places(tfzoo.build("vit", "ti16"), NAMES["timm"])
-    assert {name: place.cells.shape for name, place in ours.items()} == timm(224, 16, 192, 12, 1000)
+@pytest.mark.parametrize(
+    ("size", "patch", "width"),
+    [
+        ("ti16", 16, 192),
+        ("s16", 16, 384),
+        ("s32", 32, 384),
+        ("b16", 16, 768),
+        ("b32", 32, 768),
+        ("l16", 16, 1024),
+        ("l32", 32, 1024),
+        ("h14", 14, 1280),
+    ],
+)
+def test_names_and_shapes_are_those_of_timms(size, patch, width):
+    """Of vit_tiny_patch16_224, vit_small_patch16_224 and so on; a block is like the other."""
+    depth = 12 if size == "ti16" else 1
+    ours = state_dict.places(tfzoo.build("vit", size, depth=depth), NAMES["timm"])
+    assert {name: place.cells.shape for name, place in ours.items()} == timm(224, patch, width, depth, 1000)
 
 
 @pytest.mark.parametrize("pool", ["token", "average"])
