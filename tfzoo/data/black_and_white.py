@@ -12,10 +12,10 @@ Value = float | Sequence[float]
 Values = tuple[Value, Value]
 
 
-def scaled(image, values: Values):
-    """Give pixels `(..., C)` in [0, 1] other values, of NumPy or TensorFlow."""
+def scaled(image, values: Values, most: float = 1.0):
+    """Give pixels `(..., C)` from 0 to `most` other values, of NumPy or TensorFlow."""
     black, white = arrays(values)
-    return black + (white - black) * image
+    return black + (white - black) / np.float32(most) * image
 
 
 def shown(image: np.ndarray, values: Values) -> np.ndarray:

@@ -90,7 +90,7 @@ class Pictures:
         picture = tf.cond(png, lambda: tf.io.decode_png(file, channels=3), lambda: displayed_jpeg(file))
         picture = grey_or_rgb(picture, self.channels)
         picture = fitted(picture, self.size, self.fit) if self.size else tf.cast(picture, tf.float32)
-        return scaled(picture / 255, self.values)
+        return scaled(picture, self.values, 255)
 
 
 def fitted(picture: tf.Tensor, size: tuple[int, int], fit: str) -> tf.Tensor:
