@@ -1,4 +1,4 @@
-"""Handwritten digits turned, anywhere in a picture, among pieces of other digits: new ones in every epoch.
+"""Handwritten digits turned, anywhere in a picture, among pieces of other digits: new ones in 32 epochs, then the same.
 
 After the cluttered MNIST of Jaderberg et al. (2015, https://arxiv.org/abs/1506.02025), of scikit-learn's digits, which
 are embedded; a digit's angle is known, so that what a spatial transformer makes of it can be measured. The splits are
@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,7 @@ DIGIT = 24  # pixels of the 8x8 digit
 LARGEST = math.radians(60)  # angle
 PIECES, PIECE = 8, 6  # how many, and their pixels
 DRAWS = 4 + 6 * PIECES  # angle, size and place; digit, place in it and place of every piece
+EPOCHS = 32  # until the pictures come again: enough that a network does not know them, few enough to be kept
 SMALLEST = 16  # pixels of a picture, in which the strokes of a digit are still apart
 
 
@@ -121,13 +122,23 @@ def angle(split: str, index: int, seed: int = 0, epoch: int = 0) -> float:
 
 @dataclass(frozen=True)
 class Made(Sequence):
-    """Pictures of a split, made when they are asked for; validation and held-out ones are the same for every seed."""
+    """Pictures of a split, made when they are asked for; validation and held-out ones are the same for every seed.
+
+    Attributes:
+        split: As in `picture`.
+        size: The same.
+        seed: The same.
+        pictures: How many an epoch has.
+        labelled: Whether an example has its class.
+        keep: Bytes that may be kept in memory; if all pictures take more, they are made anew every time.
+    """
 
     split: str
     size: tuple[int, int]
     seed: int
     pictures: int
     labelled: bool
+    keep: int
     fixed = True
     parallel = 1  # they are made in Python, where two threads wait for one another
 
@@ -140,13 +151,38 @@ class Made(Sequence):
         return self.at(0, i)
 
     def at(self, epoch: int, i: int) -> tuple:
-        """Make picture i of an epoch, and its class if that is wanted."""
+        """Give picture i of an epoch, and its class if that is wanted."""
         return tuple(part[0] for part in self.several([epoch], [i]))
 
     def several(self, epochs: Sequence[int], numbers: Sequence[int]) -> tuple:
-        """Make pictures of epochs, as `at` does each."""
-        made = pictures(self.split, self.size, self.seed, epochs, numbers)
-        return (made.image, made.label) if self.labelled else (made.image,)
+        """Give pictures of epochs, as `at` does each."""
+        places = np.mod(epochs, EPOCHS) * len(self) + np.asarray(numbers)
+        if self.kept is None:
+            parts = self.made(places)
+        else:
+            *kept, there = self.kept
+            missing = np.unique(places[~there[places]])
+            if len(missing):
+                for room, part in zip(kept, self.made(missing), strict=True):
+                    room[missing] = part
+                there[missing] = True
+            parts = tuple(room[places] for room in kept)
+        return parts if self.labelled else parts[:1]
+
+    def made(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Make the pictures of some places in all epochs one after another, and their classes."""
+        epochs, numbers = np.divmod(places, len(self))
+        made = pictures(self.split, self.size, self.seed, epochs.tolist(), numbers.tolist())
+        return made.image, made.label
+
+    @cached_property
+    def kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Room for all epochs' pictures and classes, and which are there; None if it is more than may be kept."""
+        count = EPOCHS * len(self)
+        if count * math.prod(self.size) > self.keep:
+            return None
+        images, labels = np.zeros((count, *self.size, 1), np.uint8), np.zeros(count, np.int64)
+        return images, labels, np.zeros(count, bool)  # the system gives memory to zeros when they are written to
 
 
 def open(text: str, wanted: Wanted) -> Source:
@@ -158,9 +194,10 @@ def open(text: str, wanted: Wanted) -> Source:
     check("training", size)
     labelled = wanted.kind == "classes"
     return Source(
-        Made("training", size, wanted.seed, len(handwriting("training")[0]), labelled),
-        *(Made(split, size, 0, wanted.pictures[split], labelled) for split in SPLITS[1:]),
-        f"digits turned by up to 60 degrees, anywhere on {size[0]}x{size[1]} pixels, among pieces of others",
+        Made("training", size, wanted.seed, len(handwriting("training")[0]), labelled, wanted.keep),
+        *(Made(split, size, 0, wanted.pictures[split], labelled, wanted.keep) for split in SPLITS[1:]),
+        f"digits turned by up to 60 degrees, anywhere on {size[0]}x{size[1]} pixels, among pieces of others, "
+        f"new through {EPOCHS} epochs",
         tuple("0123456789") if labelled else None,
     )
 

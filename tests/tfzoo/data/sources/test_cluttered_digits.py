@@ -192,6 +192,24 @@ def test_the_source_gives_new_pictures_to_learn_from_and_the_same_to_judge_by(ki
     assert stream.element_spec[0].shape == (4, 60, 60, 1)
 
 
+@pytest.mark.parametrize("keep", [2**30, 0])
+def test_after_32_epochs_the_same_pictures_come_again(monkeypatch, keep):
+    source = tfzoo.data.open("cluttered_digits", "classes", seed=7, keep=keep).training
+    epochs, numbers = [31, 32, 0, 1, 33], [1256, 4, 4, 9, 9]
+    images, labels = source.several(epochs, numbers)
+    for n, (epoch, number) in enumerate(zip(epochs, numbers, strict=True)):
+        made = cluttered_digits.picture("training", SIZE, 7, epoch % 32, number)
+        np.testing.assert_array_equal(images[n], made.image)
+        assert labels[n] == made.label
+    assert not np.array_equal(images[0], images[1])
+    makes = []
+    make = cluttered_digits.pictures
+    monkeypatch.setattr(cluttered_digits, "pictures", lambda *asked: makes.append(asked[-1]) or make(*asked))
+    again = source.several([63, 32, 1], [1256, 4, 10])
+    np.testing.assert_array_equal(again[0][:2], images[:2])
+    assert makes == ([[10]] if keep else [[1256, 4, 10]])  # what is kept is not made again
+
+
 def test_other_sizes_are_in_proportion():
     source = tfzoo.data.open("cluttered_digits", "images", seed=0, image_shape=(32, 48, 1))
     assert source.training[3][0].shape == (32, 48, 1)
