@@ -1,4 +1,4 @@
-# make demo          the main job, about six minutes on two cores, installation included
+# make demo          the main job, a few minutes on two cores, installation included
 # make test          the tests; CONTRIBUTING.md says which of them a change asks for
 # make acceptance    the long checks: what each full recipe reaches against what it should
 # make benchmarks    one script per claim

@@ -3,10 +3,11 @@
     .venv/bin/python docs/figures.py
 
 The figures come from the newest dated JSON of `make benchmarks` and `make acceptance` in benchmarks/results/, the
-table of operators from bridge/rules/.
+table of operators from bridge/rules/, and counts, `<!-- count FAMILY SIZE KEY=VALUE -->`, from the models.
 """
 
 import json
+import math
 import re
 import sys
 from functools import partial
@@ -225,6 +226,28 @@ def parameters() -> str:
     return table(["build", "with", "parameters"], rows)
 
 
+def count(family: str, size: str, *settings: str) -> str:
+    """The trainable parameters of a model; tests/conformance compares those of every size with what is built."""
+    import tfzoo
+    from apps.train import parse
+
+    if not settings:
+        return f"{tfzoo.family(family).PARAMETERS[size]:,}"
+    model = tfzoo.build(family, size=size, **parse(settings))
+    return f"{sum(math.prod(v.shape) for v in model.trainable_variables):,}"
+
+
+def sampling() -> str:
+    """What tests/acceptance/sampling.py found of the identity in float32."""
+    record = newest("acceptance-sampling")
+    rows = [
+        [f"{side} x {side}", *(f"{r['tfzoo']:.0e}, {r['torch']:.0e}" for r in found.values())]
+        for side, found in record["results"].items()
+    ]
+    head = ["pixels", *(f"{name}: here, in torch" for name in next(iter(record["results"].values())))]
+    return f"{table(head, rows)}\n\nMeasured {record['date']} by `tests/acceptance/sampling.py`."
+
+
 def data() -> str:
     """The ratios of benchmarks/data.py."""
     record = newest("benchmarks-data")
@@ -318,6 +341,7 @@ PARTS = {
     "bridge": bridge,
     "classifiers": classifiers,
     "conformance": conformance,
+    "count": count,
     "data": data,
     "fit": fit,
     "networks": networks,
@@ -326,6 +350,7 @@ PARTS = {
     "peers": peers,
     "results": results,
     "resume": resume,
+    "sampling": sampling,
     "spatial_transformer": spatial_transformer,
     "unet": unet,
     "workers": workers,
@@ -334,12 +359,13 @@ PARTS = {
 
 
 def fill(text: str) -> str:
-    """Make the marked parts of a page anew."""
+    """Make the marked parts of a page anew, lines of their own or within one."""
 
     def make(match: re.Match) -> str:
-        return f"<!-- {match[1]} -->\n{PARTS[match[1]]()}\n<!-- / -->"
+        part, *arguments = match[1].split()
+        return f"<!-- {match[1]} -->{match[2]}{PARTS[part](*arguments)}{match[2]}<!-- / -->"
 
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- / -->", make, text, flags=re.DOTALL)
+    return re.sub(r"<!-- (\w.*?) -->(\n?).*?<!-- / -->", make, text, flags=re.DOTALL)
 
 
 def pages() -> list[Path]:
