@@ -4,8 +4,8 @@
     tfzoo train spatial_transformer --set transform=None --output PLAIN     the same network without it
     tfzoo train spatial_transformer --data DIR --output RUN                 your pictures: DIR/CLASS/*
 
-The pictures of 60x60 are new through 32 epochs of the digits, then come again; `tfzoo evaluate` draws held-out ones,
-and below each what the transformer makes of it.
+The pictures of 60x60 are new in every epoch; `tfzoo evaluate` draws held-out ones, and below each what the transformer
+makes of it.
 """
 
 import functools

@@ -51,7 +51,7 @@ class Wanted:
         classes: Classes of masks; 1 for those of {0, 1} or {0, 255}.
         pictures: How many pictures `validation` and `held_out` are to have where they can be made without end.
         window: Samples of a waveform.
-        keep: Bytes of decoded or made pictures that may be kept in memory; more are decoded or made anew every time.
+        keep: Bytes of decoded pictures that may be kept in memory; more are decoded anew every time.
     """
 
     kind: str

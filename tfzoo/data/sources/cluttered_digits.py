@@ -1,16 +1,15 @@
-"""Handwritten digits turned, anywhere in a picture, among pieces of other digits: new ones in 32 epochs, then the same.
+"""Handwritten digits turned, anywhere in a picture, among pieces of other digits: new ones in every epoch.
 
 After the cluttered MNIST of Jaderberg et al. (2015, https://arxiv.org/abs/1506.02025), of scikit-learn's digits, which
 are embedded; a digit's angle is known, so that what a spatial transformer makes of it can be measured. The splits are
 those of `digits`, and the pieces in a picture are of its own split.
 """
 
-import contextlib
 import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -26,8 +25,9 @@ SIDE = 60  # pixels of the picture, where nobody says otherwise; of others all t
 DIGIT = 24  # pixels of the 8x8 digit
 LARGEST = math.radians(60)  # angle
 PIECES, PIECE = 8, 6  # how many, and their pixels
-DRAWS = 4 + 6 * PIECES  # angle, size and place; digit, place in it and place of every piece
-EPOCHS = 32  # until the pictures come again: enough that a network does not know them, few enough to be kept
+DRAWS = 2 + 6 * PIECES  # the digit's place; of every piece its digit, its place in that, and its place
+TURNS = 32  # angles and sizes of a digit: after as many epochs they come again, at other places, among other pieces
+KEPT = 1500 * TURNS  # digits that are drawn once, since that takes longer than all else
 SMALLEST = 16  # pixels of a picture, in which the strokes of a digit are still apart
 
 
@@ -84,27 +84,30 @@ def pictures(split: str, size: tuple[int, int], seed: int, epochs: Sequence[int]
         The parts of all as arrays, the pictures' axis first.
     """
     check(split, size)
-    digits, labels = handwriting(split)
-    places = list(zip(epochs, indices, strict=True))
-    chosen = np.array([order(seed, e, len(digits))[n] if split == "training" else n % len(digits) for e, n in places])
-    draws = np.stack([stream(split, seed, *place) for place in places])
-    turned, scale = turn(draws[:, 0]), min(size) / SIDE
-    sides = scale * DIGIT * (0.9 + 0.2 * draws[:, 1])
-    images, every = np.zeros((len(places), *size), np.uint8), np.arange(len(places))[:, None, None]
+    (digits, labels), scale = handwriting(split), min(size) / SIDE
+    rounds, chosen = np.divmod(np.asarray(indices), len(digits))
+    rounds, numbers = np.stack([epochs, rounds], -1), np.empty((len(chosen), DRAWS))
+    for one in np.unique(rounds, axis=0):  # few: in a round comes every digit
+        those = (rounds == one).all(1)
+        chosen[those] = in_order(split, seed, one[0], chosen[those])
+        numbers[those] = draws(split, DRAWS, seed, *one.tolist())[chosen[those]]
+    images, every = np.zeros((len(chosen), *size), np.uint8), np.arange(len(chosen))[:, None, None]
     for first in range(2, 2 + 6 * PIECES, 6):
-        others = (chosen + 1 + below(len(digits) - 1, draws[:, first])) % len(digits)
-        ink = pieces(split, others, scale, draws[:, first + 1 : first + 4])
-        corners = below(np.subtract(size, ink.shape[1:]) + 1, draws[:, first + 4 : first + 6])
+        others = (chosen + 1 + below(len(digits) - 1, numbers[:, first])) % len(digits)
+        ink = pieces(split, others, scale, numbers[:, first + 1 : first + 4])
+        corners = below(np.subtract(size, ink.shape[1:]) + 1, numbers[:, first + 4 : first + 6])
         where = every, *windows(corners, ink.shape[1])
         images[where] = np.maximum(images[where], ink)  # what is there is darkened only
-    centers, last = np.empty((len(places), 2)), draws[:, 2 + 6 * PIECES :].tolist()
-    for n, (side, angle) in enumerate(zip(sides.tolist(), turned.tolist(), strict=True)):
-        ink, middle = draw(digits[chosen[n]], side, angle)
-        top, left = (int(share * (size[axis] - ink.shape[axis] + 1)) for axis, share in enumerate(last[n][:2]))
+    angles, centers = np.empty(len(chosen)), np.empty((len(chosen), 2))
+    places = numbers[:, :2].tolist()
+    make = turned if scale <= 1 else turned.__wrapped__  # larger ones would fill the memory
+    for n, (epoch, round, digit) in enumerate(np.stack([*rounds.T, chosen], -1).tolist()):
+        ink, middle, angles[n] = make(split, seed, scale, epoch % TURNS, round, digit)
+        top, left = (int(places[n][axis] * (size[axis] - ink.shape[axis] + 1)) for axis in (0, 1))
         there = images[n, top : top + ink.shape[0], left : left + ink.shape[1]]
         np.maximum(there, ink, out=there)
         centers[n] = left + middle[0], top + middle[1]
-    return Picture(images[..., None], labels[chosen], turned, centers)
+    return Picture(images[..., None], labels[chosen], angles, centers)
 
 
 def angle(split: str, index: int, seed: int = 0, epoch: int = 0) -> float:
@@ -117,28 +120,19 @@ def angle(split: str, index: int, seed: int = 0, epoch: int = 0) -> float:
         epoch: The same.
     """
     check(split)
-    return float(turn(stream(split, seed, epoch, index)[0]))
+    round, row = divmod(index, len(handwriting(split)[0]))
+    return turn(split, seed, epoch % TURNS, round, in_order(split, seed, epoch, row))[0]
 
 
 @dataclass(frozen=True)
 class Made(Sequence):
-    """Pictures of a split, made when they are asked for; validation and held-out ones are the same for every seed.
-
-    Attributes:
-        split: As in `picture`.
-        size: The same.
-        seed: The same.
-        pictures: How many an epoch has.
-        labelled: Whether an example has its class.
-        keep: Bytes that may be kept in memory; if all pictures take more, they are made anew every time.
-    """
+    """Pictures of a split, made when they are asked for; validation and held-out ones are the same for every seed."""
 
     split: str
     size: tuple[int, int]
     seed: int
     pictures: int
     labelled: bool
-    keep: int
     fixed = True
     parallel = 1  # they are made in Python, where two threads wait for one another
 
@@ -151,38 +145,13 @@ class Made(Sequence):
         return self.at(0, i)
 
     def at(self, epoch: int, i: int) -> tuple:
-        """Give picture i of an epoch, and its class if that is wanted."""
+        """Make picture i of an epoch, and its class if that is wanted."""
         return tuple(part[0] for part in self.several([epoch], [i]))
 
     def several(self, epochs: Sequence[int], numbers: Sequence[int]) -> tuple:
-        """Give pictures of epochs, as `at` does each."""
-        places = np.mod(epochs, EPOCHS) * len(self) + np.asarray(numbers)
-        if self.kept is None:
-            parts = self.made(places)
-        else:
-            *kept, there = self.kept
-            missing = np.unique(places[~there[places]])
-            if len(missing):
-                for room, part in zip(kept, self.made(missing), strict=True):
-                    room[missing] = part
-                there[missing] = True
-            parts = tuple(room[places] for room in kept)
-        return parts if self.labelled else parts[:1]
-
-    def made(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Make the pictures of some places in all epochs one after another, and their classes."""
-        epochs, numbers = np.divmod(places, len(self))
-        made = pictures(self.split, self.size, self.seed, epochs.tolist(), numbers.tolist())
-        return made.image, made.label
-
-    @cached_property
-    def kept(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Room for all epochs' pictures and classes, and which are there; None if it is more than may be kept."""
-        count = EPOCHS * len(self)
-        if count * math.prod(self.size) > self.keep:
-            return None
-        images, labels = np.zeros((count, *self.size, 1), np.uint8), np.zeros(count, np.int64)
-        return images, labels, np.zeros(count, bool)  # the system gives memory to zeros when they are written to
+        """Make pictures of epochs, as `at` does each."""
+        made = pictures(self.split, self.size, self.seed, epochs, numbers)
+        return (made.image, made.label) if self.labelled else (made.image,)
 
 
 def open(text: str, wanted: Wanted) -> Source:
@@ -194,12 +163,21 @@ def open(text: str, wanted: Wanted) -> Source:
     check("training", size)
     labelled = wanted.kind == "classes"
     return Source(
-        Made("training", size, wanted.seed, len(handwriting("training")[0]), labelled, wanted.keep),
-        *(Made(split, size, 0, wanted.pictures[split], labelled, wanted.keep) for split in SPLITS[1:]),
-        f"digits turned by up to 60 degrees, anywhere on {size[0]}x{size[1]} pixels, among pieces of others, "
-        f"new through {EPOCHS} epochs",
+        Made("training", size, wanted.seed, len(handwriting("training")[0]), labelled),
+        *(Made(split, size, 0, wanted.pictures[split], labelled) for split in SPLITS[1:]),
+        f"digits turned by up to 60 degrees, each in {TURNS} ways, anywhere on {size[0]}x{size[1]} pixels, among pieces of others",
         tuple("0123456789") if labelled else None,
     )
+
+
+@lru_cache(KEPT)
+def turned(
+    split: str, seed: int, scale: float, epoch: int, round: int, digit: int
+) -> tuple[np.ndarray, tuple[float, float], float]:
+    """Draw a digit as `turn` chooses: the ink and the middle that `draw` gives, and the angle."""
+    angle, size = turn(split, seed, epoch, round, digit)
+    ink, middle = draw(handwriting(split)[0][digit], scale * DIGIT * size, angle)
+    return ink.copy(), middle, angle  # without what it was cut from
 
 
 def draw(digit: np.ndarray, side: float, turned: float) -> tuple[np.ndarray, tuple[float, float]]:
@@ -265,9 +243,10 @@ def windows(corners: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :, None], columns[:, None]
 
 
-def turn(share):
-    """Choose an angle by a number in [0, 1), the first that is drawn for a picture."""
-    return LARGEST * (2 * share - 1)
+def turn(split: str, seed: int, epoch: int, round: int, digit: int) -> tuple[float, float]:
+    """Choose the angle of a digit, in radians, and its size, in DIGIT."""
+    first, second = draws(split, 2, seed, epoch, round)[digit].tolist()
+    return LARGEST * (2 * first - 1), 0.9 + 0.2 * second
 
 
 def below(count, draws: np.ndarray) -> np.ndarray:
@@ -275,18 +254,16 @@ def below(count, draws: np.ndarray) -> np.ndarray:
     return (draws * count).astype(np.int64)
 
 
-@lru_cache
-def word(split: str) -> int:
-    """Give the number that keeps a split's draws apart from the others'."""
-    return zlib.crc32(f"cluttered {split}".encode())
+def in_order(split: str, seed: int, epoch: int, rows):
+    """Give the digits that come at some rows of a round: those for training in an order of every epoch's own."""
+    return order(seed, int(epoch), len(handwriting(split)[0]))[rows] if split == "training" else rows
 
 
-def stream(split: str, seed: int, epoch: int, index: int) -> np.ndarray:
-    """Draw the numbers of one picture, `(DRAWS,)` in [0, 1)."""
-    seeds = [word(split), seed, epoch, index]
-    with contextlib.suppress(OverflowError):
-        seeds = np.array(seeds, np.uint32)  # the same for NumPy, in less time
-    return np.random.default_rng(seeds).random(DRAWS)
+@lru_cache(8)
+def draws(split: str, count: int, seed: int, epoch: int, round: int) -> np.ndarray:
+    """Draw some numbers in [0, 1) for every digit of a split, `(N, count)`; those of two counts are independent."""
+    seeds = [zlib.crc32(f"cluttered {split} {count}".encode()), seed, epoch, round]
+    return np.random.default_rng(seeds).random((len(handwriting(split)[0]), count))
 
 
 def check(split: str, size: tuple[int | None, ...] = (SIDE, SIDE)) -> None:

@@ -14,6 +14,7 @@ from keras.src.backend import config
 from keras.src.utils import file_utils
 
 import tfzoo.data
+from apps import evaluate, train
 from tfzoo.data.sources import keras_sets
 
 
@@ -69,6 +70,16 @@ def test_every_class_has_a_name(name, count, monkeypatch):
     assert source.training[0][1].shape == ()
     if name == "cifar100":
         assert list(source.classes) == sorted(source.classes)  # as they are numbered
+
+
+def test_a_classifier_is_trained_and_judged(monkeypatch, tmp_path):
+    pictures, labels = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), np.uint8), np.arange(40)[:, None] % 10
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((pictures, labels), (pictures, labels)))
+    few = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4}
+    train.train("resnet", tmp_path / "run", data="keras:cifar10", **few)
+    assert keras.models.load_model(tmp_path / "run" / "model.keras").input_shape == (None, 32, 32, 3)
+    figures = evaluate.evaluate(tmp_path / "run", tmp_path / "run")
+    assert 0 <= figures["top1"] <= 1 and (tmp_path / "run" / "samples" / "evaluate.png").exists()
 
 
 @pytest.mark.parametrize("name", keras_sets.FILES)

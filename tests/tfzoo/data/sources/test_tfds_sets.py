@@ -1,6 +1,7 @@
 """Sets of tensorflow_datasets, made here in a folder of their own: nothing is downloaded."""
 
 import itertools
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import tfzoo.data
+from apps import evaluate, train
 from tfzoo.data import pipeline
 from tfzoo.data.sources import tfds_sets
 
@@ -214,3 +216,15 @@ def test_without_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", fails)
     with pytest.raises(ValueError, match=r"needs the extra tfds: pip install 'tfzoo\[tfds\]'"):
         tfds_sets.prepared("mnist")
+
+
+def test_a_classifier_is_trained_and_judged(opened, tmp_path):
+    few = {
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "batch_size": 4,
+        "settings": {"image_shape": (16, 16, 3)},
+    }
+    train.train("vit", tmp_path / "run", size="tiny", data="tfds:small_shapes", **few)
+    assert json.loads((tmp_path / "run" / "options.json").read_text())["classes"] == ["ant", "bee", "cat"]
+    assert 0 <= evaluate.evaluate(tmp_path / "run", tmp_path / "run")["top1"] <= 1
