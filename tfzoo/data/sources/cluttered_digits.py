@@ -165,8 +165,8 @@ def open(text: str, wanted: Wanted) -> Source:
     return Source(
         Made("training", size, wanted.seed, len(handwriting("training")[0]), labelled),
         *(Made(split, size, 0, wanted.pictures[split], labelled) for split in SPLITS[1:]),
-        f"digits turned by up to 60 degrees, each in {TURNS} ways, anywhere on {size[0]}x{size[1]} pixels, among pieces "
-        "of others",
+        f"digits turned by up to 60 degrees, each in {TURNS} ways, anywhere on {size[0]}x{size[1]} pixels, among "
+        "pieces of others",
         tuple("0123456789") if labelled else None,
     )
 
