@@ -127,8 +127,9 @@ def explainer(model, method: Method, label: str | None, layer: str | None, names
         if method is Method.attention:
             return outputs, rollout(model, image)[0], "what it takes from where, by attention rollout", picture
         chosen = int(found.argmax()) if wanted is None else wanted
-        heat = grad_cam(model, image, [chosen], layer)[0]
-        return outputs, heat, f"what speaks for {names[chosen]}, by Grad-CAM", picture
+        at = layer or next(reversed(places(model, image.shape)), None)
+        heat = grad_cam(model, image, [chosen], at)[0]
+        return outputs, heat, f"what speaks for {names[chosen]}, by Grad-CAM at {at}", picture
 
     return explain
 

@@ -25,6 +25,7 @@ ACCEPTED = "Accepted: a .keras, .h5, .json or .pt2 file, a folder of `bridge to-
 FUNCTION = "Accepted: module:function, a function without arguments that returns a keras.Model or a torch.nn.Module"
 KERAS = (".keras", ".h5", ".hdf5")
 TORCH = (".safetensors", ".pt", ".pth", ".bin")
+INSIDE = ("state_dict", "model_state_dict", "model")  # what trainers call a state dict among other things
 # the modules of Keras that a network is made of; of "src", which has no public names, Keras takes only what it can save
 MADE_OF = ("layers", "models", "activations", "initializers", "regularizers", "constraints", "dtype_policies")
 MADE_OF += ("ops", "random", "losses", "metrics", "optimizers", "quantizers", "src")
@@ -300,7 +301,7 @@ def load_state(module, path: str) -> None:
 def read_state(path: str) -> dict:
     """Read a state dict from a `.safetensors` file or one of `torch.save`; no code in it is run.
 
-    What trainers write around it is taken off: a dictionary that has it as `state_dict` or `model`.
+    What trainers write around it is taken off: a dictionary that has it as `state_dict`, `model_state_dict` or `model`.
 
     Raises:
         BridgeError: The file cannot be read, or holds something else.
@@ -317,11 +318,22 @@ def read_state(path: str) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, MemoryError) as e:  # damaged files, each with its own class
         raise BridgeError(f"{path} cannot be read as a state dict: {untrusted.why(e)}") from e
-    inside = [state[k] for k in ("state_dict", "model") if isinstance(state, dict) and isinstance(state.get(k), dict)]
+    inside = [state[k] for k in INSIDE if isinstance(state, dict) and isinstance(state.get(k), dict)]
     state = inside[0] if inside else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise BridgeError(f"{path} must hold a state dict, a dictionary from names to tensors")
+    if not isinstance(state, dict):
+        raise BridgeError(f"{path} must hold a state dict, a dictionary from names to tensors. It is {kind(state)}")
+    if wrong := [f"{name} is {kind(value)}" for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        more = f" and {len(wrong) - 20} more" if len(wrong) > 20 else ""
+        raise BridgeError(
+            f"{path} must hold a state dict, a dictionary from names to tensors, or have it as {' or '.join(INSIDE)}. "
+            f"In it {', '.join(wrong[:20])}{more}: save the state dict alone"
+        )
     return dict(state)
+
+
+def kind(value) -> str:
+    """Say what something is, in a word."""
+    return f"a {type(value).__name__}"
 
 
 def load_program(path: str, trust: bool = False):

@@ -99,6 +99,7 @@ def differences(expected: Mapping[str, Place | None], state: Mapping[str, np.nda
     """Say what keeps a state dict from being that of a model, a line for each kind; constants need not be there."""
     places = {name: place for name, place in expected.items() if place is not None}
     found = {
+        "not of real numbers": [f"{name} {value.dtype}" for name, value in state.items() if value.dtype.kind in "cOSU"],
         "missing": [name for name in places if name not in state],
         "unexpected": [f"{name} {value.shape}" for name, value in state.items() if name not in expected],
         "of another shape": [

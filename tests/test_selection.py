@@ -70,6 +70,8 @@ def test_cases_in_which_any_two_options_meet(suite, request):
 def test_the_matrix_is_of_what_has_changed_and_one_more():
     for file in ("tfzoo/vit.py", "apps/recipes/vit.py"):
         assert "vit" in matrix.chosen({file}, ()) and len(matrix.chosen({file}, ())) == 2
+    assert "spatial_transformer" in matrix.chosen({"tfzoo/data/sources/cluttered_digits.py"}, ())
+    assert "unet" in matrix.chosen({"tfzoo/data/pasted_digits.py"}, ())
     assert len(matrix.chosen({"docs/unet.md"}, ())) == 1
     for shared in (None, {"tests/conformance/test_every_model.py"}, {"requirements.txt"}):
         assert matrix.chosen(shared, ("requirements.txt",)) == tfzoo.names()

@@ -99,8 +99,8 @@ def googlenet(
 
     Returns:
         A model from float32 images `(B, H, W, C)` to logits `(B, classes)`, or to features `(B, H/32, W/32, C')`. With
-        auxiliary heads it gives a dictionary, `logits`, `aux1` and `aux2`; their losses count `LOSS_WEIGHT` each. What
-        an inception gives is the output of the layer `inception3a` and so on.
+        auxiliary heads it gives a dictionary, `logits` or `features`, `aux1` and `aux2`; their losses count
+        `LOSS_WEIGHT` each. What an inception gives is the output of the layer `inception3a` and so on.
 
     Raises:
         ValueError: An argument is of another type or out of range, or of no effect, or the image is too small.

@@ -30,12 +30,6 @@ SIZES = {
     },
 }
 PARAMETERS = {"default": 1_185_378, "tiny": 40_688}
-DOES_NOT_APPLY = {
-    "fit_lowers_the_loss": "in 16x16 pixels, turned, anywhere and among pieces, nobody can read a digit; one batch is "
-    "overfitted, and the recipe's pictures have 60x60",
-    "jit_compile_agrees": "the gradient of bilinear sampling jumps where a place falls on a pixel, as all do at the "
-    "identity that a training begins with: which side it is on is decided by rounding, which XLA does otherwise",
-}
 BORDERS = ("zeros", "border")
 HORIZON = 1e-6  # what a projective transformation divides by, at the least
 

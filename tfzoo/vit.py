@@ -66,6 +66,10 @@ NAMES = {
         r"blocks_(\d+)_(attn|mlp)_(\w+)": r"blocks.\1.\2.\3",
     },
 }
+# The files of the weights that torchvision publishes are older than these names; it renames them as it loads them.
+NAMES["torchvision's files"] = NAMES["torchvision"] | {
+    rf"blocks_(\d+)_mlp_fc{n}": rf"encoder.layers.encoder_layer_\1.mlp.linear_{n}" for n in (1, 2)
+}
 POSITIONS = ("pos_embed", NAMES["torchvision"]["pos_embed"])  # what timm and we, and torchvision, call them
 
 

@@ -48,9 +48,18 @@ def find(name: str) -> ModuleType:
     return importlib.import_module(f"apps.recipes.{name}")
 
 
+def having(option: str) -> list[str]:
+    """Give the families whose recipes have an option."""
+    return [name for name in names() if option in find(name).DEFAULTS]
+
+
 def check(options: dict[str, Any], known: set[str]) -> None:
     """Refuse options that no device can make right; raises a ValueError that lists them."""
-    wrong = [f"the recipe has no option --{key.replace('_', '-')}" for key in options if key not in known]
+    wrong = [
+        f"--{key.replace('_', '-')} is an option of {', '.join(having(key)) or 'no recipe'} alone: leave it out"
+        for key in options
+        if key not in known
+    ]
     if "size" in options["settings"]:
         wrong.append(f"the size is chosen by --size, not by --set. Received: --set size={options['settings']['size']}")
     if not math.isfinite(options["learning_rate"]):

@@ -3,7 +3,7 @@
     tfzoo train googlenet --output RUN              two minutes on two cores: held-out top-1 >= .98
     tfzoo train googlenet --size torchvision --data DIR --output RUN      your pictures: DIR/CLASS/*
 
-On the same 360 held-out digits, enlarged from 8x8 to 32x32, logistic regression reaches .96.
+On the same 360 held-out digits, enlarged from 8x8 to 32x32, logistic regression reaches .967.
 """
 
 from apps.recipes import _classifier

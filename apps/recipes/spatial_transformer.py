@@ -38,7 +38,10 @@ FRONT = {
 EPSILON = 1e-4  # Adam's: of the first gradients, as small as they are without direction, steps stay small, too
 datasets = functools.partial(_classifier.datasets, values=VALUES)
 MINUTES = {"full": 10}  # on two cores
-DATA = "handwritten digits, turned and moved among pieces of others (embedded), or DIR with a folder for each class"
+DATA = (
+    "handwritten digits, turned and moved among pieces of others (embedded), or DIR with a folder for each class, "
+    "keras:cifar10, tfds:NAME"
+)
 __all__ = ["DATA", "DEFAULTS", "MINUTES", "compile", "datasets", "draw", "evaluate", "fit", "settings"]
 
 

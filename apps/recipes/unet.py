@@ -17,7 +17,9 @@ DEFAULTS = {
 }
 DEMO = {**DEFAULTS, "epochs": 10, "steps_per_epoch": 100}
 MINUTES = {"demo": 4, "full": 14}  # on two cores
-DATA = "handwritten digits pasted on photographs (nothing to download), or DIR with images/ and masks/"
+DATA = (
+    "handwritten digits pasted on photographs (embedded), or DIR with images/ and masks/, tfds:NAME,foreground=NUMBER"
+)
 PICTURES = {"validation": 128, "held_out": 256}
 
 

@@ -86,7 +86,7 @@ def main(
             value = run[wanted.figure]
             goals = f"(goal {wanted.goal:.2f}, baseline {baseline:.3f})"
             said = f"{name}, seed {run['seed']}: {wanted.figure} {value:.3f} {goals}, {run['minutes']:.0f} minutes"
-            wrong += [said] if value < max(wanted.goal, baseline) else []
+            wrong += [said] if value < wanted.goal or value <= baseline else []
             print(said)
     wrong += short(results) if results.keys() == runs.keys() else []
     for said in wrong:

@@ -32,7 +32,9 @@ def test_grad_cam_of_a_run(classifier, picture, invoke, tmp_path, asked):
     share = np.exp(scores.max()) / np.exp(scores).sum()
     assert f"{('cat', 'dog')[scores.argmax()]} {share:.1%}"[:-2] in result.stdout
     assert "black and white" not in result.stdout
-    assert f"what speaks for {('cat', 'dog')[chosen]}, by Grad-CAM: {tmp_path / 'out' / 'coffee.png'}" in result.stdout
+    at = "layer1" if "--layer" in asked else "layer3"
+    said = f"what speaks for {('cat', 'dog')[chosen]}, by Grad-CAM at {at}: {tmp_path / 'out' / 'coffee.png'}"
+    assert said in result.stdout
     heat = grad_cam(model, image, [chosen], "layer1" if "--layer" in asked else None)[0]
     with Image.open(tmp_path / "out" / "coffee.png") as drawn:
         want = np.asarray(overlay((image[0] + 1) / 2, heat), int)

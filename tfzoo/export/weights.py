@@ -33,6 +33,11 @@ def folded(model: keras.Model) -> keras.Model:
     return made
 
 
+def in_half(model: keras.Model) -> bool:
+    """Say whether a layer computes with 16 bits."""
+    return any(getattr(layer, "compute_dtype", None) in ("bfloat16", "float16") for layer in model.layers)
+
+
 def in_bfloat16(served: Mapping[str, Signature], networks: Iterable[keras.Model]) -> dict[str, Signature]:
     """Give signatures whose float32 weights are kept as bfloat16 and computed with as float32.
 

@@ -285,6 +285,23 @@ def test_a_weight_in_16_bits_is_kept_once(unet, rounded):
     assert sum(int(np.prod(shape)) for shape in kept) == unet.count_params()
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_of_mixed_precision_is_folded(policy, tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tfzoo.build("resnet", size="tiny")
+    finally:
+        keras.config.set_dtype_policy(before)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(
+            np.abs(rng.normal(1, 0.2, weight.shape)) if "var" in weight.name else rng.normal(0, 0.3, weight.shape)
+        )
+    made = save(model, tmp_path / "resnet", signatures=tfzoo.resnet.signatures, fold=True)
+    assert 1e-5 < max(made.changes.values()) < 0.2  # as what is folded is rounded otherwise, layer after layer
+
+
 def test_folding_keeps_the_names_of_outputs(live, tmp_path):
     x = keras.Input((8, 8, 4), name="x")
     y = LAYERS.BatchNormalization(name="norm")(LAYERS.Conv2D(3, 3, name="conv")(x))
