@@ -1,11 +1,13 @@
 """What the scripts of the families share: runs of `tfzoo train` with several seeds, and what they should reach.
 
-Runs are kept in DIR; one that is there already, trained by the same options, is only measured again, and one that was
-stopped goes on. The day written is that of the first training.
+Runs are kept in DIR. One that is there already, trained by the same options, is only measured again where nothing that
+it is made of has changed since its commit, or with `--reuse`; else it is trained anew. One that was stopped goes on. The
+day written is that of the first training.
 """
 
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,12 +75,13 @@ def main(
     parser.add_argument("runs", nargs="*", choices=[*runs, []], metavar="RUN")
     parser.add_argument("--runs", dest="folder", type=Path, default=ROOT / "runs" / "acceptance")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--reuse", action="store_true", help="measure the runs that are there, of whatever commit")
     arguments = parser.parse_args()
     baseline, results, wrong = least(), {}, []
     for name in arguments.runs or runs:
         wanted = runs[name]
         found = [
-            measure(family, arguments.folder.absolute() / f"{family}-{name}-{seed}", wanted, seed)
+            measure(family, arguments.folder.absolute() / f"{family}-{name}-{seed}", wanted, seed, arguments.reuse)
             for seed in range(arguments.seeds)
         ]
         results[name] = {**wanted.shown(), "baseline": baseline, "runs": found}
@@ -95,14 +98,17 @@ def main(
     return int(bool(wrong))
 
 
-def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, float]:
+def measure(family: str, folder: Path, wanted: Wanted, seed: int, reuse: bool) -> dict[str, float]:
     """Train a run unless it is there, and give its held-out figures and its minutes."""
-    asked = wanted.options | {"seed": seed}
-    if not (folder / "training.json").exists():
+    asked, trained, commit = wanted.options | {"seed": seed}, folder / "training.json", folder / "commit.txt"
+    if trained.exists() and not reuse and changed(family, commit):
+        shutil.rmtree(folder)
+    if not trained.exists():
         own = {k: v for k, v in asked.items() if k != "settings" and v != recipes.find(family).DEFAULTS.get(k)}
         given = [x for k, v in own.items() for x in (f"--{k.replace('_', '-')}", v)]
         given += [x for k, v in asked.get("settings", {}).items() for x in ("--set", f"{k}={v!r}")]
         tfzoo("train", family, "--output", folder, *given)
+        commit.write_text(git("rev-parse", "HEAD").stdout)
     had = json.loads((folder / "options.json").read_text())
     asked = json.loads(json.dumps({"settings": {}} | asked))
     settings = asked.pop("settings")
@@ -111,14 +117,27 @@ def measure(family: str, folder: Path, wanted: Wanted, seed: int) -> dict[str, f
     if not same or any(had["settings"].get(k) != v for k, v in settings.items()):
         raise SystemExit(f"{folder} was trained by other options: remove it")
     tfzoo("evaluate", folder)
-    trained = folder / "training.json"
     return {
         "seed": seed,
+        "commit": commit.read_text().strip()[:10] if commit.exists() else "",
         "trained": datetime.date.fromtimestamp(trained.stat().st_mtime).isoformat(),
         "minutes": json.loads(trained.read_text())["seconds"] / 60,
         **json.loads((folder / "evaluate.json").read_text()),
         **(wanted.besides(folder) if wanted.besides else {}),
     }
+
+
+def changed(family: str, commit: Path) -> bool:
+    """Tell whether something that a run is made of is not as it was at the commit that a file names."""
+    made_of = ["layers", "data", "training", f"{family}.py"]
+    recipes = ["train.py", "recipes/__init__.py", "recipes/_*.py", f"recipes/{family}.py"]
+    paths = [*(f"tfzoo/{x}" for x in made_of), *(f"apps/{x}" for x in recipes)]
+    return not commit.exists() or git("diff", "--quiet", commit.read_text().strip(), "--", *paths).returncode != 0
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess:
+    """Ask git about the project."""
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def tfzoo(*arguments: object) -> None:

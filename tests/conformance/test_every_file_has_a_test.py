@@ -1,7 +1,9 @@
 """A file that nobody tests, and an import that points the wrong way, fail here."""
 
 import ast
+import json
 import pathlib
+import re
 
 import pytest
 
@@ -59,4 +61,11 @@ def test_every_recipe_states_command_minutes_data_and_result(path):
     recipe = recipes.find(path.stem)
     assert f"tfzoo train {path.stem}" in recipe.__doc__ and ">=" in recipe.__doc__
     assert recipe.MINUTES and all(minutes > 0 for minutes in recipe.MINUTES.values())
+    stated = {float(goal) for goal in re.findall(r">= (\.\d+)", recipe.__doc__)}
+    results = ROOT / "benchmarks" / "results"
+    newest = max(results.glob(f"*-acceptance-{path.stem}.json"))
+    measured = json.loads(newest.read_text())["results"].values()
+    assert stated == {run["goal"] for run in measured if run["goal"]}  # what `make acceptance` asks for
+    quickest = [min(run["minutes"] for run in found["runs"]) for found in measured if found["goal"]]
+    assert max(recipe.MINUTES.values()) == pytest.approx(max(quickest), rel=0.7)  # other machines, other work
     assert recipe.DATA and {"size", "data", "epochs", "steps_per_epoch"} <= recipe.DEFAULTS.keys()
