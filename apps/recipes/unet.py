@@ -45,6 +45,20 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
     return pipeline.datasets(source, batch_size=batch_size, seed=seed, start=start)
 
 
+def settings(options: dict) -> dict:
+    """Give the options that follow from the data, none; raises a ValueError for those that are not trained."""
+    check(options["settings"].get("classes", 1))
+    return {}
+
+
+def check(classes: int) -> None:
+    """Refuse masks of several classes."""
+    if classes != 1:
+        raise ValueError(
+            f"the U-Net's recipe trains binary masks, so the model must have classes=1. Received: classes={classes}"
+        )
+
+
 def compile(model, *, optimizer, jit_compile: bool) -> None:
     """Compile a U-Net of one class for `fit`: Dice plus cross entropy, Adam, IoU and Dice of the foreground.
 
@@ -60,11 +74,7 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
 
     from tfzoo.metrics.overlap import Dice, IoU
 
-    if model.output_shape[-1] != 1:
-        raise ValueError(
-            "the U-Net's recipe trains binary masks, so the model must have classes=1. "
-            f"Received: classes={model.output_shape[-1]}"
-        )
+    check(model.output_shape[-1])
     model.compile(
         optimizer=optimizer(keras.optimizers.Adam),
         loss=dice_and_cross_entropy,

@@ -1,8 +1,8 @@
 """What the scripts of the families share: runs of `tfzoo train` with several seeds, and what they should reach.
 
 Runs are kept in DIR. One that is there already, trained by the same options, is only measured again where nothing that
-it is made of has changed since its commit, or with `--reuse`; else it is trained anew. One that was stopped goes on. The
-day written is that of the first training.
+it is made of has changed since its commit, or with `--reuse`; else it is trained anew. One that was stopped goes on.
+The day written is that of the first training.
 """
 
 import datetime

@@ -96,3 +96,5 @@ def test_recipe_draws_pictures_and_does_not_say_which(tmp_path, monkeypatch):
 def test_recipe_refuses_several_classes():
     with pytest.raises(ValueError, match=r"classes=1\. Received: classes=3"):
         compiled(tfzoo.build("unet", "tiny", classes=3), learning_rate=1e-3, steps_per_epoch=1)
+    with pytest.raises(ValueError, match=r"classes=1\. Received: classes=3"):  # before masks of three are looked at
+        recipe.settings({"settings": {"classes": 3}})
