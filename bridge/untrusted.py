@@ -6,6 +6,7 @@ from pathlib import Path
 from bridge.graph import BridgeError
 
 DAMAGED = "The file ({:,} bytes) may be damaged: copy it once more, or save it again"
+DAMAGED_OR_OTHER = "It may be damaged or of another kind than its name says: copy it once more, or save it again"
 FREE = 2**28  # bytes that an archive or its weights may have, whatever the size of the file ...
 GROWTH = 100  # ... and how many times the size of a larger file, as Keras has it
 
