@@ -40,6 +40,9 @@ Shape = Annotated[
 ]
 KERAS = "A .keras, .h5 or .json file, or module:function."
 TORCH = "A folder of `bridge to-torch`, a .pt2 file, or module:function."
+CHECKPOINT = (
+    "A .keras, .weights.h5, .h5, .safetensors or .pt file, or what tf.train.Checkpoint has written: prefix or folder."
+)
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not compare the two sides.")]
 
 
@@ -156,6 +159,37 @@ def rules(imports: Import = []):  # noqa: B006
         _begin(imports)
 
     _table(["rule", "what it is", "Keras", "PyTorch"], supported())
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help=CHECKPOINT)],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="New .safetensors, .h5 or .pt file.")],
+):
+    """Write a checkpoint as another kind of file, tensor by tensor; names and numbers stay."""
+    from bridge.checkpoints import conversion
+
+    count, size, left_out = conversion.convert(source, output)
+    if left_out:
+        print(printable(f"left out, as no tensors of numbers: {', '.join(left_out)}"))
+    print(printable(f"wrote {output}: {count:,} tensors, {size:,} bytes"))
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help=CHECKPOINT)],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+):
+    """Compare two checkpoints of any kinds: what is missing, extra, of another shape, and the largest difference."""
+    from bridge.checkpoints import difference
+
+    found = difference.compare(first, second)
+    _table(["tensor", "A", "B", "largest difference", "of the largest number"], difference.rows(found))
+    print(
+        f"{found.equal:,} the same, {len(found.far):,} of other numbers, {len(found.shapes):,} of another shape, "
+        f"{len(found.dtypes):,} of another dtype, {len(found.missing):,} only in A, {len(found.extra):,} only in B"
+    )
+    raise typer.Exit(1 if found else 0)
 
 
 def _table(columns: list[str], rows) -> None:

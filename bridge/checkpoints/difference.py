@@ -7,6 +7,8 @@ import numpy as np
 
 from bridge import checkpoints
 
+WHICH = ("first", "second")
+
 
 @dataclass
 class Difference:
@@ -63,6 +65,17 @@ def compare(first: str | os.PathLike, second: str | os.PathLike) -> Difference:
     return found
 
 
+def rows(found: Difference) -> list[list[str]]:
+    """Give a line for each tensor that is not the same in both: name, the first, the second, difference and share."""
+    lines = [[name, "there", "missing", "", ""] for name in found.missing]
+    lines += [[name, "missing", "there", "", ""] for name in found.extra]
+    lines += [[name, str(a), str(b), "", ""] for name, a, b in (*found.shapes, *found.dtypes)]
+    lines += [[name, "", "", f"{far:.3g}", f"{share:.1e}"] for name, far, share in found.far]
+    return lines + [
+        [name, *("NaN or infinite" if x == which else "" for x in WHICH), "", ""] for name, which in found.not_finite
+    ]
+
+
 def finite(array: np.ndarray) -> bool:
     """Tell whether all of an array's numbers are finite."""
     return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
@@ -73,6 +86,10 @@ def apart(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     wide = np.complex128 if "c" in (x.dtype.kind, y.dtype.kind) else np.float64
     if x.dtype == y.dtype and np.array_equal(x, y):
         return 0.0, 0.0
+    if x.dtype.kind in "iu" and y.dtype.kind in "iu":  # float64 does not hold all of them
+        pairs = [(int(a), int(b)) for a, b in zip(x[x != y].ravel(), y[x != y].ravel(), strict=True)]
+        far = float(max(abs(a - b) for a, b in pairs))
+        return far, far / max(float(np.abs(x.astype(wide)).max()), 1e-300)
     x, y = x.astype(wide), y.astype(wide)
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     if same.all():

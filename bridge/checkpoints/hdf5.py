@@ -8,6 +8,7 @@ of all weights in lists. Links out of the file are refused.
 import contextlib
 import functools
 import io
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def reading(path: str) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
             untrusted.check_archive(path)
             content = stack.enter_context(member(path, "model.weights.h5"))
         file = stack.enter_context(h5py.File(content, "r"))
-        found = of_keras_2(file) if "layer_names" in weights_of(file).attrs else walk(file, is_named(file))
+        found = of_keras_2(file) if listed(weights_of(file), "layer_names") else walk(file, is_named(file))
         yield {name: tensor(dataset) for name, dataset in found.items()}, []
 
 
@@ -143,10 +144,10 @@ def of_keras_2(file) -> dict:
 
 
 def listed(inside, attribute: str) -> list[str]:
-    """A list of names; a long one is in several attributes, `layer_names0` and so on."""
+    """A list of names; a long one is in several attributes instead, `layer_names0` and so on."""
     parts = [inside.attrs[attribute]] if attribute in inside.attrs else []
-    while (more := f"{attribute}{len(parts)}") in inside.attrs:
-        parts.append(inside.attrs[more])
+    numbered = itertools.takewhile(inside.attrs.__contains__, (f"{attribute}{i}" for i in itertools.count()))
+    parts = parts or [inside.attrs[name] for name in numbered]
     return [name.decode() if isinstance(name, bytes) else str(name) for part in parts for name in part]
 
 

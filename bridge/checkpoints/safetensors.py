@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from bridge.checkpoints import Tensor
+from bridge.graph import BridgeError
 
 LONGEST = 100_000_000  # bytes of a header, as the format has it
 DTYPES = {
@@ -48,6 +49,8 @@ def reading(path: str) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
         if not 0 < length <= min(LONGEST, size - 8):
             raise ValueError(f"its header would have {length:,} bytes")
         header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("its header is no dictionary")
         header.pop("__metadata__", None)
         begin, spans = 8 + length, []
         tensors = {}
@@ -83,10 +86,10 @@ def write(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
         metadata: Texts by name, that the library gives back as `metadata()`.
 
     Raises:
-        ValueError: A dtype is none of the format's; names all of them.
+        BridgeError: A dtype is none of the format's; names all of them.
     """
     if wrong := [f"{name} is {t.dtype}" for name, t in tensors.items() if t.dtype not in NAMES]:
-        raise ValueError(f"safetensors has no such dtypes: {', '.join(wrong)}. Accepted: {', '.join(map(str, NAMES))}")
+        raise BridgeError(f"safetensors has no such dtypes: {', '.join(wrong)}. Accepted: {', '.join(map(str, NAMES))}")
     # Large elements first, so that every tensor begins at a multiple of its own: the library does the same.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header, end = {"__metadata__": dict(metadata)} if metadata else {}, 0

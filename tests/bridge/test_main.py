@@ -335,3 +335,18 @@ def test_round_trip_of_a_unet_through_other_processes(check, tmp_path):
     assert [w.path for w in again.weights] == [w.path for w in model.weights]
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a + np.float32(1), b)
+
+
+def test_checkpoints_are_converted_and_compared(saved):
+    code, text = bridge("convert", "example.keras", "a.safetensors")
+    assert code == 0 and text == "wrote a.safetensors: 4 tensors, 2,760 bytes\n"
+    code, text = bridge("diff", "example.keras", "a.safetensors")
+    assert code == 0 and "4 the same, 0 of other numbers" in text
+    saved.get_layer("a").bias.assign_add([0, 0.25, 0, 0])
+    saved.save("other.keras")
+    code, text = bridge("diff", "a.safetensors", "other.keras")
+    assert code == 1 and "a/1" in text and "0.25" in text and "3 the same, 1 of other numbers" in text
+    code, text = bridge("convert", "example.keras", "a.safetensors")
+    assert code == 2 and "a.safetensors exists already" in text
+    code, text = bridge("diff", "example.keras", "nowhere.pt")
+    assert code == 2 and "nowhere.pt: no such file. Accepted: a file that ends with" in text
