@@ -184,7 +184,8 @@ def diff(
     from bridge.checkpoints import difference
 
     found = difference.compare(first, second)
-    _table(["tensor", "A", "B", "largest difference", "of the largest number"], difference.rows(found))
+    if lines := difference.rows(found):
+        _table(["tensor", "A", "B", "largest difference", "of the largest number"], lines)
     print(
         f"{found.equal:,} the same, {len(found.far):,} of other numbers, {len(found.shapes):,} of another shape, "
         f"{len(found.dtypes):,} of another dtype, {len(found.missing):,} only in A, {len(found.extra):,} only in B"
