@@ -102,8 +102,10 @@ def ratios(record: dict, theirs: str = "theirs", ours: str = "ours") -> str:
         for name, r in record["results"].items()
     ]
     head = ["what", ours, theirs, "ratio", "goal: at most", "each against itself"]
+    days = sorted({r.get("date", record["date"]) for r in record["results"].values()})
     return (
-        table(head, rows) + f"\n\nMeasured {record['date']} on {record['machine']}: medians, alternating, in one run."
+        f"{table(head, rows)}\n\nMeasured {' and '.join(days)} on {record['machine']}: medians, alternating, each line "
+        "in one run."
     )
 
 
@@ -249,10 +251,15 @@ def sampling() -> str:
 
 
 def data() -> str:
-    """The ratios of benchmarks/data.py."""
-    record = newest("benchmarks-data")
-    spared = {"results": {f"{name}, a core to spare": r for name, r in record["besides"].items()}}
-    return ratios(record | {"results": record["results"] | spared["results"]}, "one batch again", "new batches")
+    """The ratios of benchmarks/data.py, each line as it was measured last."""
+    found, spared = {}, {}
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*-benchmarks-data.json")):
+        record = json.loads(path.read_text())
+        found |= {name: r | {"date": record["date"]} for name, r in record["results"].items()}
+        spared |= {
+            f"{name}, a core to spare": r | {"date": record["date"]} for name, r in record.get("besides", {}).items()
+        }
+    return ratios(record | {"results": found | spared}, "one batch again", "new batches")
 
 
 def allreduce(parameters: int = 1_941_105) -> str:
