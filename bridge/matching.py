@@ -78,6 +78,11 @@ def match(
     return pairs, *left
 
 
+def end(name: str) -> str:
+    """The end of a name, behind the layer's."""
+    return END.fullmatch(name)[2]
+
+
 def grouped(some: list[Unit]) -> dict[tuple, list[Unit]]:
     """The units of each kind."""
     found = defaultdict(list)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge import keras_reader, layout, naming, torch_writer
+from bridge import keras_reader, layout, matching, naming, torch_writer
 from bridge.graph import BridgeError, Obstacle
 
+COUNTER = "num_batches_tracked"  # of torch's BatchNorm, which Keras has none of
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and DataParallel; of torch.compile
 
 
@@ -24,20 +25,61 @@ class Place:
     cells: np.ndarray
 
 
-def load(model, state: Mapping, names: naming.Table) -> None:
+def load(model, state: Mapping, names: naming.Table | None = None) -> list[matching.Pair]:
     """Fill every weight and statistic of a model from a state dict.
 
     Args:
         model: A functional or Sequential `keras.Model`; it is changed in place.
         state: Name -> tensor or array.
-        names: The names of the module that has this state dict, as `bridge.to_torch` takes them.
+        names: The names of the module that has this state dict, as `bridge.to_torch` takes them. Without a table they
+            are those that the bridge gives; where few of these are there, the layers' order, kinds and shapes decide.
+
+    Returns:
+        What was filled from what, if not by name.
 
     Raises:
         BridgeError: Lists every name that is missing, unexpected, of another shape or not of numbers; nothing has been
             changed then.
     """
-    expected = places(model, names)
-    fill(model, {name: array(value) for name, value in unwrapped(state, expected).items()}, expected)
+    expected = places(model, names or {})
+    arrays = {name: array(value) for name, value in unwrapped(state, expected).items()}
+    pairs = []
+    if names is None and 2 * len(arrays.keys() & expected.keys()) < len(expected):  # the names are others
+        arrays, pairs = renamed(model.name, arrays, expected)
+    fill(model, arrays, expected)
+    return pairs
+
+
+def renamed(kind: str, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]):
+    """Give arrays of other names those that are expected, by the order, the kinds and the shapes of the layers.
+
+    Args:
+        kind: What the model is called.
+        arrays: By the names of the source.
+        expected: As `places` gives it.
+
+    Returns:
+        The arrays by the names that are expected; and the pairs.
+
+    Raises:
+        BridgeError: Lists all that has no counterpart, on either side.
+    """
+    beside = {matching.end(name) for name, place in expected.items() if place is None}  # what is no weight of Keras
+    source = {name: x.shape for name, x in arrays.items() if matching.end(name) not in beside | {COUNTER}}
+    target = {name: place.cells.shape for name, place in weights_of(expected).items()}
+    pairs, left, missing = matching.match(source, target)
+    if left or missing:
+        raise BridgeError(
+            f"the names in the state dict are not those of {kind}, and order, kind and shape of the layers do not say "
+            f"which is which: give a table of names, or its module\n  - without a place: {', '.join(left) or 'nothing'}"
+            f"\n  - not filled: {', '.join(missing) or 'nothing'}"
+        )
+    return {pair.target: arrays[pair.source] for pair in pairs}, pairs
+
+
+def weights_of(expected: Mapping[str, Place | None]) -> dict[str, Place]:
+    """Those of the names that are weights of Keras."""
+    return {name: place for name, place in expected.items() if place is not None}
 
 
 def fill(model, state: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]) -> None:
@@ -97,7 +139,7 @@ def numbered(variable) -> np.ndarray:
 
 def differences(expected: Mapping[str, Place | None], state: Mapping[str, np.ndarray]) -> list[str]:
     """Say what keeps a state dict from being that of a model, a line for each kind; constants need not be there."""
-    places = {name: place for name, place in expected.items() if place is not None}
+    places = weights_of(expected)
     found = {
         "not of real numbers": [f"{name} {value.dtype}" for name, value in state.items() if value.dtype.kind in "cOSU"],
         "missing": [name for name in places if name not in state],

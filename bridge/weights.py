@@ -37,7 +37,7 @@ def load_weights(target, source, names: "naming.Table | None" = None):
 
     if isinstance(target, keras.Model) and isinstance(source, (str, os.PathLike, Mapping)):
         state = source if isinstance(source, Mapping) else sources.read_state(os.fspath(source))
-        state_dict.load(target, state, names or {})
+        state_dict.load(target, state, names)
         return target
     if isinstance(target, keras.Model) == isinstance(source, keras.Model):
         raise BridgeError(

@@ -178,3 +178,68 @@ def test_no_code_of_a_file_is_run(tmp_path):
     with pytest.raises(bridge.BridgeError, match="cannot be read as a state dict"):
         bridge.load_weights(network(), tmp_path / "a.pt")
     assert not (tmp_path / "evil").exists()
+
+
+class Twin(torch.nn.Module):
+    """The same network as a hand writes it, with names of its own."""
+
+    def __init__(self, swapped=False):
+        super().__init__()
+        nn = torch.nn
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        first, second = ("b", "a") if swapped else ("a", "b")
+        self.body = nn.ModuleDict({key: nn.Conv2d(4, 4, 3, padding=1) for key in (first, second)})
+        self.out = nn.Linear(4, 7)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(self.body["b"](torch.relu(self.body["a"](x))))
+        return self.out(x.mean((2, 3)))
+
+
+def twin_of_keras():
+    x = image = keras.Input((8, 9, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="first")(x)
+    x = layers.ReLU()(layers.BatchNormalization(epsilon=1e-5, name="normed")(x))
+    for name in ("second", "third"):
+        x = layers.Conv2D(4, 3, padding="same", activation="relu", name=name)(x)
+    return keras.Model(image, layers.Dense(7, name="classes")(layers.GlobalAveragePooling2D()(x)), name="own")
+
+
+def live_twin(**options):
+    torch.manual_seed(0)
+    twin = Twin(**options).eval()
+    for name, tensor in twin.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else torch.randn_like(tensor) * 0.4)
+    return twin
+
+
+def test_a_differently_named_twin_is_filled_by_the_order_of_its_layers():
+    twin, model = live_twin(), random_weights(twin_of_keras(), 1)
+    pairs = state_dict.load(model, twin.state_dict())
+    assert {(p.source, p.how) for p in pairs} >= {
+        ("stem.0.weight", "the only one of its kind"),
+        ("body.a.weight", "by order"),
+        ("out.bias", "the only one of its kind"),
+    }
+    x = np.random.default_rng(0).normal(size=(2, 8, 9, 3)).astype("float32")
+    with torch.no_grad():
+        expected = twin(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_no_order_tells_is_listed_and_nothing_is_changed():
+    state = live_twin().state_dict()
+    state["more.weight"] = torch.zeros(3, 3)
+    model = random_weights(twin_of_keras(), 1)
+    before = model.get_weights()
+    with pytest.raises(bridge.BridgeError) as error:
+        bridge.load_weights(model, state)
+    text = str(error.value)
+    assert "the names in the state dict are not those of own" in text and "give a table of names" in text
+    assert "without a place: body.a.weight (4, 4, 3, 3), body.a.bias (4,), body.b.weight" in text
+    assert "more.weight (3, 3)" in text and "not filled: second.weight (4, 4, 3, 3)" in text
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
