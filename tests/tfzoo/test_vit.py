@@ -269,8 +269,7 @@ def test_names_and_shapes_are_those_of_torchvisions(size):
     assert {(name, place.cells.shape) for name, place in ours.items()} == expected
 
 
-@pytest.mark.parametrize("files", [False, True])
-def test_a_file_of_the_whole_vit_b_16(tmp_path, files):
+def test_a_file_of_the_whole_vit_b_16(check, tmp_path):
     """Of pictures of 32x32, as the patches are then few; the shapes are those of any size but for the positions'."""
     import torch.nn
 
@@ -278,19 +277,26 @@ def test_a_file_of_the_whole_vit_b_16(tmp_path, files):
     theirs = import_torchvision().models.vit_b_16(image_size=32, num_classes=10).eval()
     torch.nn.init.normal_(theirs.heads.head.weight, std=0.05)  # which torchvision begins with zeros
     # torchvision's own files have the names of before, which it changes as it loads them.
-    old = {
-        re.sub(r"mlp\.(\d)", lambda m: f"mlp.linear_{1 + int(m[1]) // 3}", k): v for k, v in theirs.state_dict().items()
-    }
-    again = import_torchvision().models.vit_b_16(image_size=32, num_classes=10)
-    again.load_state_dict(old, strict=True)
+    state = theirs.state_dict()
+    old = {re.sub(r"mlp\.(\d)", lambda m: f"mlp.linear_{1 + int(m[1]) // 3}", k): v for k, v in state.items()}
+    import_torchvision().models.vit_b_16(image_size=32, num_classes=10).load_state_dict(old, strict=True)
     assert sum("linear_2" in name for name in old) == 24
-    torch.save(old if files else theirs.state_dict(), tmp_path / "vit_b_16.pth")
-    ours = tfzoo.build("vit", "b16", image_shape=(32, 32, 3), classes=10, weights=tmp_path / "vit_b_16.pth")
-    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    torch.save(old, tmp_path / "vit_b_16.pth")
+    options = {"image_shape": (32, 32, 3), "classes": 10}
+    single = tfzoo.build("vit", "b16", weights=tmp_path / "vit_b_16.pth", **options)
+    with check.float64():
+        double = tfzoo.build("vit", "b16", **options)
+    double.set_weights(single.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+    given = torch.from_numpy(x).permute(0, 3, 1, 2)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-    assert np.abs(expected[0] - expected[1]).max() > 0.01
-    np.testing.assert_allclose(ours(x), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        rounded, expected = theirs(given.float()).numpy(), theirs.double()(given).numpy()
+    y, y32, largest = np.asarray(double(x)), np.asarray(single(x.astype("float32"))), np.abs(expected).max()
+    assert (y.dtype, y32.dtype) == (np.float64, np.float32) and np.abs(expected[0] - expected[1]).max() > 0.01
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-7 * largest)  # TensorFlow's exact GELU is right to 5e-9
+    own = np.abs(y32 - y).max()
+    assert own < 1e-5 * largest
+    np.testing.assert_allclose(y32, rounded, rtol=0, atol=3 * own)
 
 
 def test_names_of_more_than_ten_blocks():
