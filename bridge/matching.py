@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bridge.graph import BridgeError
+
 END = re.compile(r"(?:(.*)[./])?([^./]+)", re.DOTALL)
 ALONE, ORDER = "the only one of its kind", "by order"
 
@@ -76,6 +78,32 @@ def match(
         for side, done in zip((source, target), taken, strict=True)
     ]
     return pairs, *left
+
+
+def renamed(kind: str, arrays: Mapping, shapes: Mapping[str, tuple[int, ...]], beside: set[str]):
+    """Give arrays of other names those that are expected, or nothing.
+
+    Args:
+        kind: What the target is called.
+        arrays: By the names of the source, in the order of its layers.
+        shapes: Those that are expected, by name, in the order of the target's layers.
+        beside: Ends of names that are no weights, and need no place.
+
+    Returns:
+        The arrays by the names that are expected; and the pairs.
+
+    Raises:
+        BridgeError: Lists all that has no counterpart, on either side.
+    """
+    source = {name: tuple(array.shape) for name, array in arrays.items() if end(name) not in beside}
+    pairs, left, missing = match(source, shapes)
+    if left or missing:
+        raise BridgeError(
+            f"the names in the state dict are not those of {kind}, and order, kind and shape of the layers do not say "
+            f"which is which: give a table of names, or its module\n  - without a place: {', '.join(left) or 'nothing'}"
+            f"\n  - not filled: {', '.join(missing) or 'nothing'}"
+        )
+    return {pair.target: arrays[pair.source] for pair in pairs}, pairs
 
 
 def end(name: str) -> str:

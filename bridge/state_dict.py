@@ -44,37 +44,17 @@ def load(model, state: Mapping, names: naming.Table | None = None) -> list[match
     expected = places(model, names or {})
     arrays = {name: array(value) for name, value in unwrapped(state, expected).items()}
     pairs = []
-    if names is None and 2 * len(arrays.keys() & expected.keys()) < len(expected):  # the names are others
-        arrays, pairs = renamed(model.name, arrays, expected)
+    if names is None and others(arrays, expected):
+        beside = {matching.end(name) for name, place in expected.items() if place is None} | {COUNTER}
+        shapes = {name: place.cells.shape for name, place in weights_of(expected).items()}
+        arrays, pairs = matching.renamed(model.name, arrays, shapes, beside)
     fill(model, arrays, expected)
     return pairs
 
 
-def renamed(kind: str, arrays: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]):
-    """Give arrays of other names those that are expected, by the order, the kinds and the shapes of the layers.
-
-    Args:
-        kind: What the model is called.
-        arrays: By the names of the source.
-        expected: As `places` gives it.
-
-    Returns:
-        The arrays by the names that are expected; and the pairs.
-
-    Raises:
-        BridgeError: Lists all that has no counterpart, on either side.
-    """
-    beside = {matching.end(name) for name, place in expected.items() if place is None}  # what is no weight of Keras
-    source = {name: x.shape for name, x in arrays.items() if matching.end(name) not in beside | {COUNTER}}
-    target = {name: place.cells.shape for name, place in weights_of(expected).items()}
-    pairs, left, missing = matching.match(source, target)
-    if left or missing:
-        raise BridgeError(
-            f"the names in the state dict are not those of {kind}, and order, kind and shape of the layers do not say "
-            f"which is which: give a table of names, or its module\n  - without a place: {', '.join(left) or 'nothing'}"
-            f"\n  - not filled: {', '.join(missing) or 'nothing'}"
-        )
-    return {pair.target: arrays[pair.source] for pair in pairs}, pairs
+def others(arrays: Collection[str], expected: Collection[str]) -> bool:
+    """Tell whether the names of a state dict are others than those that are expected: fewer than half are there."""
+    return 2 * len(set(arrays) & set(expected)) < len(expected)
 
 
 def weights_of(expected: Mapping[str, Place | None]) -> dict[str, Place]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bridge import convert, naming, rules, sources, state_dict
+from bridge import convert, matching, naming, rules, sources, state_dict
 from bridge.align import align
 from bridge.graph import BridgeError, Graph
 from bridge.layout import convert as laid_out
@@ -22,9 +22,11 @@ def load_weights(target, source, names: "naming.Table | None" = None):
 
     Args:
         target: A functional or Sequential `keras.Model`, or a `torch.nn.Module`; it is changed in place.
-        source: The same of the other framework. For a Keras model also a state dict of torch or a file of one,
-            `.safetensors` or of `torch.save`; every name in it must be in the model and every weight in it.
-        names: The names of a state dict, as `bridge.to_torch` takes them; by default those that the bridge gives.
+        source: The same of the other framework; or a state dict of torch, or a file: of a state dict (`.safetensors`,
+            `.pt`), or one of Keras (`.keras`; for a Keras model also `.weights.h5` and `.h5`). All of it must find a
+            place, and all of the target be filled.
+        names: The names of a state dict for a Keras model, as `bridge.to_torch` takes them; by default those that the
+            bridge gives. Where the names are others, the order, the kinds and the shapes of the layers decide.
 
     Returns:
         The target.
@@ -35,9 +37,12 @@ def load_weights(target, source, names: "naming.Table | None" = None):
     """
     import keras
 
-    if isinstance(target, keras.Model) and isinstance(source, (str, os.PathLike, Mapping)):
-        state = source if isinstance(source, Mapping) else sources.read_state(os.fspath(source))
-        state_dict.load(target, state, names)
+    if isinstance(source, (str, os.PathLike)):
+        source = _opened(target, os.fspath(source))
+    if isinstance(source, Mapping):
+        into = state_dict.load if isinstance(target, keras.Model) else _into_module
+        into(target, source, names)
+    if source is None or isinstance(source, Mapping):
         return target
     if isinstance(target, keras.Model) == isinstance(source, keras.Model):
         raise BridgeError(
@@ -54,6 +59,45 @@ def load_weights(target, source, names: "naming.Table | None" = None):
     for assign, value in _matched(type(target).__name__, *copies):
         assign(value)
     return target
+
+
+def _opened(target, path: str):
+    """Read a file: a state dict, or a Keras model for a module; None where the target has been filled from it."""
+    import keras
+
+    from bridge import keras_weights
+
+    if not path.endswith(sources.KERAS):
+        return sources.read_state(path)
+    if isinstance(target, keras.Model):
+        keras_weights.load(target, path)
+        return None
+    if path.endswith(".weights.h5"):
+        raise BridgeError(
+            f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, or the model"
+        )
+    return sources.load(path)
+
+
+def _into_module(module, state: Mapping, names: "naming.Table | None" = None) -> None:
+    """Fill a module from a state dict, by its names or by the order, the kinds and the shapes of the layers."""
+    if names is not None:
+        raise BridgeError("a table of names is for a Keras model. Leave it out: a module's names are its own")
+    import torch
+
+    own = {
+        n: np.asarray(v.detach().cpu()) for n, v in module.state_dict().items() if not n.endswith(state_dict.COUNTER)
+    }
+    found = {n: state_dict.array(v) for n, v in state_dict.unwrapped(state, own).items()}
+    arrays = {n: v for n, v in found.items() if not n.endswith(state_dict.COUNTER)}
+    if state_dict.others(arrays, own):
+        shapes = {name: value.shape for name, value in own.items()}
+        arrays, _ = matching.renamed(type(module).__name__, arrays, shapes, set())
+    if problems := state_dict.differences({name: state_dict.Place(None, value) for name, value in own.items()}, arrays):
+        raise BridgeError("\n  - ".join([f"the state dict is not one of {type(module).__name__}:", *problems]))
+    counters = {name: state_dict.array(value) for name, value in found.items() if name.endswith(state_dict.COUNTER)}
+    kept = {name: value for name, value in counters.items() if name in module.state_dict()}
+    module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in (arrays | kept).items()}, strict=False)
 
 
 def names(model, module) -> dict[str, str]:

@@ -119,3 +119,52 @@ def test_all_or_nothing(target, text):
 def test_one_framework():
     with pytest.raises(bridge.BridgeError, match="takes a Keras model and a torch module. Received: Block and"):
         bridge.load_weights(Block(3, 4), Block(3, 4))
+
+
+def test_files_of_keras(tmp_path):
+    source = bridge.to_keras(trained(Net()), (X,))
+    source.save(tmp_path / "a.keras")
+    source.save_weights(tmp_path / "a.weights.h5")
+    model = keras.models.clone_model(source)
+    for name in ("a.keras", "a.weights.h5"):
+        for weight in model.weights:
+            weight.assign(0 * weight)
+        bridge.load_weights(model, tmp_path / name)
+        for a, b in zip(model.weights, source.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+    module = Net().eval()
+    bridge.load_weights(module, tmp_path / "a.keras")
+    same(source, module)
+    with pytest.raises(bridge.BridgeError, match=r"has weights alone, .*: give the .keras file"):
+        bridge.load_weights(module, tmp_path / "a.weights.h5")
+
+
+class Renamed(nn.Module):
+    """`Block` by other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.beside = (
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)),
+            nn.Conv2d(3, 4, 1),
+        )
+
+    def forward(self, x):
+        return torch.relu(self.main(x) + self.beside(x))
+
+
+def test_a_state_dict_into_a_module_of_other_names(tmp_path):
+    source, module = trained(Block(3, 4)), Renamed().eval()
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    for given in (source.state_dict(), tmp_path / "a.pt"):
+        module.load_state_dict(Renamed().state_dict())
+        assert bridge.load_weights(module, given) is module
+        assert torch.equal(module(X), source(X)) and source(X).std() > 0.01
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    state = source.state_dict() | {"more.weight": torch.ones(3)}
+    with pytest.raises(bridge.BridgeError, match=r"without a place: more.weight \(3,\)"):
+        bridge.load_weights(module, state)
+    with pytest.raises(bridge.BridgeError, match="1 of another shape: beside.bias"):
+        bridge.load_weights(module, module.state_dict() | {"beside.bias": torch.ones(9)})
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
