@@ -128,14 +128,14 @@ def test_mixed_precision_is_finite(family, policy):
 def test_jit_compile_agrees(family):
     ends = []
     for jit_compile in (False, True):
-        model = family.compile(family.build(), "SGD", 0.05, jit_compile=jit_compile)
+        model = family.compile(family.build(), "SGD", 0.01, jit_compile=jit_compile)
         rng = np.random.default_rng(family.seed)
         for weight in model.trainable_variables:  # away from where they begin, which may be special: an identity, zeros
-            weight.assign_add(rng.normal(0, 0.05, weight.shape))
+            weight.assign_add(rng.normal(0, 0.02, weight.shape))
         before = model.get_weights()
         loss = family.fit(model, family.data(model).training, 3).history["loss"]
         ends.append([*model.get_weights(), np.asarray(loss)])
-    assert any((a != b).any() for a, b in zip(before, ends[1], strict=False))
+    assert max(np.abs(a - b).max() for a, b in zip(before, ends[1], strict=False)) > 1e-3  # what could differ
     for a, b in zip(*ends, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
 
