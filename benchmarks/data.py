@@ -4,7 +4,7 @@
 
 Every recipe, as it trains by default; the U-Net also on folders of photographs, kept in memory and decoded anew each
 time. Steps on new batches begin with nothing made ahead, and behind the first batches, for which a part is made once
-and kept (cluttered digits, photographs): so what is measured can go on for ever. Those on one batch begin when the making
+and kept (cluttered digits, photographs): so this can go on for ever. Those on one batch begin when the making
 has come to rest.
 
 All is measured twice: with the step on all cores, which then has to share them with the making, and, besides, with its
