@@ -33,7 +33,7 @@ FRONT = {
     "output_size": (24, 24),
     "localisation_widths": (8, 16, 16),
     "localisation_units": 64,
-    "identity_penalty": 5e-3,  # of twice as much digits stay turned by half; of none theta leaves the picture
+    "identity_penalty": 5e-3,  # of twice as much the seeds differ more; of none theta leaves the picture
 }
 EPSILON = 1e-4  # Adam's: of the first gradients, as small as they are without direction, steps stay small, too
 datasets = functools.partial(_classifier.datasets, values=VALUES)
