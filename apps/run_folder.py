@@ -4,6 +4,7 @@
     model.keras     the model after the last epoch
     best.keras      the model after the epoch with the lowest validation loss, or the last where there is no such loss
                     (a model of several networks: generator.keras, best_generator.keras, ...)
+    optimizer.json  the optimizer's settings, with which `bridge to-torch` takes the training over to torch
     log.csv         a line per epoch
     speed.csv       the same for what it took, which is another in every run
     tensorboard/    scalars, pictures and the graph
@@ -34,6 +35,7 @@ import keras
 import numpy as np
 
 from apps import RunFailed, no_room, recipes
+from bridge import trainings
 from bridge.files import aside
 from bridge.models import functional, is_functional, parts
 from bridge.sources import load_keras
@@ -105,6 +107,18 @@ def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
     versions = {package: importlib.metadata.version(package) for package in ("tensorflow", "keras", "torch", "numpy")}
     write_json(folder / "options.json", {**options, "command": shlex.join(sys.argv), "versions": versions})
     (folder / "samples").mkdir()  # last: a run that is killed here goes on
+
+
+def describe(folder: pathlib.Path, model: keras.Model, steps: int) -> None:
+    """Write `optimizer.json`, if the model has one optimizer of its own.
+
+    Args:
+        folder: The run folder.
+        model: Compiled.
+        steps: Of the whole run.
+    """
+    if isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
+        write_json(folder / "optimizer.json", trainings.describe(model, steps))
 
 
 def write_json(path: pathlib.Path, values: dict[str, Any]) -> None:

@@ -229,6 +229,7 @@ def train(
             how = {"strategy": strategy, "devices": chosen.num_replicas_in_sync}  # may be others when the run goes on
             of = {"examples": datasets.description, **datasets.named}
             run_folder.create(output, {"family": name, **options, **how, **of})
+            run_folder.describe(output, model, epochs * per_epoch)
         if title:
             print(title)
         if start:

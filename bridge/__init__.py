@@ -16,6 +16,8 @@ _HOMES = {
     "verify": "verification",
     "assert_equivalent": "verification",
     "load_weights": "weights",
+    "optimizer_to_torch": "optimizer_state",
+    "optimizer_to_keras": "optimizer_state",
     "rule": "own_rules",
     "tf_to_torch": "tensors",
     "torch_to_tf": "tensors",

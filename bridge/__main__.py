@@ -39,6 +39,7 @@ Shape = Annotated[
     ),
 ]
 KERAS = "A .keras, .h5 or .json file, or module:function."
+TRAINED = "A .keras, .h5 or .json file, module:function, or a run folder of `tfzoo train`."
 TORCH = "A folder of `bridge to-torch`, a .pt2 file, or module:function."
 CHECKPOINT = (
     "A .keras, .weights.h5, .h5, .safetensors or .pt file, or what tf.train.Checkpoint has written: prefix or folder."
@@ -48,7 +49,7 @@ NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not compare the 
 
 @app.command()
 def to_torch(
-    source: Annotated[str, typer.Argument(metavar="SRC", help=KERAS)],
+    source: Annotated[str, typer.Argument(metavar="SRC", help=TRAINED)],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="New folder; by default the name of SRC with _torch.")
     ] = None,
@@ -58,15 +59,28 @@ def to_torch(
     exact_training: Annotated[
         bool, typer.Option("--exact-training", help="Train as Keras does where torch's own modules do not.")
     ] = False,
+    training: Annotated[
+        bool, typer.Option("--training", help="Of a compiled .keras the optimizer, too; of a run folder it always is.")
+    ] = False,
     no_verify: NoVerify = False,
     imports: Import = [],  # noqa: B006 - typer copies it
 ):
-    """Write a Keras model as a folder of PyTorch source, weights and a report."""
+    """Write a Keras model as a folder of PyTorch source, weights and a report; with its optimizer, if it has one."""
     _begin(imports)
+    from bridge import resume, trainings
     from bridge.folder import save_torch
 
     output = output or Path(f"{_stem(source)}_torch")
-    report = save_torch(_keras(source, weights), output, verify=not no_verify, exact_training=exact_training)
+    optimizer = None
+    if training or trainings.is_run(source):
+        _refuse(source, {"--weights": weights})
+        model, optimizer = trainings.load(source)
+    else:
+        model = _keras(source, weights)
+    options = {"verify": not no_verify, "exact_training": exact_training, "optimizer": optimizer}
+    report = save_torch(model, output, **options)
+    if optimizer is not None:
+        print(f"after {int(optimizer._iterations):,} steps the training goes on with {output / resume.PROGRAM}")
     _finish(report, output)
 
 
@@ -89,9 +103,11 @@ def to_keras(
         raise BridgeError(f"{output}: the output is a .keras file")
     if output.exists():
         raise BridgeError(f"{output} exists already: name a new file, or remove that one")
+    from bridge import trainings
     from bridge.convert import to_keras as convert
 
     model, module = _with_examples(convert, source, shape, weights, trust)
+    trainings.compile_as(model, module, source)
     report = None
     if not no_verify:
         from bridge.verification import verify as compare
@@ -159,6 +175,51 @@ def rules(imports: Import = []):  # noqa: B006
         _begin(imports)
 
     _table(["rule", "what it is", "Keras", "PyTorch"], supported())
+
+
+@app.command()
+def weights(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help=f"{CHECKPOINT[:-1]}; or a model of the other framework.")
+    ],
+    into: Annotated[str, typer.Option("--into", metavar="MODEL", help="A model of either framework.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="New .keras or .weights.h5 of a Keras model, .safetensors or .pt of torch's."
+        ),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(help="Table of a state dict's names: a .json, or module:TABLE as tfzoo.resnet:NAMES.torchvision."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go where, and write nothing.")] = False,
+    trust: Trust = False,
+    imports: Import = [],  # noqa: B006
+):
+    """Put the weights of a checkpoint or a model into a model of your own, whatever its layers are called."""
+    from bridge import filling
+
+    if dry_run == (output is not None):
+        raise BridgeError("give -o with a new file for the filled model, or --dry-run to see what would be filled")
+    if output is not None:
+        filling.check(output)
+    _begin(imports)
+    target, plan = filling.plan(source, into, names, trust)
+    if dry_run:
+        lines = [
+            [r.source, r.target, r.transform, *(str(list(s)) for s in (r.source_shape, r.target_shape)), r.how]
+            for r in plan.rows()
+        ]
+        _table(["source", "target", "transform", "its shape", "becomes", "known"], lines)
+        print(f"{len(lines):,} tensors")
+    else:
+        plan.fill()
+        filling.write(target, output)
+        progress.hide()
+        print(f"wrote {output}")
+    for note in plan.notes:
+        print(printable(f"note: {note}"))
 
 
 @app.command()

@@ -27,7 +27,7 @@ def new_folder(path) -> Iterator[Path]:
         yield side
 
 
-def save_torch(model, folder, verify: bool = True, exact_training: bool = False):
+def save_torch(model, folder, verify: bool = True, exact_training: bool = False, optimizer=None):
     """Convert a Keras model and write the result as a folder that needs nothing but torch.
 
     Args:
@@ -35,6 +35,8 @@ def save_torch(model, folder, verify: bool = True, exact_training: bool = False)
         folder: A path that does not exist yet.
         verify: Load what was written, compare it with the model, and write report.json and report.html.
         exact_training: As for `to_torch`.
+        optimizer: A Keras optimizer that has trained the model: it is carried, too, with a program that goes on
+            (`bridge.resume`).
 
     Returns:
         The `Report`, or None with `verify=False`. A model that fails the comparison is written too, with its report.
@@ -50,10 +52,17 @@ def save_torch(model, folder, verify: bool = True, exact_training: bool = False)
         (side / "model.py").write_text(written.text, encoding="utf-8")
         _save_state(written.state, side / "model.safetensors")
         report = None
+        program = torch_writer.execute((side / "model.py").read_text(encoding="utf-8"))
+        if optimizer is not None:
+            from bridge import resume
+            from bridge.optimizer_state import optimizer_to_torch
+
+            module = program.load(side / "model.safetensors")
+            regularized = any(getattr(v, "regularizer", None) is not None for v in model.trainable_variables)
+            resume.write(side, optimizer_to_torch(optimizer, model, module), module, model.name, regularized)
         if verify:
             from bridge.verification import verify as compare
 
-            program = torch_writer.execute((side / "model.py").read_text(encoding="utf-8"))
             report = compare(model, program.load(side / "model.safetensors"))
             (side / "report.json").write_text(report.to_json(), encoding="utf-8")
             (side / "report.html").write_text(report.to_html(), encoding="utf-8")

@@ -5,36 +5,43 @@ layers without a name of their own (`dense_3`), and, with a warning, where the f
 """
 
 import contextlib
-import io
 import itertools
 import re
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bridge import state_dict, untrusted
+from bridge.checkpoints import hdf5
 from bridge.graph import BridgeError
 
 ACCEPTED = "Accepted: a .keras, .weights.h5 or .h5 file"
-LISTS = ("layers", "_layer_checkpoint_dependencies")  # of a model's layers in a file of Keras; the latter's before 3
-NUMBER = r"_\d+$"  # what Keras adds to a name or class that it has had before
+OPTIMIZER = re.compile("(^|_)optimizer$")
+SEED = "seed_generator"
 
 
-def load(model, path: str, resize: Callable | None = None) -> None:
+def load(
+    model, path: str, resize: Callable | None = None, by_order: bool = False, dry_run: bool = False
+) -> tuple[dict[str, state_dict.Place], bool]:
     """Load a file of weights into a model; every weight must be there.
 
     Args:
         model: A `keras.Model`.
         path: A `.keras`, `.weights.h5` or `.h5` file.
         resize: `resize(layer, value, shape)` may bring what the file has to the shape that the model wants.
+        by_order: Where fewer than half of the names are there, the classes of the layers, their order and their shapes
+            may say what is what.
+        dry_run: Look whether it fits, and change nothing.
+
+    Returns:
+        What was filled, by name, and whether the order decided.
 
     Raises:
-        BridgeError: The file cannot be read; or it does not fit, with every name that is missing, unexpected or of
-            another shape. The model has not been changed then.
+        BridgeError: The file cannot be read; or it does not fit, with every name that is missing, unexpected, of
+            another shape, or that has NaN or infinite numbers. The model has not been changed then.
     """
     import h5py
 
@@ -45,12 +52,22 @@ def load(model, path: str, resize: Callable | None = None) -> None:
         except Exception as e:  # it is not built, or the disk is full
             raise BridgeError(f"{path} cannot be loaded into {model.name}: {untrusted.why(e)}") from e
         with h5py.File(own, "r+") as target:
+            ordered = False
             with _stored(path, model) as source:
                 old = not path.endswith((".keras", ".weights.h5"))
-                found, places = _old_layers(source, model) if old else _layers(source, target, path)
+                named = old or hdf5.is_named(source)
+                found, places = _old_layers(source, model) if old else _layers(source, target, named)
+                if by_order and not old and named and state_dict.others(found, places):
+                    both = _layers(source, target, False)
+                    ordered = both[0].keys() == both[1].keys()
+                    found, places = both if ordered else (found, places)
+                elif not named:
+                    ordered = True
+                    compared = "their classes, order and shapes are all that could be compared"
+                    warnings.warn(f"{path} has no names of layers: {compared}", stacklevel=2)
                 if (asked := sum(x.nbytes for x in found.values())) > untrusted.room(path):
                     raise ValueError(f"its weights unpack to {asked:,} bytes")
-                said = _words(model)
+                said = {} if ordered else _words(model)
                 state = {said.get(name, name): _numbers(x) for name, x in found.items()}
             places = {said.get(name, name): place for name, place in places.items()}
             for name, place in places.items() if resize else ():
@@ -60,16 +77,20 @@ def load(model, path: str, resize: Callable | None = None) -> None:
                 raise BridgeError(
                     f"{path} cannot be loaded into {model.name}, by the names of its layers: {'; '.join(problems)}"
                 )
+            shapes = {name: state_dict.Place(None, np.empty(place.cells.shape)) for name, place in places.items()}
+            if dry_run:
+                return shapes, ordered
             if old:
                 state_dict.fill(model, state, places)
                 for layer in model.layers:
                     getattr(layer, "finalize_state", lambda: None)()  # of Normalization
-                return
+                return shapes, ordered
             for name, place in places.items():
                 group, key = place.cells.parent, place.cells.name.rpartition("/")[2]
                 del group[key]
                 group[key] = state[name]
         model.load_weights(own)
+        return shapes, ordered
 
 
 @contextlib.contextmanager
@@ -79,78 +100,47 @@ def _stored(path: str, model) -> Iterator:
     import h5py
 
     try:
-        content = path
-        if path.endswith(".keras"):
-            untrusted.check_archive(path)
-            with zipfile.ZipFile(path) as archive:
-                content = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(content, "r") as file:
-            yield file
+        with contextlib.ExitStack() as stack:
+            content = path
+            if path.endswith(".keras"):
+                untrusted.check_archive(path)
+                content = stack.enter_context(hdf5.member(path, "model.weights.h5"))
+            yield stack.enter_context(h5py.File(content, "r"))
     except (Exception, MemoryError) as e:  # a damaged file fails anywhere in h5py
         raise BridgeError(
             f"{path} cannot be loaded into {model.name}: {untrusted.why(e)}. {untrusted.DAMAGED.format(size)}"
         ) from e
 
 
-def _layers(source, target, path: str) -> tuple[dict, dict]:
-    """The weights in a file of Keras 3 and the places in that of a model, by the names of the layers."""
-    named = "vars" in source and "name" in source["vars"].attrs  # which Keras 3 has not always written
-    if not named:
-        warnings.warn(
-            f"{path} has no names of layers: their classes, order and shapes are all that could be compared",
-            stacklevel=3,
-        )
-    return _walk(source, named), {name: state_dict.Place(None, x) for name, x in _walk(target, named).items()}
+def _layers(source, target, named: bool) -> tuple[dict, dict]:
+    """The weights in a file of Keras 3 and the places in that of a model, by the names of the layers, or their classes.
 
-
-def _walk(group, named: bool, above: str = "") -> dict:
-    """The datasets of a group and what is below it, but for optimizers and generators of random numbers.
-
-    Keras has `layers/<class>_<number>/<attribute>/vars/<number>`, and the layer's name beside its variables. `dense#1`
-    is the second Dense layer without a name of its own.
+    What an optimizer and the generators of random numbers keep is left out.
     """
-    from keras.src.saving.saving_lib import safe_get_h5_dataset, safe_get_h5_group  # they follow no links
 
-    found, listed = {}, "vars" not in group
-    for key in group:
-        inside = safe_get_h5_group(group, key)
-        if key == "vars":
-            found |= {f"{above}{i}": safe_get_h5_dataset(inside, i) for i in inside}
-            continue
-        title = inside["vars"].attrs.get("name", "") if named and "vars" in inside else ""
-        title = " ".join(str(title).split())[:100]
-        if "seed_generator" in (key, re.sub(NUMBER, "", title)) or (not above and re.search("(^|_)optimizer$", key)):
-            continue
-        name = key
-        if listed and named:
-            kind, number = re.fullmatch("(.*?)(?:_([0-9]+))?", key).groups()
-            name = title if title and re.sub(NUMBER, "", title) != kind else f"{kind}#{number or 0}"
-        below = _walk(inside, named, above if key in LISTS and "vars" not in inside else f"{above}{name}/")
-        if both := found.keys() & below.keys():
-            raise ValueError(f"it has two layers of one name: {', '.join(sorted(both))}")
-        found |= below
-    return found
+    def other(path: str, key: str, name: str) -> bool:
+        return SEED in (key, name) or (not path and bool(OPTIMIZER.search(key)))
+
+    found, places = (hdf5.walk(file, named, leave_out=other) for file in (source, target))
+    return found, {name: state_dict.Place(None, x) for name, x in places.items()}
 
 
 def _old_layers(source, model) -> tuple[dict, dict]:
     """The weights in an `.h5` as Keras 2 wrote it, and the places in a model, by the names of the layers."""
-    from keras.src.legacy.saving.legacy_h5_format import load_attributes_from_hdf5_group as attribute
-    from keras.src.saving.saving_lib import safe_get_h5_dataset, safe_get_h5_group
-
-    file = safe_get_h5_group(source, "model_weights") if "model_weights" in source else source
+    file = hdf5.weights_of(source)
     layers = {layer.name: layer.trainable_weights + layer.non_trainable_weights for layer in model.layers}
-    classes = {re.sub(NUMBER, "", layer.name): type(layer).__name__.lower() for layer in model.layers}
+    classes = {re.sub(hdf5.NUMBER, "", layer.name): type(layer).__name__.lower() for layer in model.layers}
     bare = {kind for kind, name in classes.items() if kind.replace("_", "") == name}  # no names of their own
 
     def labelled(names) -> dict[str, str]:
         counts = {kind: itertools.count() for kind in bare}
-        kinds = {name: re.sub(NUMBER, "", name) for name in names}
+        kinds = {name: re.sub(hdf5.NUMBER, "", name) for name in names}
         return {name: f"{kind}#{next(counts[kind])}" if kind in bare else name for name, kind in kinds.items()}
 
     found = {}
-    for name in attribute(file, "layer_names"):
-        inside = safe_get_h5_group(file, name)
-        found[name] = [safe_get_h5_dataset(inside, x) for x in attribute(inside, "weight_names")]
+    for name in hdf5.listed(file, "layer_names"):
+        inside = hdf5.group(file, name)
+        found[name] = [hdf5.dataset(inside, x) for x in hdf5.listed(inside, "weight_names")]
     flat = [
         {
             f"{label}/{i}": x
@@ -170,12 +160,10 @@ def _words(model) -> dict[str, str]:
 
 
 def _numbers(dataset) -> np.ndarray:
-    """The numbers of a dataset; Keras writes bfloat16 as bytes that HDF5 has no name for."""
-    value = np.array(dataset)
-    if value.dtype == "V2":
-        import ml_dtypes
-
-        value = value.view(ml_dtypes.bfloat16).astype(np.float32)
+    """The numbers of a dataset; those of bfloat16 as float32."""
+    value = hdf5.tensor(dataset).read()
+    if value.dtype.kind == "V":
+        return value.astype(np.float32)
     if value.dtype.kind not in "biuf":
         raise ValueError(f"it holds {value.dtype} where numbers should be")
     return value

@@ -5,12 +5,14 @@ transposed, whose rows follow another order of channels, or of which torch holds
 tables of the rules are all that is used, and nothing of them is repeated here.
 """
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bridge import keras_reader, layout, matching, naming, torch_writer
+from bridge.checkpoints.difference import finite
 from bridge.graph import BridgeError, Obstacle
 
 COUNTER = "num_batches_tracked"  # of torch's BatchNorm, which Keras has none of
@@ -38,8 +40,19 @@ def load(model, state: Mapping, names: naming.Table | None = None) -> list[match
         What was filled from what, if not by name.
 
     Raises:
-        BridgeError: Lists every name that is missing, unexpected, of another shape or not of numbers; nothing has been
-            changed then.
+        BridgeError: Lists every name that is missing, unexpected, of another shape, not of numbers or with NaN or
+            infinite ones; nothing has been changed then.
+    """
+    expected, arrays, pairs = prepared(model, state, names)
+    fill(model, arrays, expected)
+    return pairs
+
+
+def prepared(model, state: Mapping, names: naming.Table | None) -> tuple[dict, dict, list[matching.Pair]]:
+    """Find where the tensors of a state dict belong in a model; takes and raises what `load` does.
+
+    Returns:
+        The places by the expected names, the arrays by the same names, and what was paired if not by name.
     """
     expected = places(model, names or {})
     arrays = {name: array(value) for name, value in unwrapped(state, expected).items()}
@@ -48,8 +61,28 @@ def load(model, state: Mapping, names: naming.Table | None = None) -> list[match
         beside = {matching.end(name) for name, place in expected.items() if place is None} | {COUNTER}
         shapes = {name: place.cells.shape for name, place in weights_of(expected).items()}
         arrays, pairs = matching.renamed(model.name, arrays, shapes, beside)
-    fill(model, arrays, expected)
-    return pairs
+    if problems := differences(expected, arrays):
+        raise BridgeError("\n  - ".join([f"the state dict is not one of {model.name}:", *problems]))
+    return expected, arrays, pairs
+
+
+def path_of(place: Place) -> str:
+    """What Keras calls the variable of a place."""
+    return place.variable.path
+
+
+def transform(place: Place) -> str:
+    """Say how a variable of Keras is rearranged in torch: as it is, with other axes, or cell by cell."""
+    cells, shape = place.cells, tuple(place.variable.shape)
+    numbers = np.arange(int(np.prod(shape))).reshape(shape)
+    for axes in itertools.permutations(range(len(shape))):
+        moved, same = numbers.transpose(axes), axes == tuple(range(len(shape)))
+        said = "as it is" if same else f"axes {', '.join(map(str, axes))}"
+        if moved.shape == cells.shape and np.array_equal(moved, cells):
+            return said
+        if moved.size == cells.size and np.array_equal(moved.reshape(-1), cells.reshape(-1)):
+            return "reshaped" if same else f"{said}, then reshaped"
+    return "rows in torch's order" if cells.size == numbers.size else "a part"
 
 
 def others(arrays: Collection[str], expected: Collection[str]) -> bool:
@@ -122,6 +155,7 @@ def differences(expected: Mapping[str, Place | None], state: Mapping[str, np.nda
     places = weights_of(expected)
     found = {
         "not of real numbers": [f"{name} {value.dtype}" for name, value in state.items() if value.dtype.kind in "cOSU"],
+        "with NaN or infinite numbers": [n for n, v in state.items() if n in places and not finite(v)],
         "missing": [name for name in places if name not in state],
         "unexpected": [f"{name} {value.shape}" for name, value in state.items() if name not in expected],
         "of another shape": [

@@ -1,30 +1,65 @@
 """Weights from a model of one framework into the user's own model of the other, whatever its layers are called.
 
-The source is carried over by the bridge, and what that makes is aligned with the target as `bridge.verify` does: by
-what the two compute, not by names. So a checkpoint that was trained on one side loads on the other: into the module or
-model of that side first, and from there by `load_weights`.
+A source that can be run is carried over by the bridge, and what that makes is aligned with the target as in
+`bridge.verify`: by what the two compute, not by names; then both are run on the same random input. So a checkpoint that
+was trained on one side loads on the other: into the module or model of that side first, and from there by
+`load_weights`.
+Of a state dict, or a file of weights alone, the names decide, else the order, the kinds and the shapes of the layers.
 """
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bridge import convert, matching, naming, rules, sources, state_dict
 from bridge.align import align
-from bridge.graph import BridgeError, Graph
+from bridge.checkpoints.difference import finite
+from bridge.graph import BridgeError, Graph, flatten
 from bridge.layout import convert as laid_out
+
+BY_NAME, BY_STRUCTURE, BY_CLASS = "by name", "by what is computed", "by class and order"
+AS_IT_IS = "as it is"
+CLOSE = 1e-3  # of the largest output: float32 on both sides, through any depth of network
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tensor of the source and what it fills: the names, the shapes, how it is rearranged, and how that is known."""
+
+    source: str
+    target: str
+    transform: str
+    source_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    how: str
+
+
+@dataclass
+class Plan:
+    """What is to be filled from what.
+
+    Attributes:
+        rows: Gives a line for each tensor.
+        notes: What cannot be known.
+        fill: Does it, all or nothing.
+    """
+
+    rows: Callable[[], list[Row]]
+    fill: Callable[[], None]
+    notes: list[str] = field(default_factory=list)
 
 
 def load_weights(target, source, names: "naming.Table | None" = None):
-    """Copy every weight and statistic of a model into a model of the other framework that computes the same.
+    """Copy every weight and statistic of a model, or of a file, into a model that computes the same.
 
     Args:
         target: A functional or Sequential `keras.Model`, or a `torch.nn.Module`; it is changed in place.
-        source: The same of the other framework; or a state dict of torch, or a file: of a state dict (`.safetensors`,
-            `.pt`), or one of Keras (`.keras`; for a Keras model also `.weights.h5` and `.h5`). All of it must find a
-            place, and all of the target be filled.
+        source: The same of the other framework, or a Keras model for a Keras model; or a state dict of torch, or a
+            file: of a state dict (`.safetensors`, `.pt`), or one of Keras (`.keras`; for a Keras model also
+            `.weights.h5` and `.h5`). All of it must find a place, and all of the target be filled.
         names: The names of a state dict for a Keras model, as `bridge.to_torch` takes them; by default those that the
             bridge gives. Where the names are others, the order, the kinds and the shapes of the layers decide.
 
@@ -32,55 +67,77 @@ def load_weights(target, source, names: "naming.Table | None" = None):
         The target.
 
     Raises:
-        BridgeError: One of them cannot be carried, or they do not compute the same, or the names do not fit: nothing
-            has been changed then.
+        BridgeError: One of them cannot be carried, or they do not compute the same, or the names do not fit, or there
+            are NaN or infinite numbers: nothing has been changed then.
     """
-    import keras
-
-    if isinstance(source, (str, os.PathLike)):
-        source = _opened(target, os.fspath(source))
-    if isinstance(source, Mapping):
-        into = state_dict.load if isinstance(target, keras.Model) else _into_module
-        into(target, source, names)
-    if source is None or isinstance(source, Mapping):
-        return target
-    if isinstance(target, keras.Model) == isinstance(source, keras.Model):
-        raise BridgeError(
-            "load_weights takes a Keras model and a torch module. Received: "
-            f"{type(target).__name__} and {type(source).__name__}. Within one framework use its own "
-            "load_weights or load_state_dict"
-        )
-    into_keras = isinstance(target, keras.Model)
-    inputs, dynamic = _examples(target if into_keras else source)
-    if into_keras:
-        copies = _keras(target), _keras(convert.to_keras(source, inputs, dynamic))
-    else:
-        copies = _torch(target, inputs, dynamic), _torch(convert.to_torch(source), inputs, dynamic)
-    for assign, value in _matched(type(target).__name__, *copies):
-        assign(value)
+    plan(target, source, names).fill()
     return target
 
 
-def _opened(target, path: str):
-    """Read a file: a state dict, or a Keras model for a module; None where the target has been filled from it."""
+def plan(target, source, names: "naming.Table | None" = None) -> Plan:
+    """Find out what `load_weights` would do; takes and raises the same, and changes nothing."""
     import keras
 
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        if path.endswith(sources.KERAS) and isinstance(target, keras.Model):
+            return _keras_file(target, path)
+        if path.endswith(".weights.h5"):
+            raise BridgeError(
+                f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, or the "
+                "model"
+            )
+        source = sources.load(path) if path.endswith(sources.KERAS) else sources.read_state(path)
+    if isinstance(source, Mapping):
+        return (_state if isinstance(target, keras.Model) else _into_module)(target, source, names)
+    if not isinstance(source, keras.Model) and not isinstance(target, keras.Model):
+        raise BridgeError(
+            f"load_weights takes a Keras model, a state dict or a file for a torch module. Received: "
+            f"{type(source).__name__}. Give its state_dict()"
+        )
+    return _running(target, source)
+
+
+def _keras_file(model, path: str) -> Plan:
+    """A file of Keras into a Keras model: by the names of the layers, else as a model, else by classes and order."""
     from bridge import keras_weights
 
-    if not path.endswith(sources.KERAS):
-        return sources.read_state(path)
-    if isinstance(target, keras.Model):
-        keras_weights.load(target, path)
-        return None
-    if path.endswith(".weights.h5"):
-        raise BridgeError(
-            f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, or the model"
+    try:
+        places, ordered = keras_weights.load(model, path, by_order=not path.endswith(".keras"), dry_run=True)
+    except BridgeError as e:
+        if path.endswith(".weights.h5"):
+            raise
+        try:
+            return _running(model, sources.load(path))
+        except BridgeError:
+            raise e from None
+    how = BY_CLASS if ordered else BY_NAME
+    shapes = {name: place.cells.shape for name, place in places.items()}
+    rows = [Row(name, name, AS_IT_IS, shape, shape, how) for name, shape in shapes.items()]
+    fill = lambda: keras_weights.load(model, path, by_order=ordered)  # noqa: E731
+    return Plan(lambda: rows, fill, [_unconfirmed(path, rows)] if ordered else [])
+
+
+def _state(model, state: Mapping, names: "naming.Table | None") -> Plan:
+    """A state dict into a Keras model."""
+    expected, arrays, pairs = state_dict.prepared(model, state, names)
+    known = {pair.target: pair for pair in pairs}
+    rows = [
+        Row(
+            known[name].source if name in known else name,
+            state_dict.path_of(place),
+            state_dict.transform(place),
+            place.cells.shape,
+            tuple(place.variable.shape),
+            known[name].how if name in known else BY_NAME,
         )
-    return sources.load(path)
+        for name, place in state_dict.weights_of(expected).items()
+    ]
+    return Plan(lambda: rows, lambda: state_dict.fill(model, arrays, expected), _doubts("the state dict", rows))
 
 
-def _into_module(module, state: Mapping, names: "naming.Table | None" = None) -> None:
-    """Fill a module from a state dict, by its names or by the order, the kinds and the shapes of the layers."""
+def _into_module(module, state: Mapping, names: "naming.Table | None" = None) -> Plan:
+    """A state dict into a module, by its names or by the order, the kinds and the shapes of the layers."""
     if names is not None:
         raise BridgeError("a table of names is for a Keras model. Leave it out: a module's names are its own")
     import torch
@@ -90,14 +147,128 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
     }
     found = {n: state_dict.array(v) for n, v in state_dict.unwrapped(state, own).items()}
     arrays = {n: v for n, v in found.items() if not n.endswith(state_dict.COUNTER)}
+    pairs = {}
     if state_dict.others(arrays, own):
         shapes = {name: value.shape for name, value in own.items()}
-        arrays, _ = matching.renamed(type(module).__name__, arrays, shapes, set())
+        arrays, listed = matching.renamed(type(module).__name__, arrays, shapes, set())
+        pairs = {pair.target: pair for pair in listed}
     if problems := state_dict.differences({name: state_dict.Place(None, value) for name, value in own.items()}, arrays):
         raise BridgeError("\n  - ".join([f"the state dict is not one of {type(module).__name__}:", *problems]))
-    counters = {name: state_dict.array(value) for name, value in found.items() if name.endswith(state_dict.COUNTER)}
-    kept = {name: value for name, value in counters.items() if name in module.state_dict()}
-    module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in (arrays | kept).items()}, strict=False)
+    rows = [
+        Row(
+            pairs[n].source if n in pairs else n, n, AS_IT_IS, v.shape, v.shape, pairs[n].how if n in pairs else BY_NAME
+        )
+        for n, v in arrays.items()
+    ]
+
+    def fill():
+        counters = {name: state_dict.array(value) for name, value in found.items() if name.endswith(state_dict.COUNTER)}
+        kept = {name: value for name, value in counters.items() if name in module.state_dict()}
+        module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in (arrays | kept).items()}, strict=False)
+
+    return Plan(lambda: rows, fill, _doubts("the state dict", rows))
+
+
+def _doubts(kind: str, rows: list[Row]) -> list[str]:
+    """Say which layers only their order tells apart."""
+    doubted = [row for row in rows if row.how == matching.ORDER]
+    return [_unconfirmed(kind, doubted)] if doubted else []
+
+
+def _unconfirmed(kind: str, rows: list[Row]) -> str:
+    layers = list(dict.fromkeys(row.source.rpartition(".")[0] or row.source for row in rows))
+    shown = ", ".join(layers[:5]) + (f" and {len(layers) - 5} more" if len(layers) > 5 else "")
+    return (
+        f"{len(layers)} layers have others of their shapes beside them, and their order alone says which is which "
+        f"({shown}): that two are swapped could only be seen by running the source, and {kind} cannot be run"
+    )
+
+
+def _running(target, source) -> Plan:
+    """A model into one that computes the same, confirmed on a random input."""
+    import keras
+
+    into_keras = isinstance(target, keras.Model)
+    inputs, dynamic = _examples(target if into_keras else source)
+    if not into_keras:
+        copies = _torch(target, inputs, dynamic), _torch(convert.to_torch(source), inputs, dynamic)
+    elif isinstance(source, keras.Model):
+        copies = _keras(target), _keras(source)
+    else:
+        copies = _keras(target), _keras(convert.to_keras(source, inputs, dynamic))
+    found = _matched(type(target).__name__, *copies)
+
+    def fill():
+        before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
+        for one in found:
+            one.assign(one.value)
+        if apart := _apart(target, source):
+            for one, value in zip(found, before, strict=True):
+                one.assign(value)
+            raise BridgeError(
+                f"{type(target).__name__} would not compute what {type(source).__name__} does: on a random input "
+                f"{apart}. Nothing has been changed"
+            )
+
+    return Plan(lambda: _rows(target, source, found), fill)
+
+
+def _rows(target, source, found: list) -> list[Row]:
+    """What goes where, in the names and shapes of both."""
+    import keras
+
+    if isinstance(target, keras.Model) and isinstance(source, keras.Model):
+        return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), BY_STRUCTURE) for m in found]
+    into_keras = isinstance(target, keras.Model)
+    model, module = (target, source) if into_keras else (source, target)
+    variables = _keras(model)[1]
+    tensors = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
+    transforms = {
+        id(p.variable): state_dict.transform(p) for p in state_dict.weights_of(state_dict.places(model, {})).values()
+    }
+    rows = []
+    for ours, theirs in names(model, module).items():
+        if ours not in variables or not all(name in tensors for name in rules.tensors(theirs)):
+            continue  # a constant
+        variable = variables[ours]
+        sides = (theirs, tuple(_part(tensors, theirs).shape)), (ours, tuple(variable.shape))
+        (a, shape_a), (b, shape_b) = sides if into_keras else sides[::-1]
+        rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, BY_STRUCTURE))
+    return rows
+
+
+def _apart(target, source) -> str:
+    """Run both on the same random input, and say how far their outputs are from one another, if they are."""
+    import keras
+    import torch
+
+    from bridge import keras_reader, samples, walk
+    from bridge.tensors import tensor
+
+    model = target if isinstance(target, keras.Model) else source
+    graph = keras_reader.read(model)
+    if any(node.operator == "random" for node in graph.nodes):
+        return ""
+    arrays = samples.inputs_of(model, graph)
+    wanted = [np.asarray(x) for x in flatten(walk.run(model, arrays)[0])]
+    other = source if model is target else target
+    if isinstance(other, keras.Model):
+        have = [np.asarray(x) for x in flatten(walk.run(other, arrays)[0])]
+    else:
+        first = laid_out(graph, "first")
+        given = [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)]
+        wanted = [x.transpose(v.order) for x, v in zip(wanted, flatten(first.outputs), strict=True)]
+        training = other.training
+        with torch.no_grad():
+            have = [np.asarray(x) for x in flatten(other.eval()(*(tensor(np.array(x, order="C")) for x in given)))]
+        other.train(training)
+    for i, (x, y) in enumerate(zip(wanted, have, strict=True)):
+        if x.dtype.kind != "f":
+            continue
+        far, size = float(np.abs(x - y).max(initial=0)), float(np.abs(x).max(initial=0))
+        if not far <= CLOSE * size:
+            return f"output {i} differs by {far:.2g}, where the largest is {size:.2g}"
+    return ""
 
 
 def names(model, module) -> dict[str, str]:
@@ -160,14 +331,22 @@ class _Several:
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine.copy_(theirs)
 
+    def clone(self) -> "_Several":
+        """The values as they are now."""
+        return _Several([tensor.clone() for tensor in self.tensors])
+
 
 def _part(tensors: dict, name: str):
     """A tensor, or the rows of it that `name[start:stop]` says, or several."""
     if len(several := rules.tensors(name)) > 1:
         return _Several([tensors[n].data for n in several])
-    whole, _, part = name.partition("[")
-    bounds = [int(n) for n in part.rstrip("]").split(":") if n.isdigit()]
-    return tensors[whole].data[slice(*bounds)] if len(bounds) == 2 else tensors[whole].data
+    return tensors[name.partition("[")[0]].data[rows(name)]
+
+
+def rows(name: str) -> slice:
+    """The rows of a tensor that `name[start:stop]` says; all of them of any other name."""
+    bounds = [int(n) for n in name.partition("[")[2].rstrip("]").split(":") if n.isdigit()]
+    return slice(*bounds) if len(bounds) == 2 else slice(None)
 
 
 def _pairs(kind: str, first: Graph, second: Graph) -> list[tuple[str, str]]:
@@ -184,7 +363,21 @@ def _pairs(kind: str, first: Graph, second: Graph) -> list[tuple[str, str]]:
     ]
 
 
-def _matched(kind: str, target: tuple[Graph, dict], source: tuple[Graph, dict]) -> list[tuple]:
+@dataclass
+class _Move:
+    """A value that a tensor of the target takes, by the names of both."""
+
+    target: str
+    source: str
+    to: object
+    value: object
+
+    def assign(self, value) -> None:
+        """Give the tensor a value."""
+        (self.to.assign if hasattr(self.to, "assign") else self.to.copy_)(value)
+
+
+def _matched(kind: str, target: tuple[Graph, dict], source: tuple[Graph, dict]) -> list[_Move]:
     """What takes each value of the source, all of them checked before the first is taken."""
     found, wrong = [], []
     for mine, theirs in _pairs(kind, target[0], source[0]):
@@ -193,7 +386,9 @@ def _matched(kind: str, target: tuple[Graph, dict], source: tuple[Graph, dict]) 
         to, value = target[1][mine], source[1][theirs]
         if tuple(to.shape) != tuple(value.shape):
             wrong.append(f"{mine} has the shape {tuple(to.shape)}, the source has {tuple(value.shape)}")
-        found.append((to.assign if hasattr(to, "assign") else to.copy_, value))
+        elif bad := [part for part in getattr(value, "tensors", [value]) if not finite(state_dict.array(part))]:
+            wrong.append(f"{theirs} has NaN or infinite numbers in {len(bad)} tensor(s)")
+        found.append(_Move(mine, theirs, to, value))
     if wrong:
         raise BridgeError(f"{len(wrong)} weight(s) do not fit into {kind}: {'; '.join(wrong)}")
     return found

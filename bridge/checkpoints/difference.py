@@ -78,7 +78,7 @@ def rows(found: Difference) -> list[list[str]]:
 
 def finite(array: np.ndarray) -> bool:
     """Tell whether all of an array's numbers are finite."""
-    return array.dtype.kind in "biu" or bool(np.isfinite(array).all())
+    return array.dtype.kind in "biuOSU" or bool(np.isfinite(array).all())
 
 
 def apart(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

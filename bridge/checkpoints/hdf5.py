@@ -11,7 +11,7 @@ import io
 import itertools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
@@ -89,8 +89,16 @@ def is_named(file) -> bool:
     return "vars" in file and "name" in file["vars"].attrs
 
 
-def walk(above, named: bool, path: str = "") -> dict:
-    """The datasets of a group of Keras 3, or of any other, and what is below it, by their names here."""
+def walk(above, named: bool, path: str = "", leave_out: Callable[..., bool] = lambda *_: False) -> dict:
+    """The datasets of a group of Keras 3, or of any other, and what is below it, by their names here.
+
+    Args:
+        above: The group.
+        named: Whether the file has the layers' names.
+        path: The group's, by the names here.
+        leave_out: `leave_out(path, key, name)` says that a group is not to be looked into; keys and names come without
+            the number that Keras adds.
+    """
     import h5py
 
     found, listed = {}, "vars" not in above
@@ -102,11 +110,13 @@ def walk(above, named: bool, path: str = "") -> dict:
         if key == "vars":
             found |= {f"{path}{i}": dataset(inside, i) for i in inside}
             continue
-        name, below = key, f"{path}{key}/"
+        name = key
         if listed and named:
             name = title_of(inside, key)
+        if leave_out(path, *(re.sub(NUMBER, "", text) for text in (key, name))):
+            continue
         below = path if key in LISTS and "vars" not in inside else f"{path}{name}/"
-        more = walk(inside, named, below)
+        more = walk(inside, named, below, leave_out)
         if both := found.keys() & more.keys():
             raise ValueError(f"it has two layers of one name: {', '.join(sorted(both))}")
         found |= more

@@ -126,7 +126,7 @@ def test_weights_that_are_somewhere_else_or_larger_than_the_file(tmp_path, shape
             values["1"] = h5py.ExternalLink("/etc/passwd", "/")
         else:
             values.create_dataset("1", shape, "float32", chunks=True)
-    with pytest.raises(BridgeError, match="Not allowed: H5 file with ExternalLink|Not allowed: H5 dataset|unpack to"):
+    with pytest.raises(BridgeError, match="is a link to another place|unpack to"):
         keras_weights.load(stack(("a", "b")), str(path))
 
 

@@ -117,7 +117,7 @@ def test_all_or_nothing(target, text):
 
 
 def test_one_framework():
-    with pytest.raises(bridge.BridgeError, match="takes a Keras model and a torch module. Received: Block and"):
+    with pytest.raises(bridge.BridgeError, match="a file for a torch module. Received: Block. Give its state_dict"):
         bridge.load_weights(Block(3, 4), Block(3, 4))
 
 
@@ -168,3 +168,120 @@ def test_a_state_dict_into_a_module_of_other_names(tmp_path):
         bridge.load_weights(module, module.state_dict() | {"beside.bias": torch.ones(9)})
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def two(swapped=False):
+    """Two equal layers that follow one another, as Keras has them; or the second first."""
+    x = keras.Input((4,), name="x")
+    first, second = (layers.Dense(4, activation="tanh", name=name) for name in ("p", "q"))
+    return keras.Model(x, first(second(x)) if swapped else second(first(x)), name="two")
+
+
+class Two(nn.Module):
+    """The same with other names, the second layer made first."""
+
+    def __init__(self):
+        super().__init__()
+        self.b, self.a = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.b(torch.tanh(self.a(x))))
+
+
+def test_equal_layers_of_a_source_that_runs_are_told_apart():
+    model, module = two(), Two().eval()
+    plan = weights.plan(model, module)
+    assert {(r.source, r.target, r.transform) for r in plan.rows()} == {
+        ("a.weight", "p.kernel", "axes 1, 0"),
+        ("a.bias", "p.bias", "as it is"),
+        ("b.weight", "q.kernel", "axes 1, 0"),
+        ("b.bias", "q.bias", "as it is"),
+    }
+    before = model.get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True)) and not plan.notes
+    plan.fill()
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_allclose(model(x), module(torch.from_numpy(x)).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_of_a_state_dict_alone_they_are_not_and_that_is_said():
+    plan = weights.plan(two(), Two().state_dict())
+    assert {row.how for row in plan.rows()} == {"by order"}
+    (note,) = plan.notes
+    assert note.startswith("2 layers have others of their shapes beside them") and "(b, a)" in note
+    assert "that two are swapped could only be seen by running the source" in note
+
+
+def test_a_swapped_pair_is_caught_by_running_and_everything_is_put_back(monkeypatch):
+    """Should the alignment ever be wrong, the outputs say so."""
+    model, module = two(), Two().eval()
+    before = model.get_weights()
+    honest = weights._pairs
+
+    def swapped(*given):
+        other = {"p": "q", "q": "p"}
+        return [(f"{other[a[0]]}{a[1:]}", b) for a, b in honest(*given)]
+
+    monkeypatch.setattr(weights, "_pairs", swapped)
+    with pytest.raises(bridge.BridgeError, match="on a random input output 0 differs by .* Nothing has been changed"):
+        bridge.load_weights(model, module)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_keras_model_of_other_names(tmp_path):
+    model, other = two(), two(swapped=True)
+    bridge.load_weights(other, model)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(other(x), model(x))
+    np.testing.assert_array_equal(other.get_layer("q").kernel, model.get_layer("p").kernel)
+    renamed = keras.models.clone_model(
+        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "name": f"my_{layer.name}"})
+    )
+    for weight in renamed.weights:
+        weight.assign(0 * weight)
+    model.save(tmp_path / "a.keras")
+    model.save_weights(tmp_path / "a.weights.h5")
+    for name in ("a.keras", "a.weights.h5"):
+        plan = weights.plan(renamed, tmp_path / name)
+        assert {row.how for row in plan.rows()} == {
+            "by what is computed" if name == "a.keras" else "by class and order"
+        }
+        assert bool(plan.notes) == (name != "a.keras")
+        assert not np.asarray(renamed(x)).any()
+        plan.fill()
+        np.testing.assert_array_equal(renamed(x), model(x))
+        for weight in renamed.weights:
+            weight.assign(0 * weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_none(tmp_path, value):
+    model, module = two(), Two().eval()
+    module.a.bias.data[1] = value
+    with pytest.raises(bridge.BridgeError, match="1 with NaN or infinite numbers: a.bias"):
+        bridge.load_weights(Two(), module.state_dict())
+    state = {name.replace("a.", "p.").replace("b.", "q."): value for name, value in module.state_dict().items()}
+    with pytest.raises(bridge.BridgeError, match=r"1 with NaN or infinite numbers: p.bias"):
+        bridge.load_weights(model, state)
+    before = model.get_weights()
+    with pytest.raises(bridge.BridgeError, match="a.bias has NaN or infinite numbers"):
+        bridge.load_weights(model, module)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    broken = two()
+    broken.get_layer("p").bias.assign([0, value, 0, 0])
+    broken.save_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(bridge.BridgeError, match="1 with NaN or infinite numbers: p/bias"):
+        bridge.load_weights(model, tmp_path / "a.weights.h5")
+
+
+def test_a_plan_of_a_state_dict_says_how_it_is_rearranged():
+    model = bridge.to_keras(Net().eval(), (X,))
+    plan = weights.plan(model, bridge.to_torch(model).state_dict())
+    rows = {row.source: row for row in plan.rows()}
+    conv = rows["blocks.0.conv.weight"]
+    assert (
+        conv.transform == "axes 3, 2, 0, 1" and conv.source_shape == (4, 3, 3, 3) and conv.target_shape == (3, 3, 3, 4)
+    )
+    assert conv.how == "by name" and not plan.notes

@@ -1,0 +1,76 @@
+"""Which numbers of a torch module are which of a Keras model's, one by one.
+
+Of a module that the bridge made the names say it; of the user's own it is what the two compute (`bridge.align`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge import rules, state_dict, weights
+from bridge.graph import BridgeError
+
+
+@dataclass
+class Part:
+    """Rows of a tensor of torch, and the cells of a Keras variable that they are, by number, in the rows' shape."""
+
+    rows: slice
+    variable: object
+    cells: np.ndarray
+
+
+def parts(model, module) -> dict[str, list[Part]]:
+    """Find what the tensors of a module's state dict are in a Keras model.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        module: A `torch.nn.Module` that computes the same.
+
+    Returns:
+        For the name of each tensor that is of the model's weights, in one part or in several.
+
+    Raises:
+        BridgeError: They do not compute the same, or they have other values than one another.
+    """
+    places = state_dict.weights_of(state_dict.places(model, {}))
+    tensors = dict(module.state_dict(keep_vars=True))
+    if all(name in tensors and tuple(tensors[name].shape) == p.cells.shape for name, p in places.items()):
+        found = {name: [Part(slice(None), place.variable, place.cells)] for name, place in places.items()}
+    else:
+        found = _by_structure(model, module, places)
+    other = [name for name, held in found.items() if not all(_equal(tensors[name], part) for part in held)]
+    if other:
+        raise BridgeError(
+            f"{type(module).__name__} has not the weights of {model.name}: {', '.join(other[:10])}"
+            f"{f' and {len(other) - 10} more' if len(other) > 10 else ''}. Carry these first: "
+            "bridge.load_weights(module, model), or the other way round"
+        )
+    return found
+
+
+def _by_structure(model, module, places: dict[str, state_dict.Place]) -> dict[str, list[Part]]:
+    """The same for a module of other names: by those of the module that the bridge makes, which computes the same."""
+    from bridge import convert, torch_reader
+
+    inputs, dynamic = weights._examples(model)
+    sides = [torch_reader.read(one, inputs, dynamic) for one in (module, convert.to_torch(model))]
+    found: dict[str, list[Part]] = {}
+    for mine, theirs in weights._pairs(type(module).__name__, *sides):
+        for one, other in zip(rules.tensors(mine), rules.tensors(theirs), strict=True):
+            if other not in places:  # a constant
+                continue
+            place = places[other]
+            part = Part(weights.rows(mine), place.variable, place.cells[weights.rows(theirs)])
+            held = found.setdefault(one, [])
+            if not any(p.rows == part.rows for p in held):
+                held.append(part)
+    return found
+
+
+def _equal(tensor, part: Part) -> bool:
+    """Tell whether rows of a tensor have the values of a variable, as far as the tensor's dtype tells them apart."""
+    import torch
+
+    value = torch.from_numpy(np.asarray(part.variable).reshape(-1)[part.cells])
+    return torch.equal(tensor.detach().cpu()[part.rows], value.to(tensor.dtype))

@@ -1,0 +1,125 @@
+"""What is beside a model in its folder, so that its training goes on in torch, and comes back.
+
+optimizer.safetensors   the optimizer: slots by weight, settings and place in the schedule as metadata
+optimizers.py           its rule: `bridge/optimizers.py` as it is, which needs torch alone
+resume.py               a short program that goes on
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+STATE, RULES, PROGRAM = "optimizer.safetensors", "optimizers.py", "resume.py"
+TEXT = '''"""Go on with the training of {name}, which has taken {steps:,} steps with {rule}.
+
+    python resume.py DATA.npz --loss cross_entropy --steps 1000 -o NEW_FOLDER
+
+DATA.npz has x, the inputs with their channels first, and y, an example in each row. Written by bridge: change what you
+will. The weights, the optimizer and its place in the schedule are those of Keras. The order of the examples and the
+random numbers of Dropout are this program's own{notes}.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import model
+import optimizers
+
+HERE = Path(__file__).parent
+LOSSES = {{"cross_entropy": F.cross_entropy, "binary": F.binary_cross_entropy_with_logits, "mse": F.mse_loss}}
+
+
+def load():
+    """Return the network and its optimizer."""
+    network = model.load()
+    return network, optimizers.load(HERE / "optimizer.safetensors", network)
+
+
+def train(network, optimizer, batches, loss):
+    """Take a step for each of the batches (x, y), and yield the losses."""
+    network.train()
+    for x, y in batches:
+        optimizer.zero_grad()
+        value = loss(network(x), y)
+        value.backward()
+        optimizer.step()
+        yield value.item()
+    network.eval()
+
+
+def save(network, optimizer, folder):
+    """Write a folder like this one, which `bridge to-keras` takes back."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file({{k: v.contiguous() for k, v in network.state_dict().items()}}, folder / "model.safetensors")
+    optimizers.save(optimizer, network, folder / "optimizer.safetensors")
+    for name in ("model.py", "optimizers.py", "resume.py"):
+        shutil.copy(HERE / name, folder)
+
+
+def draw(x, y, size, steps, seed):
+    """Yield batches in a random order, every example once before any comes again."""
+    rng, order = np.random.default_rng(seed), []
+    for _ in range(steps):
+        while len(order) < size:
+            order += rng.permutation(len(x)).tolist()
+        taken, order = order[:size], order[size:]
+        yield x[taken], y[taken]
+
+
+def main():
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\\n")[0])
+    parser.add_argument("data", help="an .npz with x and y")
+    parser.add_argument("--loss", choices=LOSSES, required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder")
+    options = parser.parse_args()
+    if options.output.exists():
+        parser.error(f"{{options.output}} exists already")
+    with np.load(options.data, allow_pickle=False) as data:
+        x, y = (torch.from_numpy(data[name]) for name in ("x", "y"))
+    network, optimizer = load()
+    batches = draw(x, y, min(options.batch_size, len(x)), options.steps, options.seed)
+    for i, value in enumerate(train(network, optimizer, batches, LOSSES[options.loss]), 1):
+        if i % 100 == 0 or i == options.steps:
+            print(f"step {{optimizer.param_groups[0]['iterations']}}: loss {{value:.4g}}")
+    save(network, optimizer, options.output)
+    print(f"wrote {{options.output}}")
+
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def write(folder: Path, optimizer, module, name: str, regularized: bool) -> None:
+    """Write the three files.
+
+    Args:
+        folder: Of model.py.
+        optimizer: One of `bridge.optimizers`, over parameters of `module`.
+        module: What model.py makes.
+        name: The Keras model's.
+        regularized: Whether Keras adds penalties of weights to the loss, which are not in a torch module.
+    """
+    from bridge import optimizers
+
+    optimizers.save(optimizer, module, folder / STATE)
+    shutil.copy(optimizers.__file__, folder / RULES)
+    notes = ".\nKeras added penalties of weights to the loss (regularizers): add them in `train`" if regularized else ""
+    text = TEXT.format(
+        name=re.sub(r"[^0-9A-Za-z_. -]", "_", name)[:100],
+        steps=optimizer.param_groups[0]["iterations"],
+        rule=type(optimizer).__name__,
+        notes=notes,
+    )
+    (folder / PROGRAM).write_text(text, encoding="utf-8")

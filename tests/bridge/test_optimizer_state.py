@@ -1,0 +1,157 @@
+"""A training that goes on in the other framework comes to the same weights as one that has stayed."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers
+
+import bridge
+from bridge import optimizers
+from tests.bridge._steps import (
+    NETWORKS,
+    SETTINGS,
+    STEPS,
+    batches,
+    in_float64,
+    made,
+    network,
+    same,
+    train_keras,
+    train_torch,
+)
+
+
+@pytest.mark.parametrize("kind", ["convolutional", "transformer"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_from_keras_to_torch(name, kind):
+    if (name, kind) == ("SGD, scaled", "transformer"):
+        with pytest.raises(TypeError):  # Keras does not divide an embedding's gradient
+            train_keras(model := network(kind), made(name, model), batches(model, 1))
+        return
+    with in_float64():
+        model = network(kind)
+        optimizer, data = made(name, model), batches(model, 2 * STEPS)
+        train_keras(model, optimizer, data[:STEPS])
+        module = bridge.to_torch(model, exact_training=True)
+        begin = {k: v.clone() for k, v in module.state_dict().items()}
+        other = bridge.optimizer_to_torch(optimizer, model, module)
+        assert isinstance(other, getattr(optimizers, name.partition(",")[0]))
+        theirs = train_torch(module, other, data[STEPS:], SETTINGS[name].get("loss_scale_factor", 1.0))
+        mine = train_keras(model, optimizer, data[STEPS:])
+        np.testing.assert_allclose(theirs, mine, rtol=1e-9)
+        same(model, module, 1e-9, 1e-9)
+        moved = [name for name, p in module.named_parameters() if not torch.equal(p, begin[name])]
+        assert set(moved) == {name for name, p in module.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD, Nesterov, decay"])
+def test_recurrent_networks(name):
+    with in_float64():
+        model = network("recurrent")
+        optimizer, data = made(name, model), batches(model, 2 * STEPS)
+        train_keras(model, optimizer, data[:STEPS])
+        module = bridge.to_torch(model, exact_training=True)
+        other = bridge.optimizer_to_torch(optimizer, model, module)
+        theirs = train_torch(module, other, data[STEPS:])
+        np.testing.assert_allclose(theirs, train_keras(model, optimizer, data[STEPS:]), rtol=1e-9)
+        same(model, module, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_float32(kind):
+    model = network(kind)
+    optimizer, data = made("Adam", model), batches(model, 2 * STEPS)
+    train_keras(model, optimizer, data[:STEPS])
+    module = bridge.to_torch(model, exact_training=True)
+    other = bridge.optimizer_to_torch(optimizer, model, module)
+    theirs = train_torch(module, other, data[STEPS:])
+    np.testing.assert_allclose(theirs, train_keras(model, optimizer, data[STEPS:]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_from_torch_to_keras_and_back(name):
+    with in_float64():
+        model = network("convolutional")
+        optimizer, data = made(name, model), batches(model, 3 * STEPS)
+        scale = SETTINGS[name].get("loss_scale_factor", 1.0)
+        module = bridge.to_torch(model, exact_training=True)
+        there = bridge.optimizer_to_torch(optimizer, model, module)
+        train_torch(module, there, data[:STEPS], scale)
+        bridge.load_weights(model, module.state_dict())
+        back = bridge.optimizer_to_keras(there, module, model)
+        assert type(back) is type(optimizer)
+        mine = train_keras(model, back, data[STEPS : 2 * STEPS])
+        np.testing.assert_allclose(mine, train_torch(module, there, data[STEPS : 2 * STEPS], scale), rtol=1e-9)
+        same(model, module, 1e-9, 1e-9)
+
+
+class Steep(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1 / (1.0 + keras.ops.cast(step, "float32"))
+
+    def get_config(self):
+        return {}
+
+
+def test_a_schedule_of_ones_own_is_written_down():
+    model = network("recurrent")
+    optimizer = keras.optimizers.SGD(Steep())
+    optimizer.build(model.trainable_variables)
+    module = bridge.to_torch(model)
+    with pytest.raises(bridge.BridgeError, match="the schedule Steep is a program: give steps="):
+        bridge.optimizer_to_torch(optimizer, model, module)
+    other = bridge.optimizer_to_torch(optimizer, model, module, steps=4)
+    have = [optimizers.rate(other.param_groups[0]["schedule"], step) for step in range(6)]
+    np.testing.assert_allclose(have, [0.1, 0.05, 0.1 / 3, 0.025, 0.025, 0.025], rtol=1e-6)
+    back = bridge.optimizer_to_keras(other, module, model)
+    np.testing.assert_allclose([float(back._learning_rate(step)) for step in range(6)], have, rtol=1e-6)
+
+
+class Twice(keras.optimizers.SGD):
+    pass
+
+
+def test_what_is_refused():
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    for optimizer, text in [
+        (keras.optimizers.Ftrl(), "the rule of keras.*Ftrl is not known. Accepted: Keras' own SGD, Adam"),
+        (Twice(), "the rule of .*Twice is not known"),
+        ("adam", "optimizer must be one of Keras. Received: str"),
+        (keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "give its inner_optimizer, .*init_scale=32768"),
+        (keras.optimizers.SGD(lambda: 0.1), "the learning rate is a function"),
+    ]:
+        with pytest.raises(bridge.BridgeError, match=text):
+            bridge.optimizer_to_torch(optimizer, model, module)
+    module.dense.weight.requires_grad_(False)
+    module.lstm.bias_hh_l0.requires_grad_(True)
+    with pytest.raises(bridge.BridgeError) as error:
+        bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+    assert "dense.weight is trained in Keras, not in torch" in str(error.value)
+    assert "lstm.bias_hh_l0 is trained in torch, and is no weight of Keras" in str(error.value)
+    module = bridge.to_torch(model)
+    for optimizer, text in [
+        (torch.optim.SGD(module.parameters(), 0.1, maximize=True), "maximize=True, which Keras has none of"),
+        (
+            torch.optim.Rprop(module.parameters()),
+            "the rule of torch.optim.rprop.Rprop is not known. Accepted: torch's own",
+        ),
+        (torch.optim.SGD([module.dense.bias], 0.1), "the optimizer does not train .*dense.weight"),
+        (
+            torch.optim.SGD([{"params": [p], "lr": 0.1 * i} for i, p in enumerate(module.parameters(), 1)]),
+            "the groups of parameters have their own lr",
+        ),
+    ]:
+        with pytest.raises(bridge.BridgeError, match=text):
+            bridge.optimizer_to_keras(optimizer, module, model)
+
+
+def test_constraints():
+    image = keras.Input((3,))
+    model = keras.Model(image, layers.Dense(2, kernel_constraint="non_neg")(image))
+    module = bridge.to_torch(model)
+    with pytest.raises(bridge.BridgeError, match="torch has no constraints on weights: dense.*/kernel"):
+        bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+    with pytest.warns(UserWarning, match="torch has no constraints on weights"):
+        bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module, exact=False)
