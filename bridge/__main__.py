@@ -31,7 +31,9 @@ DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat
 Import = Annotated[
     list[str], typer.Option("--import", help="Module to import first, for classes and rules of your own.")
 ]
-Trust = Annotated[bool, typer.Option("--trust", help="A folder's model.py, or what is in a .pt2, may be run.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="A folder's model.py, a SavedModel, or what is in a .pt2, may be run.")
+]
 Shape = Annotated[
     list[str],
     typer.Option(
@@ -39,7 +41,7 @@ Shape = Annotated[
     ),
 ]
 KERAS = "A .keras, .h5 or .json file, or module:function."
-TRAINED = "A .keras, .h5 or .json file, module:function, or a run folder of `tfzoo train`."
+TRAINED = "A .keras, .h5 or .json file, module:function, a run folder of `tfzoo train`, or a SavedModel (by ONNX)."
 TORCH = "A folder of `bridge to-torch`, a .pt2 file, or module:function."
 CHECKPOINT = (
     "A .keras, .weights.h5, .h5, .safetensors or .pt file, or what tf.train.Checkpoint has written: prefix or folder."
@@ -63,14 +65,21 @@ def to_torch(
         bool, typer.Option("--training", help="Of a compiled .keras the optimizer, too; of a run folder it always is.")
     ] = False,
     no_verify: NoVerify = False,
+    trust: Trust = False,
     imports: Import = [],  # noqa: B006 - typer copies it
 ):
     """Write a Keras model as a folder of PyTorch source, weights and a report; with its optimizer, if it has one."""
     _begin(imports)
-    from bridge import resume, trainings
+    from bridge import by_onnx, resume, trainings
     from bridge.folder import save_torch
 
     output = output or Path(f"{_stem(source)}_torch")
+    if by_onnx.is_saved_model(source):
+        _refuse(source, {"--weights": weights, "--training": training, "--exact-training": exact_training})
+        by_onnx.trusted(source, trust)
+        share = by_onnx.to_torch(source, output)
+        print(by_onnx.SAID)
+        _close(share, "torch", output)
     optimizer = None
     if training or trainings.is_run(source):
         _refuse(source, {"--weights": weights})
@@ -118,6 +127,41 @@ def to_keras(
 
 
 @app.command()
+def to_onnx(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A model of either framework, or a SavedModel.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="New .onnx file; by default the name of SRC.")
+    ] = None,
+    shape: Shape = [],  # noqa: B006
+    weights: Annotated[
+        str | None, typer.Option(help="For a .json or module:function: .weights.h5, .safetensors or .pt.")
+    ] = None,
+    trust: Trust = False,
+    imports: Import = [],  # noqa: B006
+):
+    """Write a model as ONNX, by tf2onnx or torch.onnx, and run it by onnxruntime; needs the extra `onnx`."""
+    _begin(imports)
+    from bridge import by_onnx
+
+    output = output or Path(f"{_stem(source)}.onnx")
+    by_onnx.check(output)
+    if by_onnx.is_saved_model(source):
+        _refuse(source, {"--weights": weights, "--input": shape})
+        by_onnx.trusted(source, trust)
+        proto, share = by_onnx.of_saved_model(source)[:2]
+    elif Path(source).is_dir() or source.endswith(".pt2"):
+        proto, share = _with_examples(by_onnx.of_torch, source, shape, weights, trust)[0]
+    else:
+        (model,) = _load([source], trust, [weights] if weights else [])
+        if _is_keras(model):
+            proto, share = by_onnx.of_keras(model)
+        else:
+            proto, share = _at_shapes(by_onnx.of_torch, model, source, shape)
+    by_onnx.write(proto, output)
+    _close(share, "onnxruntime", output)
+
+
+@app.command()
 def verify(
     first: Annotated[str, typer.Argument(metavar="A", help=KERAS)],
     second: Annotated[str, typer.Argument(metavar="B", help=TORCH)],
@@ -125,12 +169,21 @@ def verify(
         list[str], typer.Option(help="For a .json or module:function: .weights.h5, .safetensors or .pt.")
     ] = [],  # noqa: B006
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+    via: Annotated[
+        str | None, typer.Option(help="onnx: run the Keras model by onnxruntime, too, and compare all three.")
+    ] = None,
     trust: Trust = False,
     imports: Import = [],  # noqa: B006
 ):
     """Compare a Keras model and a PyTorch module in everything that can be compared."""
     _begin(imports)
+    from bridge import onnx
     from bridge.verification import verify as compare
+
+    if via not in (None, "onnx"):
+        raise BridgeError(f"--via {via}: accepted is onnx")
+    if via:
+        onnx.check()
 
     if html:
         _check_page(html)
@@ -140,6 +193,9 @@ def verify(
     _expect(a, "keras", first)
     _expect(b, "torch", second)
     report = compare(a, b)
+    for pair, share in (onnx.three_ways(a, b) if via else {}).items():
+        said = f"{pair} differ by {share:.1e} of the largest output (float32)"
+        report.note_once(said) if share <= onnx.LIMIT else report.fail("onnx", f"{said}, limit {onnx.LIMIT:.0e}")
     if html:
         with writing(html) as side:
             side.write_text(report.to_html(), encoding="utf-8")
@@ -414,6 +470,16 @@ def _check_page(path: Path) -> None:
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         why = "it is a folder" if path.is_dir() else f"{folder} is no folder that can be written to"
         raise BridgeError(f"--html {path}: {why}. Accepted: a file, new or old, in a folder that is there")
+
+
+def _close(share: float, other: str, output: Path) -> None:
+    """End with how far a second opinion is from the model."""
+    from bridge import onnx
+
+    progress.hide()
+    print(f"{other}'s outputs differ by {share:.1e} of the largest (limit {onnx.LIMIT:.0e})")
+    print(f"wrote {output}")
+    raise typer.Exit(0 if share <= onnx.LIMIT else 1)
 
 
 def _finish(report, output) -> None:

@@ -36,6 +36,26 @@ def test_operators_that_do_not_load_are_declared(said, monkeypatch):
         assert declared == ["torchvision::nms", "torchvision::qnms"]
 
 
+def test_the_exact_gelu(check):
+    """tf2onnx knows no Erfc, of which TensorFlow makes it."""
+    x = keras.Input((5,))
+    model = check.randomise(keras.Model(x, layers.Dense(4, "gelu")(x)))
+    a = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    assert onnx.apart([np.asarray(model(a))], onnx.run(onnx.to_onnx(model), [a])) < 1e-6
+
+
+def test_what_an_exporter_cannot(check):
+    x = keras.Input((5, 5, 1))
+    model = keras.Model(x, layers.Lambda(lambda x: keras.ops.slogdet(x[..., 0])[1])(x))
+    with pytest.raises(bridge.BridgeError, match="cannot be exported as ONNX|onnxruntime cannot run it"):
+        onnx.run(onnx.to_onnx(model), [np.ones((2, 5, 5, 1), "float32")])
+
+
+def test_outputs_of_other_shapes_are_infinitely_far_apart():
+    assert onnx.apart([np.ones(3)], [np.ones(2)]) == float("inf")
+    assert onnx.apart([np.array([1.0, 4.0])], [np.array([1.0, 3.0])]) == 0.25
+
+
 def test_a_second_opinion(check):
     x = image = keras.Input((11, 12, 3), name="image")
     x = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu", name="a")(x)
