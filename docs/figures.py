@@ -239,6 +239,47 @@ def count(family: str, size: str, *settings: str) -> str:
     return f"{sum(math.prod(v.shape) for v in model.trainable_variables):,}"
 
 
+def checkpoints() -> str:
+    """What benchmarks/checkpoints.py measured."""
+    record = newest("benchmarks-checkpoints")
+    rows = [
+        [
+            f"`{name}`",
+            f"{r['gigabytes']:.1f} GB",
+            f"**{r['megabytes']:.0f} MB**",
+            f"{r['goal']} MB",
+            f"{r['seconds']:.0f} s",
+        ]
+        for name, r in record["results"].items()
+    ]
+    head = ["conversion", "file", "most memory", "goal: at most", "time"]
+    return (
+        f"{table(head, rows)}\n\nMeasured {record['date']} on {record['machine']} by `benchmarks/checkpoints.py`: the "
+        f"most that the process had resident, all libraries included; the largest tensor has {record['largest']} MB."
+    )
+
+
+def optimizers() -> str:
+    """What tests/acceptance/optimizers.py found."""
+    record = newest("acceptance-optimizers")
+
+    def worst(found: dict, key: str) -> str:
+        values = [figures[key] for figures in found.values() if key in figures]
+        return f"{max(values):.0e}" if values else ""
+
+    keys = ["there, weights", "back, weights", "there, losses", "back, losses", "torch's own, weights"]
+    rows = [[name, *(worst(found, key) for key in keys)] for name, found in record["results"].items()]
+    goals = ["goal: at most", *[f"{record['goals']['weights']:.0e}"] * 2, *[f"{record['goals']['losses']:.0e}"] * 2, ""]
+    head = ["optimizer", "to torch: weights", "to Keras: weights", "losses", "losses", "torch's own class: weights"]
+    steps = record["steps"]
+    return (
+        f"{table(head, [*rows, goals])}\n\nMeasured {record['date']} by `tests/acceptance/optimizers.py`: {steps} "
+        f"steps, across, {steps} steps, against {2 * steps} that stayed; the worst of a convolutional network with "
+        "BatchNorm, a block of a transformer and a recurrent network. Weights in float64, as a share of the largest of "
+        "their tensor; losses in float32."
+    )
+
+
 def sampling() -> str:
     """What tests/acceptance/sampling.py found of the identity in float32."""
     record = newest("acceptance-sampling")
@@ -358,6 +399,8 @@ PARTS = {
     "results": results,
     "resume": resume,
     "sampling": sampling,
+    "checkpoints": checkpoints,
+    "optimizers": optimizers,
     "spatial_transformer": spatial_transformer,
     "unet": unet,
     "workers": workers,

@@ -17,6 +17,7 @@ SETTINGS = {
     "SGD, Nesterov, decay": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     "SGD, plain": {},
     "Adam": {"global_clipnorm": 0.5},
+    "Adam, plain": {},
     "Adam, amsgrad": {"amsgrad": True, "clipnorm": 0.1},
     "AdamW": {"weight_decay": 0.02},
     "RMSprop": {"clipvalue": 0.01},

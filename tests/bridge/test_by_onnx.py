@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bridge import BridgeError, by_onnx, onnx
+from tests.bridge._command import run
 
 SOURCE = """
 import keras
@@ -47,9 +48,8 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, *arguments, code=None):
-    start = ["-c", code] if code else ["-m", "bridge"]
-    return subprocess.run([sys.executable, *start, *arguments], cwd=folder, capture_output=True, text=True)
+def program(folder, code):
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def test_a_saved_model_to_torch_for_inference(folder):
     assert "by tf2onnx and onnx2torch, for inference alone" in done.stdout
     start = "from bridge import onnx; onnx.import_torchvision(); import numpy, torch, model; net = model.load();"
     code = f"{start} print(net(torch.full((3, 9, 8, 3), .3)).shape, model.INPUTS)"
-    done = run(folder / "there", code=code)
+    done = program(folder / "there", code)
     assert done.stdout == "torch.Size([3, 5]) {'picture': ((None, 9, 8, 3), 'float32')}\n", done.stderr
     served = keras.layers.TFSMLayer(folder / "served", call_endpoint="serve")
     x = np.random.default_rng(0).normal(size=(3, 9, 8, 3)).astype("float32")
     drawn = "torch.from_numpy(numpy.random.default_rng(0).normal(size=(3, 9, 8, 3)).astype('float32'))"
     code = f"{start} numpy.save('found', net({drawn}).detach())"
-    assert run(folder / "there", code=code).returncode == 0
+    assert program(folder / "there", code).returncode == 0
     np.testing.assert_allclose(np.load(folder / "there" / "found.npy"), served(x), rtol=1e-4, atol=1e-5)
 
 
@@ -136,12 +136,10 @@ def test_a_damaged_saved_model(tmp_path):
 @pytest.mark.parametrize(
     "command", [("to-onnx", "nets:model", "-o", "y.onnx"), ("to-torch", "served", "--trust", "-o", "y")]
 )
-def test_without_the_extra_it_is_said_what_to_install(folder, command):
-    code = (
-        "import sys, importlib.util as u; real = u.find_spec\n"
-        "u.find_spec = lambda name, *a: None if name in ('tf2onnx', 'onnxscript') else real(name, *a)\n"
-        f"sys.argv = ['bridge', *{command!r}]\nfrom bridge.__main__ import main\nmain()"
-    )
-    done = run(folder, code=code)
+def test_without_the_extra_it_is_said_what_to_install(folder, command, monkeypatch):
+    real = importlib.util.find_spec
+    lacking = {"tf2onnx", "onnxscript"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in lacking else real(name, *a))
+    done = run(folder, *command)
     assert done.returncode == 2, done.stderr
     assert "onnxscript, tf2onnx are not installed: pip install 'tfzoo[onnx]'" in done.stderr

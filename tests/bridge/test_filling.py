@@ -1,14 +1,14 @@
 """`bridge weights`: a checkpoint into a model of one's own, from the command line."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.bridge import _command
 
 SOURCE = """
 import keras
@@ -42,9 +42,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "bridge", "weights", *arguments], cwd=folder, capture_output=True, text=True
-    )
+    return _command.run(folder, "weights", *arguments)
 
 
 def test_there_and_back(folder):
@@ -101,5 +99,5 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(folder):
 )
 def test_what_is_refused(folder, arguments, text):
     done = run(folder, *arguments)
-    assert done.returncode == 2 and text in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and text in done.stderr, done.stderr
     assert not list(folder.glob("x.*"))

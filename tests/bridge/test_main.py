@@ -9,9 +9,9 @@ import sys
 import keras
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from bridge import BridgeError, __main__, _quiet, sources
+from tests.bridge._command import bridge
 
 layers = keras.layers
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,16 +25,6 @@ def saved(check, tmp_path, monkeypatch):
     model = check.randomise(keras.Model(image, layers.Dense(2, name="d")(layers.Flatten()(x)), name="example"))
     model.save("example.keras")
     return model
-
-
-def bridge(*arguments):
-    """Run the command in this process; give its exit code and what it printed."""
-    result = CliRunner().invoke(__main__.app, list(map(str, arguments)))
-    if isinstance(result.exception, (BridgeError, OSError)):
-        return getattr(result.exception, "exit_code", 2), str(result.exception)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 def test_there_and_back(saved):

@@ -16,13 +16,8 @@ import bridge
 from bridge import resume, trainings
 from bridge.folder import load_torch, save_torch
 from bridge.optimizers import load
+from tests.bridge._command import run as run_in
 from tests.bridge._steps import STEPS, batches, made, network, train_keras, train_torch
-
-
-def bridged(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "bridge", *map(str, arguments)], cwd=cwd, capture_output=True, text=True
-    )
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +35,7 @@ def trained(tmp_path_factory):
 
 def test_a_file_of_a_compiled_model(trained, tmp_path):
     model, path, data = trained
-    done = bridged("to-torch", path, "--training", "--exact-training", "-o", "there", cwd=tmp_path)
+    done = run_in(tmp_path, "to-torch", path, "--training", "--exact-training", "-o", "there")
     assert done.returncode == 0, done.stderr
     assert f"after {STEPS} steps the training goes on with there/resume.py" in done.stdout
     x, y = (np.concatenate([batch[i] for batch in data]).astype("float32") for i in (0, 1))
@@ -49,7 +44,7 @@ def test_a_file_of_a_compiled_model(trained, tmp_path):
     done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"step {STEPS + 5}: loss ") and done.stdout.endswith("wrote more\n")
-    done = bridged("to-keras", "more", "--trust", "-o", "back.keras", cwd=tmp_path)
+    done = run_in(tmp_path, "to-keras", "more", "--trust", "-o", "back.keras")
     assert done.returncode == 0, done.stderr
     back = keras.models.load_model(tmp_path / "back.keras")
     assert int(back.optimizer.iterations) == STEPS + 5
@@ -113,7 +108,7 @@ def run(tmp_path_factory):
 def test_a_run_folder(run, tmp_path):
     model, optimizer = trainings.load(str(run))
     assert int(optimizer.iterations) == 8 and trainings.is_run(str(run))
-    done = bridged("to-torch", run, "-o", "there", cwd=tmp_path)
+    done = run_in(tmp_path, "to-torch", run, "-o", "there")
     assert done.returncode == 0, done.stderr
     assert "after 8 steps the training goes on with there/resume.py" in done.stdout
     module = load_torch(tmp_path / "there", trust=True)
@@ -171,12 +166,12 @@ def test_a_program_in_the_place_of_an_optimizer(run, tmp_path):
 
 def test_a_file_without_an_optimizer(tmp_path):
     network("recurrent").save(tmp_path / "a.keras")
-    done = bridged("to-torch", "a.keras", "--training", cwd=tmp_path)
+    done = run_in(tmp_path, "to-torch", "a.keras", "--training")
     assert (
         done.returncode == 2 and "saved without an optimizer that has taken a step: leave out --training" in done.stderr
     )
     assert not (tmp_path / "a_torch").exists()
-    done = bridged("to-torch", "none", "--training", cwd=tmp_path)
+    done = run_in(tmp_path, "to-torch", "none", "--training")
     assert done.returncode == 2 and "accepted are a run folder of `tfzoo train`, or a .keras file" in done.stderr
 
 
@@ -188,6 +183,6 @@ def test_an_optimizer_that_is_damaged(trained, tmp_path):
     whole = state.read_bytes()
     for content in (whole[:-40], b"\xff" * 100, whole.replace(b"conv2d", b"conv3d")):
         state.write_bytes(content)
-        done = bridged("to-keras", "there", "--trust", "-o", "back.keras", cwd=tmp_path)
+        done = run_in(tmp_path, "to-keras", "there", "--trust", "-o", "back.keras")
         assert done.returncode == 2 and "optimizer.safetensors cannot be read" in done.stderr, done.stderr
         assert not (tmp_path / "back.keras").exists()
