@@ -49,7 +49,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         label = node.name or f"{previous} + {node.attributes.get('function', node.operator)}"
         previous = node.name or previous
         read = [image.get(v.name) for v in node.inputs]
-        if None in read[: _read(node)]:
+        if None in read[: reads(node)]:
             continue
         rivals = ours.pop(_place(node, [v.name for v in node.inputs]), [])
         options = list(product(rivals, theirs.get(_place(node, read), [])))
@@ -61,7 +61,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
                 taken.add(id(b))
         if id(node) not in counterparts and _repeatable(node):  # what one side makes of sizes of two tensors, say
             others = theirs.get(_place(node, read), [])
-            again = [b for b in others if not _read(node) or (_same(node, b) and read == [v.name for v in b.inputs])]
+            again = [b for b in others if not reads(node) or (_same(node, b) and read == [v.name for v in b.inputs])]
             if again:
                 counterparts[id(node)] = max(again, key=lambda b: _likeness(node, b, first, second, fates))
         if id(node) not in counterparts:
@@ -70,7 +70,7 @@ def align(first: Graph, second: Graph) -> tuple[list[Pair], list[str]]:
         best = counterparts[id(node)]
         image.update(zip((v.name for v in node.outputs), (v.name for v in best.outputs), strict=False))
         pairs.append(Pair(node, best, label))
-    rest = [n for n in second.nodes if id(n) not in taken and (_read(n) or not n.inputs)]
+    rest = [n for n in second.nodes if id(n) not in taken and (reads(n) or not n.inputs)]
     if sentences:
         return pairs, [sentence + _instead(rest, read) for sentence, read in sentences]
     parted = [f"{n.name or n.operator} ({n.operator}) of the torch module has no counterpart in Keras" for n in rest]
@@ -126,17 +126,17 @@ def _by_key(graph: Graph) -> dict[tuple, list[Node]]:
 
 def _measures(node: Node) -> bool:
     """Tell whether a node reads no more of some inputs than sizes, which other tensors may have, too."""
-    return _read(node) < len(node.inputs)
+    return reads(node) < len(node.inputs)
 
 
-def _read(node: Node) -> int:
+def reads(node: Node) -> int:
     """How many of a node's inputs are read, and not only measured."""
     return getattr(rules.for_operator(node.operator), "READS", lambda n: len(n.inputs))(node)
 
 
 def _place(node: Node, read: list[str]) -> tuple:
     """What a node does to which tensors; where it reads sizes alone, the numbers tell whether these are right."""
-    return (*_key(node, read[: _read(node)]), node.outputs[0].rank)
+    return (*_key(node, read[: reads(node)]), node.outputs[0].rank)
 
 
 def _fates(graph: Graph) -> dict[str, int]:

@@ -56,7 +56,7 @@ def _by_structure(model, module, places: dict[str, state_dict.Place]) -> dict[st
     inputs, dynamic = weights._examples(model)
     sides = [torch_reader.read(one, inputs, dynamic) for one in (module, convert.to_torch(model))]
     found: dict[str, list[Part]] = {}
-    for mine, theirs in weights._pairs(type(module).__name__, *sides):
+    for mine, theirs in weights.aligned(type(module).__name__, *sides)[0]:
         for one, other in zip(rules.tensors(mine), rules.tensors(theirs), strict=True):
             if other not in places:  # a constant
                 continue

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bridge import convert, matching, naming, rules, sources, state_dict
+from bridge import convert, flow, matching, naming, rules, sources, state_dict
 from bridge.align import align
 from bridge.checkpoints.difference import finite
 from bridge.graph import BridgeError, Graph, flatten
 from bridge.layout import convert as laid_out
 
 BY_NAME, BY_STRUCTURE, BY_CLASS = "by name", "by what is computed", "by class and order"
+BY_FLOW = "by what flows into it"
 AS_IT_IS = "as it is"
 CLOSE = 1e-3  # of the largest output: float32 on both sides, through any depth of network
 
@@ -196,13 +197,20 @@ def _running(target, source) -> Plan:
         copies = _keras(target), _keras(source)
     else:
         copies = _keras(target), _keras(convert.to_keras(source, inputs, dynamic))
-    found = _matched(type(target).__name__, *copies)
+    name = type(target).__name__
+    pairs, how = aligned(name, *(graph for graph, _ in copies))
+    found = _matched(name, pairs, *copies)
+    if left := _left(target, {one.target for one in found}):
+        raise BridgeError(
+            f"{len(left)} weight(s) of {name} would not be filled, as no output depends on them: {', '.join(left[:20])}"
+            f"{f' and {len(left) - 20} more' if len(left) > 20 else ''}. Give a state dict that has them"
+        )
 
     def fill():
         before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
         for one in found:
             one.assign(one.value)
-        if apart := _apart(target, source):
+        if apart := _apart(target, source, how):
             for one, value in zip(found, before, strict=True):
                 one.assign(value)
             raise BridgeError(
@@ -210,34 +218,37 @@ def _running(target, source) -> Plan:
                 f"{apart}. Nothing has been changed"
             )
 
-    return Plan(lambda: _rows(target, source, found), fill)
+    return Plan(lambda: _rows(target, source, found, how), fill)
 
 
-def _rows(target, source, found: list) -> list[Row]:
+def _rows(target, source, found: list, how: str) -> list[Row]:
     """What goes where, in the names and shapes of both."""
     import keras
 
+    from bridge import torch_reader
+
     if isinstance(target, keras.Model) and isinstance(source, keras.Model):
-        return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), BY_STRUCTURE) for m in found]
+        return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), how) for m in found]
     into_keras = isinstance(target, keras.Model)
     model, module = (target, source) if into_keras else (source, target)
-    variables = _keras(model)[1]
+    graph, variables = _keras(model)
     tensors = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
     transforms = {
         id(p.variable): state_dict.transform(p) for p in state_dict.weights_of(state_dict.places(model, {})).values()
     }
     rows = []
-    for ours, theirs in names(model, module).items():
+    pairs, how = aligned(type(module).__name__, graph, torch_reader.read(module, *_examples(model)))
+    for ours, theirs in dict(pairs).items():
         if ours not in variables or not all(name in tensors for name in rules.tensors(theirs)):
             continue  # a constant
         variable = variables[ours]
         sides = (theirs, tuple(_part(tensors, theirs).shape)), (ours, tuple(variable.shape))
         (a, shape_a), (b, shape_b) = sides if into_keras else sides[::-1]
-        rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, BY_STRUCTURE))
+        rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, how))
     return rows
 
 
-def _apart(target, source) -> str:
+def _apart(target, source, how: str) -> str:
     """Run both on the same random input, and say how far their outputs are from one another, if they are."""
     import keras
     import torch
@@ -248,7 +259,7 @@ def _apart(target, source) -> str:
     model = target if isinstance(target, keras.Model) else source
     graph = keras_reader.read(model)
     if any(node.operator == "random" for node in graph.nodes):
-        return ""
+        return "" if how == BY_STRUCTURE else "no two runs are the same, and nothing else would confirm it"
     arrays = samples.inputs_of(model, graph)
     wanted = [np.asarray(x) for x in flatten(walk.run(model, arrays)[0])]
     other = source if model is target else target
@@ -377,10 +388,35 @@ class _Move:
         (self.to.assign if hasattr(self.to, "assign") else self.to.copy_)(value)
 
 
-def _matched(kind: str, target: tuple[Graph, dict], source: tuple[Graph, dict]) -> list[_Move]:
+def _left(target, filled: set[str]) -> list[str]:
+    """Name the weights and statistics of a torch module that are not among those filled; Keras' model reads all."""
+    import keras
+
+    if isinstance(target, keras.Model):
+        return []
+    done = {tensor for name in filled for tensor in rules.tensors(name)}
+    return [name for name, _ in target.named_parameters() if name not in done]
+
+
+def aligned(kind: str, first: Graph, second: Graph) -> tuple[list[tuple[str, str]], str]:
+    """The names of weights of two networks that compute the same, and how that is known."""
+    try:
+        return _pairs(kind, first, second), BY_STRUCTURE
+    except BridgeError as parted:
+        pairs, wrong = flow.pairs(*(laid_out(graph, "first") for graph in (first, second)))
+        if wrong:
+            raise BridgeError(
+                f"{parted}. These layers with weights, too, are not the same: {'; '.join(wrong)}"
+            ) from None
+        return pairs, BY_FLOW
+
+
+def _matched(
+    kind: str, pairs: list[tuple[str, str]], target: tuple[Graph, dict], source: tuple[Graph, dict]
+) -> list[_Move]:
     """What takes each value of the source, all of them checked before the first is taken."""
     found, wrong = [], []
-    for mine, theirs in _pairs(kind, target[0], source[0]):
+    for mine, theirs in pairs:
         if mine not in target[1] or theirs not in source[1]:
             continue  # a constant
         to, value = target[1][mine], source[1][theirs]

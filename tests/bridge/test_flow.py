@@ -1,0 +1,112 @@
+"""Networks that compute the same and are written otherwise: their weights are found by what flows into what."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import bridge
+from bridge import weights
+
+layers, nn = keras.layers, torch.nn
+
+
+class Block(nn.Module):
+    """A residual block whose last convolution and the one beside it are of one kind; made in another order."""
+
+    def __init__(self):
+        super().__init__()
+        self.beside, self.last, self.first = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+        self.classes = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.first(x)), 3, 2, 1)
+        return self.classes((self.last(torch.relu(self.beside(x))) + x).amax((2, 3)))
+
+
+class Parallel(Block):
+    """The same layers side by side, which is another network."""
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(torch.relu(self.first(x)), 3, 2, 1)
+        return self.classes((self.last(x) + self.beside(x)).amax((2, 3)))
+
+
+def written_otherwise():
+    """`Block` with the padding beside the pooling: zeros behind a ReLU are no larger than anything."""
+    image = keras.Input((9, 9, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(image)
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
+    y = layers.Conv2D(4, 1, name="c")(layers.Conv2D(4, 1, activation="relu", name="b")(x))
+    return keras.Model(image, layers.Dense(5, name="d")(layers.GlobalMaxPooling2D()(x + y)), name="own")
+
+
+def test_written_otherwise(check):
+    model, module = check.randomise(written_otherwise()), Block().eval()
+    plan = weights.plan(model, module)
+    assert {(r.source, r.target) for r in plan.rows() if "weight" in r.source} == {
+        ("first.weight", "a.kernel"),
+        ("beside.weight", "b.kernel"),
+        ("last.weight", "c.kernel"),
+        ("classes.weight", "d.kernel"),
+    }
+    assert {r.how for r in plan.rows()} == {"by what flows into it"}
+    plan.fill()
+    x = np.random.default_rng(0).normal(size=(2, 9, 9, 3)).astype("float32")
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
+    assert np.ptp(expected, axis=0).max() > 1e-3
+    np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5)
+    other = Block().eval()
+    bridge.load_weights(other, model)
+    for a, b in zip(other.state_dict().values(), module.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_layers_of_the_same_kinds_in_another_network_are_not_taken_for_it(check):
+    model = check.randomise(written_otherwise())
+    before = model.get_weights()
+    with pytest.raises(bridge.BridgeError, match="on a random input output 0 differs by .* Nothing has been changed"):
+        bridge.load_weights(model, Parallel().eval())
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_other_layers_are_listed(check):
+    class More(Block):
+        def __init__(self):
+            super().__init__()
+            self.classes = nn.Linear(4, 6)
+
+    with pytest.raises(bridge.BridgeError, match="with weights, too, are not the same: d here, nothing there; nothing"):
+        bridge.load_weights(written_otherwise(), More().eval())
+
+
+def test_an_optimizer_goes_over_to_such_a_module(check):
+    model, module = check.randomise(written_otherwise()), Block().eval()
+    bridge.load_weights(module, model)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    for i, v in enumerate(optimizer._momentums):
+        v.assign(np.arange(v.numpy().size).reshape(v.shape) + 1000.0 * i)
+    state = bridge.optimizer_to_torch(optimizer, model, module).state
+    found = {name: state[p]["momentum"].numpy() for name, p in module.named_parameters()}
+    wanted = {
+        v.path.rpartition("own/")[2]: m.numpy()
+        for v, m in zip(model.trainable_variables, optimizer._momentums, strict=True)
+    }
+    np.testing.assert_array_equal(found["last.weight"], wanted["c/kernel"].transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(found["classes.weight"], wanted["d/kernel"].T)
+    np.testing.assert_array_equal(found["beside.bias"], wanted["b/bias"])
+
+
+def test_what_no_output_depends_on_would_not_be_filled(check):
+    class Unread(Block):
+        def __init__(self):
+            super().__init__()
+            self.auxiliary = nn.Linear(4, 2)
+
+    with pytest.raises(
+        bridge.BridgeError, match="2 weight.s. of Unread would not be filled, .*: auxiliary.weight, aux"
+    ):
+        bridge.load_weights(Unread().eval(), written_otherwise())
