@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from bridge import sources, untrusted
+from bridge import sources, tensorflow_weights, untrusted
 from bridge import weights as planning
 from bridge.files import writing
 from bridge.graph import BridgeError
@@ -36,7 +36,9 @@ def plan(source: str, into: str, names: str | None, trust: bool) -> tuple:
     """
     target = sources.load(into, trust, bare=True)
     of_weights = source.endswith((*sources.KERAS, *sources.TORCH)) and not sources.is_function(source)
-    if of_weights:
+    if tensorflow_weights.is_checkpoint(source):
+        of_weights = True
+    elif of_weights:
         untrusted.check_file(source, sources.ACCEPTED)
     given = source if of_weights else sources.load(source, trust)
     return target, planning.plan(target, given, table(names) if names else None)

@@ -87,9 +87,14 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
     if exact:
         _in_parts(module, weights, settings, cls)
         return made
+    import torch
+
     from bridge import torch_optimizers
 
+    embedded = any(isinstance(p, torch.nn.Embedding) and p.weight.requires_grad for p in module.modules())
     made, differences = torch_optimizers.nearest(made)
+    if embedded and kind not in ("SGD", "Lion"):
+        differences.append("the gradient of an embedding's row is squared as a whole, not for each time it was read")
     differences += [said] if said else []
     if differences:
         warnings.warn(f"torch.optim.{type(made).__name__} is not Keras' {kind}: {'; '.join(differences)}", stacklevel=2)

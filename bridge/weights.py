@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bridge import convert, flow, matching, naming, rules, sources, state_dict
+from bridge import convert, flow, matching, naming, rules, sources, state_dict, tensorflow_weights
 from bridge.align import align
 from bridge.checkpoints.difference import finite
 from bridge.graph import BridgeError, Graph, flatten
@@ -60,7 +60,8 @@ def load_weights(target, source, names: "naming.Table | None" = None):
         target: A functional or Sequential `keras.Model`, or a `torch.nn.Module`; it is changed in place.
         source: The same of the other framework, or a Keras model for a Keras model; or a state dict of torch, or a
             file: of a state dict (`.safetensors`, `.pt`), or one of Keras (`.keras`; for a Keras model also
-            `.weights.h5` and `.h5`). All of it must find a place, and all of the target be filled.
+            `.weights.h5`, `.h5` and what `tf.train.Checkpoint` has written). All of it must find a place, and all of
+            the target be filled.
         names: The names of a state dict for a Keras model, as `bridge.to_torch` takes them; by default those that the
             bridge gives. Where the names are others, the order, the kinds and the shapes of the layers decide.
 
@@ -83,7 +84,9 @@ def plan(target, source, names: "naming.Table | None" = None) -> Plan:
         path = os.fspath(source)
         if path.endswith(sources.KERAS) and isinstance(target, keras.Model):
             return _keras_file(target, path)
-        if path.endswith(".weights.h5"):
+        if tensorflow_weights.is_checkpoint(path) and isinstance(target, keras.Model):
+            return _tensorflow(target, path)
+        if path.endswith(".weights.h5") or tensorflow_weights.is_checkpoint(path):
             raise BridgeError(
                 f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, or the "
                 "model"
@@ -97,6 +100,13 @@ def plan(target, source, names: "naming.Table | None" = None) -> Plan:
             f"{type(source).__name__}. Give its state_dict()"
         )
     return _running(target, source)
+
+
+def _tensorflow(model, path: str) -> Plan:
+    """A checkpoint of TensorFlow into a Keras model, by the graph of objects."""
+    tensorflow_weights.load(model, path, dry_run=True)
+    rows = [Row(v.path, v.path, AS_IT_IS, tuple(v.shape), tuple(v.shape), BY_CLASS) for v in model.weights]
+    return Plan(lambda: rows, lambda: tensorflow_weights.load(model, path), [_unconfirmed(path, rows)])
 
 
 def _keras_file(model, path: str) -> Plan:

@@ -1,0 +1,90 @@
+"""Checkpoints of TensorFlow's own into Keras models of other names: all of it, or nothing."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import bridge
+from bridge import tensorflow_weights, weights
+from tests.bridge._command import run
+
+layers = keras.layers
+
+
+def network(prefix, units=5):
+    """Layers inside others, and a model in the model; every name begins with `prefix`."""
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, name=f"{prefix}a")], name=f"{prefix}inner")
+    image = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(name=f"{prefix}n")(layers.Conv2D(4, 3, name=f"{prefix}c")(image))
+    x = layers.Reshape((16, 4))(x)
+    x = layers.Bidirectional(layers.LSTM(2), name=f"{prefix}b")(x)
+    x = layers.Dense(4, name=f"{prefix}e")(layers.Dense(units, name=f"{prefix}d")(x))
+    return keras.Model(image, inner(x), name=f"{prefix}net")
+
+
+@pytest.fixture(scope="module")
+def saved(check, tmp_path_factory):
+    """A compiled model and the prefixes of three checkpoints of it."""
+    folder, model = tmp_path_factory.mktemp("tf"), check.randomise(network("x"))
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    made = {
+        "model": tf.train.Checkpoint(model=model),
+        "with more": tf.train.Checkpoint(net=model, optimizer=model.optimizer, step=tf.Variable(3)),
+    }
+    made["root"] = tf.train.Checkpoint(root=keras.models.clone_model(model))
+    made["root"]._root.set_weights(model.get_weights())
+    return model, {name: one.save(str(folder / name.replace(" ", "_") / "k")) for name, one in made.items()}
+
+
+@pytest.mark.parametrize("kind", ["model", "with more", "root"])
+def test_into_a_model_of_other_names(saved, kind):
+    model, prefixes = saved
+    other = network("z")
+    plan = weights.plan(other, prefixes[kind])
+    assert len(plan.rows()) == len(other.weights) and "cannot be run" in plan.notes[0]
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    assert np.abs(other(x) - model(x)).max() > 1e-3
+    plan.fill()
+    np.testing.assert_array_equal(other(x), model(x))
+
+
+def test_what_does_not_fit_changes_nothing(saved, tmp_path):
+    _, prefixes = saved
+    other = network("z", units=6)
+    before = other.get_weights()
+    with pytest.raises(bridge.BridgeError, match="cannot be loaded into znet, by the order of its layers: as 'model'"):
+        bridge.load_weights(other, prefixes["model"])
+    index = tmp_path / "k.index"
+    index.write_bytes(b"damaged")
+    with pytest.raises(bridge.BridgeError, match="k cannot be loaded into znet"):
+        bridge.load_weights(other, tmp_path / "k")
+    broken = network("w", units=6)
+    broken.get_layer("wd").bias.assign([0, 0, np.inf, 0, 0, 0])
+    prefix = tf.train.Checkpoint(model=broken).save(str(tmp_path / "inf" / "k"))
+    with pytest.raises(bridge.BridgeError, match="1 weight.s. have NaN or infinite numbers: zd/bias"):
+        bridge.load_weights(other, prefix)
+    for a, b in zip(other.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_module_cannot_be_filled_from_one(saved):
+    import torch
+
+    _, prefixes = saved
+    with pytest.raises(bridge.BridgeError, match="has weights alone, .*: give the .keras file"):
+        bridge.load_weights(torch.nn.Linear(2, 2), prefixes["model"])
+
+
+def test_what_is_a_checkpoint(saved, tmp_path):
+    _, prefixes = saved
+    prefix = prefixes["model"]
+    folder = prefix.rpartition("/")[0]
+    assert all(map(tensorflow_weights.is_checkpoint, (prefix, f"{prefix}.index", folder)))
+    assert not tensorflow_weights.is_checkpoint(str(tmp_path))
+    network("q").save(tmp_path / "q.keras")
+    done = run(tmp_path, "weights", folder, "--into", "q.keras", "-o", "filled.keras")
+    assert done.returncode == 0, done.stderr
+    x = np.ones((2, 6, 6, 3), "float32")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "filled.keras")(x), saved[0](x))
