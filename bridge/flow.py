@@ -17,13 +17,27 @@ SHOWN = 20  # names of layers in a sentence
 
 
 @dataclass
+class Layer:
+    """A layer with weights, or a part of one: its operator, and for each role the weight's name and shape."""
+
+    name: str
+    operator: str
+    weights: dict[str, tuple[str, tuple[int, ...]]]
+
+    @property
+    def kind(self) -> int:
+        """What layers have in common that may be of one another."""
+        return hash((self.operator, *sorted((role, shape) for role, (_, shape) in self.weights.items())))
+
+
+@dataclass
 class Flow:
     """The layers of a network that have weights, by number, and what is before and behind each.
 
     What is around a layer is a set of ("node", number), ("input", number) and ("output", number).
     """
 
-    nodes: list[Node]
+    layers: list[Layer]
     before: list[frozenset]
     behind: list[set]
     colours: list[int]
@@ -49,7 +63,14 @@ def pairs(first: Graph, second: Graph) -> tuple[list[tuple[str, str]], list[str]
         The names of weights, of the first and the second; and a sentence for each kind of layers of which the two have
         not the same number.
     """
-    flows = [flow(graph) for graph in (first, second)]
+    found, wrong = _pairs(*(flow(graph) for graph in (first, second)))
+    if wrong:
+        in_parts = _pairs(*(flow(graph, in_parts=True) for graph in (first, second)))
+        return (found, wrong) if in_parts[1] else in_parts
+    return found, wrong
+
+
+def _pairs(*flows: Flow) -> tuple[list[tuple[str, str]], list[str]]:
     while Counter(flows[0].colours) == Counter(flows[1].colours):
         finer = [one.refine() for one in flows]
         told_apart = len(set(finer[0])) > len(set(flows[0].colours))
@@ -59,39 +80,76 @@ def pairs(first: Graph, second: Graph) -> tuple[list[tuple[str, str]], list[str]
             one.colours = colours
     groups = [defaultdict(list), defaultdict(list)]
     for one, group in zip(flows, groups, strict=True):
-        for colour, node in zip(one.colours, one.nodes, strict=True):
-            group[colour].append(node)
+        for colour, layer in zip(one.colours, one.layers, strict=True):
+            group[colour].append(layer)
     found, wrong = {}, []
     for colour in dict.fromkeys((*flows[0].colours, *flows[1].colours)):
         ours, theirs = (group[colour] for group in groups)
         if len(ours) != len(theirs):
-            names = [", ".join(n.name or n.operator for n in side[:SHOWN]) or "nothing" for side in (ours, theirs)]
+            names = [", ".join(one.name for one in side[:SHOWN]) or "nothing" for side in (ours, theirs)]
             wrong.append(f"{names[0]} here, {names[1]} there")
             continue
         for a, b in zip(ours, theirs, strict=True):
-            for role, name in a.parameters.items():
-                other = b.parameters[role]
+            for role, (name, _) in a.weights.items():
+                other = b.weights[role][0]
                 if found.setdefault(name, other) != other:
                     wrong.append(f"{name} is used again where the other network has {other} beside {found[name]}")
     return list(found.items()), wrong
 
 
-def flow(graph: Graph) -> Flow:
-    """Leave out of a network what has no weights; at first a layer's colour is its kind and shapes."""
+def flow(graph: Graph, in_parts: bool = False) -> Flow:
+    """Leave out of a network what has no weights; at first a layer's colour is its kind.
+
+    Args:
+        graph: The network.
+        in_parts: A Dense layer that is cut up at once, into query, key and value, counts as several.
+    """
     sources = {value.name: frozenset([("input", i)]) for i, value in enumerate(graph.inputs)}
-    nodes, before = [], []
+    readers = graph.consumers()
+    layers, before = [], []
     for node in graph.nodes:
+        if all(value.name in sources for value in node.outputs):
+            continue  # a part of the layer before
         read = frozenset().union(*(sources.get(value.name, frozenset()) for value in node.inputs[: reads(node)]))
-        if node.parameters and node.operator != "constant":
+        if not node.parameters or node.operator == "constant":
+            sources |= {value.name: read for value in node.outputs}
+            continue
+        for layer, values in _layers(node, graph, readers if in_parts else {}):
+            sources |= {value.name: frozenset([("node", len(layers))]) for value in values}
+            layers.append(layer)
             before.append(read)
-            read = frozenset([("node", len(nodes))])
-            nodes.append(node)
-        sources |= {value.name: read for value in node.outputs}
-    behind: list[set] = [set() for _ in nodes]
+    behind: list[set] = [set() for _ in layers]
     ends = [("output", i, sources.get(value.name, ())) for i, value in enumerate(flatten(graph.outputs))]
     for what, i, read in [*(("node", i, read) for i, read in enumerate(before)), *ends]:
         for kind, j in read:
             if kind == "node":
                 behind[j].add((what, i))
-    shapes = [sorted((r, graph.parameters[p].value.shape) for r, p in node.parameters.items()) for node in nodes]
-    return Flow(nodes, before, behind, [hash((n.operator, *held)) for n, held in zip(nodes, shapes, strict=True)])
+    return Flow(layers, before, behind, [layer.kind for layer in layers])
+
+
+def _layers(node: Node, graph: Graph, readers: dict[str, list[Node]]) -> list[tuple[Layer, list]]:
+    """A layer and what it makes; of a Dense layer whose readers all cut it up, a layer for each part."""
+    shapes = {role: (name, graph.parameters[name].value.shape) for role, name in node.parameters.items()}
+    name, made = node.name or node.operator, node.outputs
+    cuts = [reader for reader in readers.get(made[0].name, []) if reader.operator == "slice"]
+    axis = made[0].rank - 1
+    same = [(cut["start"], cut["stop"]) for cut in cuts if (cut["axis"], cut["step"]) == (axis, 1)]
+    same = sorted((start or 0, made[0].shape[-1] if stop is None else stop) for start, stop in same)
+    whole = [n for part in same for n in part]
+    if (
+        node.operator != "dense"
+        or len(same) < 2
+        or len(same) != len(readers[made[0].name])
+        or any("[" in held for held in node.parameters.values())
+        or whole[1:-1:2] != whole[2::2]
+        or (whole[0], whole[-1]) != (0, made[0].shape[-1])
+    ):
+        return [(Layer(name, node.operator, shapes), made)]
+    parts = []
+    for start, stop in same:
+        weights = {
+            role: (f"{held}[{start}:{stop}]", (*shape[:-1], stop - start)) for role, (held, shape) in shapes.items()
+        }
+        values = [cut.outputs[0] for cut in cuts if (cut["start"] or 0) == start]
+        parts.append((Layer(f"{name}[{start}:{stop}]", node.operator, weights), values))
+    return parts

@@ -251,7 +251,7 @@ def _rows(target, source, found: list, how: str) -> list[Row]:
     for ours, theirs in dict(pairs).items():
         if ours not in variables or not all(name in tensors for name in rules.tensors(theirs)):
             continue  # a constant
-        variable = variables[ours]
+        variable = variables[ours].variable
         sides = (theirs, tuple(_part(tensors, theirs).shape)), (ours, tuple(variable.shape))
         (a, shape_a), (b, shape_b) = sides if into_keras else sides[::-1]
         rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, how))
@@ -328,7 +328,9 @@ def _keras(model) -> tuple[Graph, dict]:
 
     found: dict[int, str] = {}
     graph = keras_reader.read(model, names=found)
-    return graph, {found[id(v)]: v for v in model.weights if id(v) in found}
+    numbers = keras_reader.read(model, values=state_dict.numbered).parameters
+    named = {found[id(v)]: v for v in model.weights if id(v) in found}
+    return graph, {name: _Cells(v, numbers[name].value.astype(np.int64)) for name, v in named.items()}
 
 
 def _torch(module, inputs, dynamic) -> tuple[Graph, dict]:
@@ -355,6 +357,38 @@ class _Several:
     def clone(self) -> "_Several":
         """The values as they are now."""
         return _Several([tensor.clone() for tensor in self.tensors])
+
+
+class _Cells:
+    """A variable of Keras, or a part of one, as the graph has it: with the axes of a Dense layer's kernel, say.
+
+    Args:
+        variable: The variable.
+        cells: The numbers of its cells, in the graph's shape.
+    """
+
+    def __init__(self, variable, cells: np.ndarray):
+        self.variable, self.cells, self.shape = variable, cells, cells.shape
+
+    def __array__(self, *_, **__) -> np.ndarray:
+        return np.asarray(self.variable).reshape(-1)[self.cells]
+
+    def assign(self, value) -> None:
+        """Take other values."""
+        whole = np.asarray(self.variable).copy()
+        whole.reshape(-1)[self.cells] = np.asarray(value)
+        self.variable.assign(whole)
+
+
+def _held(side: dict, name: str):
+    """What a name means: a tensor or variable, or the part of one that `name[start:stop]` says."""
+    whole = side.get(name)
+    if whole is not None or "[" not in name:
+        return whole
+    whole = side.get(name.partition("[")[0])
+    if whole is None:
+        return None
+    return _Cells(whole.variable, whole.cells[..., rows(name)]) if isinstance(whole, _Cells) else whole[rows(name)]
 
 
 def _part(tensors: dict, name: str):
@@ -427,9 +461,9 @@ def _matched(
     """What takes each value of the source, all of them checked before the first is taken."""
     found, wrong = [], []
     for mine, theirs in pairs:
-        if mine not in target[1] or theirs not in source[1]:
+        to, value = _held(target[1], mine), _held(source[1], theirs)
+        if to is None or value is None:
             continue  # a constant
-        to, value = target[1][mine], source[1][theirs]
         if tuple(to.shape) != tuple(value.shape):
             wrong.append(f"{mine} has the shape {tuple(to.shape)}, the source has {tuple(value.shape)}")
         elif bad := [part for part in getattr(value, "tensors", [value]) if not finite(state_dict.array(part))]:

@@ -110,3 +110,67 @@ def test_what_no_output_depends_on_would_not_be_filled(check):
         bridge.BridgeError, match="2 weight.s. of Unread would not be filled, .*: auxiliary.weight, aux"
     ):
         bridge.load_weights(Unread().eval(), written_otherwise())
+
+
+class Attention(nn.Module):
+    """Self-attention as torch has it: one tensor for what are three layers in Keras."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(8, 1e-3), nn.Linear(8, 5)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return self.out(self.attention(y, y, y, need_weights=False)[0] + x)
+
+
+def attention():
+    x = keras.Input((6, 8))
+    y = layers.LayerNormalization(name="n")(x)
+    return keras.Model(x, layers.Dense(5, name="o")(layers.MultiHeadAttention(2, 4, name="mha")(y, y) + x), name="att")
+
+
+def test_query_key_and_value_in_one_tensor(check):
+    model, module = check.randomise(attention()), Attention().eval()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    plan = weights.plan(model, module)
+    found = {r.source: r.target for r in plan.rows()}
+    assert found["attention.in_proj_weight[8:16]"] == "mha.key.kernel"
+    plan.fill()
+    x = np.random.default_rng(0).normal(size=(3, 6, 8)).astype("float32")
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    assert np.ptp(expected, axis=0).max() > 0.1
+    np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5)
+    other = Attention().eval()
+    bridge.load_weights(other, model)
+    for a, b in zip(other.state_dict().values(), module.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    optimizer = keras.optimizers.SGD(momentum=0.5)
+    optimizer.build(model.trainable_variables)
+    for i, v in enumerate(optimizer.momentums):
+        v.assign(np.full(v.shape, i))
+    state = bridge.optimizer_to_torch(optimizer, model, other).state[other.attention.in_proj_weight]["momentum"]
+    places = {v.path.rpartition("mha/")[2]: i for i, v in enumerate(model.trainable_variables)}
+    for i, part in enumerate(("query", "key", "value")):
+        assert (state[8 * i : 8 * i + 8] == places[f"{part}/kernel"]).all()
+    back = bridge.optimizer_to_keras(bridge.optimizer_to_torch(optimizer, model, other), other, model)
+    for a, b in zip(back.variables, optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_keras_model_with_one_layer_for_three(check):
+    """What the bridge makes of torch's attention has one Dense layer, into which a model with three goes by columns."""
+    module = Attention().eval()
+    one = bridge.to_keras(module, (torch.randn(2, 6, 8),))
+    model = check.randomise(attention())
+    bridge.load_weights(one, model)
+    x = np.random.default_rng(0).normal(size=(3, 6, 8)).astype("float32")
+    np.testing.assert_allclose(one(x), model(x), rtol=1e-4, atol=1e-5)
+    other = check.randomise(attention(), 3)
+    bridge.load_weights(other, one)
+    for a, b in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
