@@ -72,14 +72,11 @@ def of_keras(model) -> tuple:
 
 def of_torch(module, example_inputs: tuple, dynamic) -> tuple:
     """The same of a torch module."""
-    import torch
+    from bridge import inference
 
     proto = onnx.to_onnx(module, example_inputs, dynamic)
-    training = module.training
-    with torch.no_grad():
-        wanted = flat(module.eval()(*example_inputs))
-    module.train(training)
-    return proto, onnx.apart(wanted, onnx.run(proto, [x.detach().cpu().numpy() for x in example_inputs]))
+    arrays = [x.detach().cpu().numpy() for x in example_inputs]
+    return proto, onnx.apart(inference.run(module, arrays), onnx.run(proto, arrays))
 
 
 def of_saved_model(folder: str) -> tuple:

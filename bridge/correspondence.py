@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge import rules, state_dict, weights
+from bridge import model_weights, rules, state_dict
 from bridge.graph import BridgeError
 
 
@@ -53,15 +53,15 @@ def _by_structure(model, module, places: dict[str, state_dict.Place]) -> dict[st
     """The same for a module of other names: by those of the module that the bridge makes, which computes the same."""
     from bridge import convert, torch_reader
 
-    inputs, dynamic = weights._examples(model)
+    inputs, dynamic = model_weights.examples(model)
     sides = [torch_reader.read(one, inputs, dynamic) for one in (module, convert.to_torch(model))]
     found: dict[str, list[Part]] = {}
-    for mine, theirs in weights.aligned(type(module).__name__, *sides)[0]:
+    for mine, theirs in model_weights.aligned(type(module).__name__, *sides)[0]:
         for one, other in zip(rules.tensors(mine), rules.tensors(theirs), strict=True):
             if other not in places:  # a constant
                 continue
             place = places[other]
-            part = Part(weights.rows(mine), place.variable, place.cells[weights.rows(theirs)])
+            part = Part(model_weights.rows(mine), place.variable, place.cells[model_weights.rows(theirs)])
             held = found.setdefault(one, [])
             if not any(p.rows == part.rows for p in held):
                 held.append(part)

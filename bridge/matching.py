@@ -8,8 +8,8 @@ last convolution and the one beside it may be of one kind, and projects list the
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from bridge.graph import BridgeError
 
@@ -24,6 +24,33 @@ class Pair:
     source: str
     target: str
     how: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tensor of the source and what it fills: the names, the shapes, how it is rearranged, and how that is known."""
+
+    source: str
+    target: str
+    transform: str
+    source_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    how: str
+
+
+@dataclass
+class Plan:
+    """What is to be filled from what.
+
+    Attributes:
+        rows: Gives a line for each tensor.
+        notes: What cannot be known.
+        fill: Does it, all or nothing.
+    """
+
+    rows: Callable[[], list[Row]]
+    fill: Callable[[], None]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _of_saved_model(folder: str, opset: int):
 
 
 def _of_torch(module, example_inputs, dynamic, opset: int):
-    from bridge import torch_export
+    from bridge import inference, torch_export
 
     dynamic = dynamic or torch_export.every_batch(example_inputs)
     shapes = tuple({axis: torch.export.Dim.AUTO for axis in axes} for axes in dynamic)
@@ -125,14 +125,9 @@ def _of_torch(module, example_inputs, dynamic, opset: int):
         torch.cat([x, x]) if x.ndim and x.shape[0] == 1 and 0 in axes else x
         for x, axes in zip(example_inputs, dynamic, strict=True)
     )
-    training = module.training
-    try:
-        program = torch.onnx.export(
-            module.eval(), examples, dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False
-        )
-    finally:
-        module.train(training)
-    return program.model_proto
+    with inference.in_eval(module):
+        options = {"dynamic_shapes": shapes, "opset_version": opset, "verbose": False}
+        return torch.onnx.export(module, examples, dynamo=True, **options).model_proto
 
 
 def serving(folder: str):
@@ -210,18 +205,13 @@ def three_ways(model, module) -> dict[str, float]:
     Returns:
         By how much each two differ, as a share of the largest output.
     """
-    from bridge import keras_reader, layout, samples, walk
-    from bridge.tensors import tensor
+    from bridge import inference, keras_reader, layout, samples, walk
 
     graph = keras_reader.read(model)
     first = layout.convert(graph, "first")
     arrays = samples.inputs_of(model, graph)
     ours = [np.asarray(x) for x in flatten(walk.run(model, arrays)[0])]
-    given = [np.array(x.transpose(v.order), order="C") for x, v in zip(arrays, first.inputs, strict=True)]
-    training = module.training
-    with torch.no_grad():
-        theirs = [np.asarray(x) for x in flatten(module.eval()(*map(tensor, given)))]
-    module.train(training)
+    theirs = inference.run(module, [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)])
     theirs = [x.transpose(np.argsort(v.order)) for x, v in zip(theirs, flatten(first.outputs), strict=True)]
     second = run(to_onnx(model), arrays)
     return {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bridge
-from bridge import weights
+from bridge import model_weights, weights
 
 nn = torch.nn
 layers = keras.layers
@@ -94,7 +94,7 @@ def test_other_names():
 def test_the_map_of_names():
     module = Net().eval()
     model = bridge.to_keras(module, (X,))
-    names = weights.names(model, module)
+    names = model_weights.names(model, module)
     assert names["blocks.0.conv.kernel"] == "blocks.0.conv.weight" and names["token.kernel"] == "token"
     assert names["blocks.0.norm.moving_variance"] == "blocks.0.norm.running_var"
     assert set(names.values()) >= {n for n, _ in module.named_parameters()}
@@ -216,13 +216,13 @@ def test_a_swapped_pair_is_caught_by_running_and_everything_is_put_back(monkeypa
     """Should the alignment ever be wrong, the outputs say so."""
     model, module = two(), Two().eval()
     before = model.get_weights()
-    honest = weights._pairs
+    honest = model_weights.pairs_of
 
     def swapped(*given):
         other = {"p": "q", "q": "p"}
         return [(f"{other[a[0]]}{a[1:]}", b) for a, b in honest(*given)]
 
-    monkeypatch.setattr(weights, "_pairs", swapped)
+    monkeypatch.setattr(model_weights, "pairs_of", swapped)
     with pytest.raises(bridge.BridgeError, match="on a random input output 0 differs by .* Nothing has been changed"):
         bridge.load_weights(model, module)
     for a, b in zip(model.get_weights(), before, strict=True):

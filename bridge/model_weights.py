@@ -1,0 +1,281 @@
+"""The weights of a model into another model that computes the same, whichever frameworks they are of.
+
+Both can be run, so names do not matter: the two networks are aligned, as in `bridge.verify`, or where they are written
+otherwise, by what flows into what (`bridge.flow`); and then both are run on the same random input.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from bridge import convert, flow, inference, keras_reader, rules, samples, state_dict, torch_reader, untrusted, walk
+from bridge.align import align
+from bridge.checkpoints.difference import finite
+from bridge.graph import BridgeError, Graph, flatten
+from bridge.layout import convert as laid_out
+from bridge.matching import Plan, Row
+from bridge.tensors import tensor
+
+BY_STRUCTURE, BY_FLOW = "by what is computed", "by what flows into it"
+AS_IT_IS = "as it is"
+CLOSE = 1e-3  # of the largest output: float32 on both sides, through any depth of network
+
+
+def running(target, source) -> Plan:
+    """A model into one that computes the same, confirmed on a random input."""
+    into_keras = isinstance(target, keras.Model)
+    inputs, dynamic = examples(target if into_keras else source)
+    if not into_keras:
+        copies = torch_side(target, inputs, dynamic), torch_side(convert.to_torch(source), inputs, dynamic)
+    elif isinstance(source, keras.Model):
+        copies = keras_side(target), keras_side(source)
+    else:
+        copies = keras_side(target), keras_side(convert.to_keras(source, inputs, dynamic))
+    name = type(target).__name__
+    pairs, how = aligned(name, *(graph for graph, _ in copies))
+    found = moves(name, pairs, *copies)
+    if left := left_over(target, {one.target for one in found}):
+        raise BridgeError(
+            f"{len(left)} weight(s) of {name} would not be filled, as no output depends on them: {', '.join(left[:20])}"
+            f"{f' and {len(left) - 20} more' if len(left) > 20 else ''}. Give a state dict that has them"
+        )
+
+    def fill():
+        before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
+        for one in found:
+            one.assign(one.value)
+        try:
+            far = apart(target, source, how)
+        except Exception as e:  # of the user's own code
+            far = untrusted.why(e)
+        if far:
+            for one, value in zip(found, before, strict=True):
+                one.assign(value)
+            raise BridgeError(
+                f"{type(target).__name__} would not compute what {type(source).__name__} does: on a random input "
+                f"{far}. Nothing has been changed"
+            )
+
+    return Plan(lambda: table(target, source, found, how), fill)
+
+
+def table(target, source, found: list, how: str) -> list[Row]:
+    """What goes where, in the names and shapes of both."""
+    if isinstance(target, keras.Model) and isinstance(source, keras.Model):
+        return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), how) for m in found]
+    into_keras = isinstance(target, keras.Model)
+    model, module = (target, source) if into_keras else (source, target)
+    graph, variables = keras_side(model)
+    tensors = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
+    transforms = {
+        id(p.variable): state_dict.transform(p) for p in state_dict.weights_of(state_dict.places(model, {})).values()
+    }
+    rows = []
+    pairs, how = aligned(type(module).__name__, graph, torch_reader.read(module, *examples(model)))
+    for ours, theirs in dict(pairs).items():
+        if ours not in variables or not all(name in tensors for name in rules.tensors(theirs)):
+            continue  # a constant
+        variable = variables[ours].variable
+        sides = (theirs, tuple(part(tensors, theirs).shape)), (ours, tuple(variable.shape))
+        (a, shape_a), (b, shape_b) = sides if into_keras else sides[::-1]
+        rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, how))
+    return rows
+
+
+def apart(target, source, how: str) -> str:
+    """Run both on the same random input, and say how far their outputs are from one another, if they are."""
+    model = target if isinstance(target, keras.Model) else source
+    graph = keras_reader.read(model)
+    if any(node.operator == "random" for node in graph.nodes):
+        return "" if how == BY_STRUCTURE else "no two runs are the same, and nothing else would confirm it"
+    arrays = samples.inputs_of(model, graph)
+    wanted = [np.asarray(x) for x in flatten(walk.run(model, arrays)[0])]
+    other = source if model is target else target
+    if isinstance(other, keras.Model):
+        have = [np.asarray(x) for x in flatten(walk.run(other, arrays)[0])]
+    else:
+        first = laid_out(graph, "first")
+        given = [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)]
+        wanted = [x.transpose(v.order) for x, v in zip(wanted, flatten(first.outputs), strict=True)]
+        have = inference.run(other, given)
+    for i, (x, y) in enumerate(zip(wanted, have, strict=True)):
+        if x.dtype.kind != "f":
+            continue
+        differ = ~((x == y) | (np.isnan(x) & np.isnan(y)))  # a random input may be none of the network's
+        far, size = float(np.abs(x - y)[differ].max(initial=0)), float(np.abs(x[np.isfinite(x)]).max(initial=0))
+        if not far <= CLOSE * size:
+            return f"output {i} differs by {far:.2g}, where the largest is {size:.2g}"
+    return ""
+
+
+def names(model, module) -> dict[str, str]:
+    """Map the names of a Keras model's weights, `layer.kernel`, to those of a torch module's state dict.
+
+    Args:
+        model: A functional or Sequential `keras.Model`.
+        module: A `torch.nn.Module` that computes the same; a name such as `in_proj_weight[0:4]` is a part of a weight.
+
+    Raises:
+        BridgeError: They do not compute the same.
+    """
+    inputs, dynamic = examples(model)
+    graphs = keras_reader.read(model), torch_reader.read(module, inputs, dynamic)
+    return dict(pairs_of(type(module).__name__, *graphs))
+
+
+def examples(model) -> tuple[tuple, list[set[int]]]:
+    """Example inputs for torch's side of a Keras model, and the axes that are open."""
+    graph = keras_reader.read(model)
+    values = laid_out(graph, "first").inputs
+    arrays = [x.transpose(v.order) for x, v in zip(samples.inputs_of(model, graph), values, strict=True)]
+    return tuple(tensor(np.array(x, order="C")) for x in arrays), [
+        {i for i, d in enumerate(v.shape) if d is None} for v in values
+    ]
+
+
+def keras_side(model) -> tuple[Graph, dict]:
+    """The graph of a Keras model, and its variables by their names there."""
+    found: dict[int, str] = {}
+    graph = keras_reader.read(model, names=found)
+    numbers = keras_reader.read(model, values=state_dict.numbered).parameters
+    named = {found[id(v)]: v for v in model.weights if id(v) in found}
+    return graph, {name: Cells(v, numbers[name].value.astype(np.int64)) for name, v in named.items()}
+
+
+def torch_side(module, inputs, dynamic) -> tuple[Graph, dict]:
+    """The graph of a torch module, and its tensors by their names there."""
+    graph = torch_reader.read(module, inputs, dynamic)
+    tensors = dict(itertools.chain(module.named_parameters(remove_duplicate=False), module.named_buffers()))
+    held = [name for name in graph.parameters if all(n in tensors for n in rules.tensors(name))]
+    return graph, {name: part(tensors, name) for name in held}
+
+
+class Several:
+    """Tensors of torch that are one weight in Keras: its rows, or what it is the sum of."""
+
+    def __init__(self, tensors: list):
+        self.tensors, self.shape = tensors, (len(tensors), *tensors[0].shape)
+
+    def copy_(self, other: "Several") -> None:
+        """Take the values of others."""
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
+            mine.copy_(theirs)
+
+    def clone(self) -> "Several":
+        """The values as they are now."""
+        return Several([tensor.clone() for tensor in self.tensors])
+
+
+class Cells:
+    """A variable of Keras, or a part of one, as the graph has it: with the axes of a Dense layer's kernel, say.
+
+    Args:
+        variable: The variable.
+        cells: The numbers of its cells, in the graph's shape.
+    """
+
+    def __init__(self, variable, cells: np.ndarray):
+        self.variable, self.cells, self.shape = variable, cells, cells.shape
+
+    def __array__(self, *_, **__) -> np.ndarray:
+        return np.asarray(self.variable).reshape(-1)[self.cells]
+
+    def assign(self, value) -> None:
+        """Take other values."""
+        whole = np.asarray(self.variable).copy()
+        whole.reshape(-1)[self.cells] = np.asarray(value)
+        self.variable.assign(whole)
+
+
+def held(side: dict, name: str):
+    """What a name means: a tensor or variable, or the part of one that `name[start:stop]` says."""
+    whole = side.get(name)
+    if whole is not None or "[" not in name:
+        return whole
+    whole = side.get(name.partition("[")[0])
+    if whole is None:
+        return None
+    return Cells(whole.variable, whole.cells[..., rows(name)]) if isinstance(whole, Cells) else whole[rows(name)]
+
+
+def part(tensors: dict, name: str):
+    """A tensor, or the rows of it that `name[start:stop]` says, or several."""
+    if len(several := rules.tensors(name)) > 1:
+        return Several([tensors[n].data for n in several])
+    return tensors[name.partition("[")[0]].data[rows(name)]
+
+
+def rows(name: str) -> slice:
+    """The rows of a tensor that `name[start:stop]` says; all of them of any other name."""
+    bounds = [int(n) for n in name.partition("[")[2].rstrip("]").split(":") if n.isdigit()]
+    return slice(*bounds) if len(bounds) == 2 else slice(None)
+
+
+def pairs_of(kind: str, first: Graph, second: Graph) -> list[tuple[str, str]]:
+    """The names of the weights of aligned nodes."""
+    graphs = [laid_out(g, "first") for g in (first, second)]
+    pairs, unmatched = align(*graphs)
+    if unmatched:
+        raise BridgeError(f"the weights have no place in {kind}, which computes something else: {'; '.join(unmatched)}")
+    return [
+        (name, pair.torch.parameters[role])
+        for pair in pairs
+        for role, name in pair.keras.parameters.items()
+        if role in pair.torch.parameters
+    ]
+
+
+@dataclass
+class Move:
+    """A value that a tensor of the target takes, by the names of both."""
+
+    target: str
+    source: str
+    to: object
+    value: object
+
+    def assign(self, value) -> None:
+        """Give the tensor a value."""
+        (self.to.assign if hasattr(self.to, "assign") else self.to.copy_)(value)
+
+
+def left_over(target, filled: set[str]) -> list[str]:
+    """Name the weights and statistics of a torch module that are not among those filled; Keras' model reads all."""
+    if isinstance(target, keras.Model):
+        return []
+    done = {tensor for name in filled for tensor in rules.tensors(name)}
+    return [name for name, _ in target.named_parameters() if name not in done]
+
+
+def aligned(kind: str, first: Graph, second: Graph) -> tuple[list[tuple[str, str]], str]:
+    """The names of weights of two networks that compute the same, and how that is known."""
+    try:
+        return pairs_of(kind, first, second), BY_STRUCTURE
+    except BridgeError as parted:
+        pairs, wrong = flow.pairs(*(laid_out(graph, "first") for graph in (first, second)))
+        if wrong:
+            raise BridgeError(
+                f"{parted}. These layers with weights, too, are not the same: {'; '.join(wrong)}"
+            ) from None
+        return pairs, BY_FLOW
+
+
+def moves(
+    kind: str, pairs: list[tuple[str, str]], target: tuple[Graph, dict], source: tuple[Graph, dict]
+) -> list[Move]:
+    """What takes each value of the source, all of them checked before the first is taken."""
+    found, wrong = [], []
+    for mine, theirs in pairs:
+        to, value = held(target[1], mine), held(source[1], theirs)
+        if to is None or value is None:
+            continue  # a constant
+        if tuple(to.shape) != tuple(value.shape):
+            wrong.append(f"{mine} has the shape {tuple(to.shape)}, the source has {tuple(value.shape)}")
+        elif bad := [part for part in getattr(value, "tensors", [value]) if not finite(state_dict.array(part))]:
+            wrong.append(f"{theirs} has NaN or infinite numbers in {len(bad)} tensor(s)")
+        found.append(Move(mine, theirs, to, value))
+    if wrong:
+        raise BridgeError(f"{len(wrong)} weight(s) do not fit into {kind}: {'; '.join(wrong)}")
+    return found
