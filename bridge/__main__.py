@@ -256,9 +256,9 @@ def weights(
     """Put the weights of a checkpoint or a model into a model of your own, whatever its layers are called."""
     from bridge import filling
 
-    if dry_run == (output is not None):
+    if not dry_run and output is None:
         raise BridgeError("give -o with a new file for the filled model, or --dry-run to see what would be filled")
-    if output is not None:
+    if output is not None and not dry_run:
         filling.check(output)
     _begin(imports)
     target, plan = filling.plan(source, into, names, trust)

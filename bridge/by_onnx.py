@@ -72,11 +72,15 @@ def of_keras(model) -> tuple:
 
 def of_torch(module, example_inputs: tuple, dynamic) -> tuple:
     """The same of a torch module."""
+    import torch
+
     from bridge import inference
 
     proto = onnx.to_onnx(module, example_inputs, dynamic)
+    with torch.no_grad(), inference.in_eval(module):
+        wanted = torch.utils._pytree.tree_leaves(module(*example_inputs))  # in the order in which torch exports them
     arrays = [x.detach().cpu().numpy() for x in example_inputs]
-    return proto, onnx.apart(inference.run(module, arrays), onnx.run(proto, arrays))
+    return proto, onnx.apart([x.numpy() for x in wanted], onnx.run(proto, arrays))
 
 
 def of_saved_model(folder: str) -> tuple:

@@ -68,6 +68,9 @@ def copied(module: torch.nn.Module, dtype: torch.dtype | None = None) -> torch.n
     held = [(m, name, x) for m in module.modules() for name, x in vars(m).items() if isinstance(x, torch.Tensor)]
     memo = {id(x): x.detach().clone() for _, _, x in held if not x.is_leaf}  # those deepcopy refuses
     network = copy.deepcopy(module, memo)
+    for m in network.modules():
+        if isinstance(m, torch.nn.Embedding):
+            m.sparse = False  # the same gradients, which are compared as a whole
     if dtype is not None:
         network = network.to(dtype)
         for m in network.modules():

@@ -39,7 +39,11 @@ def parts(model, module) -> dict[str, list[Part]]:
         found = {name: [Part(slice(None), place.variable, place.cells)] for name, place in places.items()}
     else:
         found = _by_structure(model, module, places)
-    other = [name for name, held in found.items() if not all(_equal(tensors[name], part) for part in held)]
+    biases = {name: tensors.get(name.replace("bias_ih", "bias_hh")) for name in found if "bias_ih" in name}
+    summed = {
+        name: tensors[name] + other for name, other in biases.items() if other is not None and _second(found, name)
+    }
+    other = [n for n, held in found.items() if not all(_equal(summed.get(n, tensors[n]), part) for part in held)]
     if other:
         raise BridgeError(
             f"{type(module).__name__} has not the weights of {model.name}: {', '.join(other[:10])}"
@@ -68,9 +72,22 @@ def _by_structure(model, module, places: dict[str, state_dict.Place]) -> dict[st
     return found
 
 
+def _second(found: dict[str, list[Part]], name: str) -> bool:
+    """Tell whether a recurrent layer's second bias is no weight of Keras, which has the sum of both."""
+    return name.replace("bias_ih", "bias_hh") not in found
+
+
+def numbers(variable) -> np.ndarray:
+    """The values of a Keras variable, those of bfloat16 as float32, which torch knows."""
+    value = np.asarray(variable)
+    return value.astype(np.float32) if value.dtype.kind == "V" else value
+
+
 def _equal(tensor, part: Part) -> bool:
     """Tell whether rows of a tensor have the values of a variable, as far as the tensor's dtype tells them apart."""
     import torch
 
-    value = torch.from_numpy(np.asarray(part.variable).reshape(-1)[part.cells])
-    return torch.equal(tensor.detach().cpu()[part.rows], value.to(tensor.dtype))
+    value = torch.from_numpy(numbers(part.variable).reshape(-1)[part.cells]).to(tensor.dtype)
+    have = tensor.detach().cpu()[part.rows]
+    close = torch.isclose(have, value, 1e-6, 0, equal_nan=True) if tensor.dtype.is_floating_point else have == value
+    return bool(close.all())

@@ -81,6 +81,6 @@ def write(model, output: Path) -> None:
 
             torch.save(model.state_dict(), side)
         else:
-            from safetensors.torch import save_model
+            from safetensors.torch import save_file
 
-            save_model(model, str(side))
+            save_file({name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}, side)

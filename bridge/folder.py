@@ -58,8 +58,7 @@ def save_torch(model, folder, verify: bool = True, exact_training: bool = False,
             from bridge.optimizer_state import optimizer_to_torch
 
             module = program.load(side / "model.safetensors")
-            regularized = any(getattr(v, "regularizer", None) is not None for v in model.trainable_variables)
-            resume.write(side, optimizer_to_torch(optimizer, model, module), module, model.name, regularized)
+            resume.write(side, optimizer_to_torch(optimizer, model, module), module, model)
         if verify:
             from bridge.verification import verify as compare
 

@@ -20,7 +20,9 @@ from bridge.tensors import tensor
 
 BY_STRUCTURE, BY_FLOW = "by what is computed", "by what flows into it"
 AS_IT_IS = "as it is"
-CLOSE = 1e-3  # of the largest output: float32 on both sides, through any depth of network
+CLOSE = 1e-4  # of the largest output: float32 on both sides, through any depth of network
+ALIKE = "; layers that are alike in kind and place were paired in their order, so a state dict with a table may do it"
+HALF = 0.05  # the same where either has 16 bits
 
 
 def running(target, source) -> Plan:
@@ -55,7 +57,7 @@ def running(target, source) -> Plan:
                 one.assign(value)
             raise BridgeError(
                 f"{type(target).__name__} would not compute what {type(source).__name__} does: on a random input "
-                f"{far}. Nothing has been changed"
+                f"{far}. Nothing has been changed{ALIKE if how == BY_FLOW else ''}"
             )
 
     return Plan(lambda: table(target, source, found, how), fill)
@@ -100,14 +102,32 @@ def apart(target, source, how: str) -> str:
         given = [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)]
         wanted = [x.transpose(v.order) for x, v in zip(wanted, flatten(first.outputs), strict=True)]
         have = inference.run(other, given)
+    close = HALF if any(name in str(w.dtype) for w in weights_of(other, model) for name in ("float16",)) else CLOSE
+    wanted, have = ([x.astype("float32") if x.dtype.kind == "V" else x for x in side] for side in (wanted, have))
     for i, (x, y) in enumerate(zip(wanted, have, strict=True)):
         if x.dtype.kind != "f":
             continue
         differ = ~((x == y) | (np.isnan(x) & np.isnan(y)))  # a random input may be none of the network's
         far, size = float(np.abs(x - y)[differ].max(initial=0)), float(np.abs(x[np.isfinite(x)]).max(initial=0))
-        if not far <= CLOSE * size:
+        if not far <= close * size:
             return f"output {i} differs by {far:.2g}, where the largest is {size:.2g}"
     return ""
+
+
+def weights_of(*models) -> list:
+    """All weights of models of either framework."""
+    return [w for m in models for w in (m.weights if isinstance(m, keras.Model) else m.parameters())]
+
+
+def array(value) -> np.ndarray:
+    """Numbers of either framework; bfloat16 as float32."""
+    found = state_dict.array(value if hasattr(value, "detach") else np.asarray(value))
+    return found.astype(np.float32) if found.dtype.kind == "V" else found
+
+
+def dtype_of(to) -> np.dtype:
+    """The dtype of a tensor or of a part of a variable; bfloat16, which has float32's range, is that."""
+    return array(getattr(to, "tensors", [to])[0]).dtype
 
 
 def names(model, module) -> dict[str, str]:
@@ -273,8 +293,10 @@ def moves(
             continue  # a constant
         if tuple(to.shape) != tuple(value.shape):
             wrong.append(f"{mine} has the shape {tuple(to.shape)}, the source has {tuple(value.shape)}")
-        elif bad := [part for part in getattr(value, "tensors", [value]) if not finite(state_dict.array(part))]:
-            wrong.append(f"{theirs} has NaN or infinite numbers in {len(bad)} tensor(s)")
+        elif not all(finite(array(part)) for part in getattr(value, "tensors", [value])):
+            wrong.append(f"{theirs} has NaN or infinite numbers")
+        elif not all(finite(array(part).astype(dtype_of(to))) for part in getattr(value, "tensors", [value])):
+            wrong.append(f"{theirs} has numbers too large for the dtype of {mine}")
         found.append(Move(mine, theirs, to, value))
     if wrong:
         raise BridgeError(f"{len(wrong)} weight(s) do not fit into {kind}: {'; '.join(wrong)}")

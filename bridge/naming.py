@@ -53,8 +53,11 @@ def rename(graph: Graph, table: Table) -> Graph:
 def look_up(table: Table, name: str) -> "str | dict[str, str]":
     """Give the name of a layer, or of each of its weights."""
     for pattern, new in table.items():
-        if match := re.fullmatch(pattern, name):
-            return match.expand(new) if isinstance(new, str) else {k: match.expand(v) for k, v in new.items()}
+        try:
+            if match := re.fullmatch(pattern, name):
+                return match.expand(new) if isinstance(new, str) else {k: match.expand(v) for k, v in new.items()}
+        except (re.error, IndexError) as e:
+            raise BridgeError(f"the table of names has {pattern!r} -> {new!r}, which is no pattern of `re`: {e}") from e
     return name
 
 

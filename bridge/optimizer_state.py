@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge import correspondence, optimizers
+from bridge import correspondence, optimizers, state_dict
 from bridge.graph import BridgeError
 
 # The slots of each class, and where Keras' optimizer has them.
@@ -67,8 +67,7 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
     said = f"torch has no constraints on weights: {', '.join(constrained)}" if constrained else ""
     if said and exact:
         problems.append(said)
-    if problems:
-        raise BridgeError("\n  - ".join([f"{module_name(module)} would not be trained as {model.name} is:", *problems]))
+    _refuse(module, model, problems)
     config = optimizer.get_config()
     cls = getattr(optimizers, kind)
     settings = {name: _plain(config[name]) for name in optimizers.COMMON | cls.SETTINGS if name in config}
@@ -78,14 +77,19 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
     decay = settings.pop("weight_decay", None)
     groups = [[w.parameter for w in weights if w.decayed], [w.parameter for w in weights if not w.decayed]]
     groups = [{"params": p, "weight_decay": d} for p, d in zip(groups, (decay, None), strict=True) if p]
-    made = cls(groups, lr, **settings)
+    made, problems = cls(groups, lr, **settings), []
     held = {slot: getattr(optimizer, name, None) for slot, name in (ATTRIBUTES[kind] | COMMON).items()}
     held = {slot: variables for slot, variables in held.items() if variables}
     for weight in weights:
         for slot, variables in held.items():
             made.state[weight.parameter][slot] = _gathered(weight, variables, optimizer)
+            if not made.state[weight.parameter][slot].isfinite().all():
+                problems.append(f"{weight.name}: its {slot} has NaN or infinite numbers")
+    clips = any(settings.get(name) for name in ("clipnorm", "clipvalue", "global_clipnorm"))
+    if exact and (clips or cls not in (optimizers.SGD, optimizers.Lion)):
+        problems += _in_parts(model, module, weights)
+    _refuse(module, model, problems)
     if exact:
-        _in_parts(module, weights, settings, cls)
         return made
     import torch
 
@@ -101,7 +105,7 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
     return made
 
 
-def optimizer_to_keras(optimizer, module, model, exact: bool = True):
+def optimizer_to_keras(optimizer, module, model, exact: bool = True, scheduler=None, steps: int | None = None):
     """Make the optimizer with which a Keras model goes on where a torch module has been trained to.
 
     Args:
@@ -111,6 +115,8 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True):
             `bridge.to_keras` gives, or the user's own after `bridge.load_weights`.
         exact: One of torch's classes becomes an optimizer of Keras with torch's rule (`bridge.torch_rules`); else
             Keras' own with the nearest settings, and a warning that says what differs.
+        scheduler: The `torch.optim.lr_scheduler` of the optimizer, if it has one, which is stepped after every step.
+        steps: How many steps the whole training has, for a scheduler that Keras has no schedule for.
 
     Returns:
         A `keras.optimizers.Optimizer`, built on the model's trainable variables.
@@ -119,6 +125,8 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True):
         BridgeError: Lists everything that would train otherwise than in torch.
     """
     import keras
+
+    from bridge import torch_schedulers
 
     differences: list[str] = []
     rule, more = None, {}
@@ -134,6 +142,9 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True):
     kind = type(optimizer).__name__
     weights, problems = _weights(model, module, {id(v): v for v in model.trainable_variables})
     group, wrong = _one_group(optimizer, weights)
+    problems += wrong
+    group["schedule"], wrong = torch_schedulers.read(scheduler, group, steps)
+    group["iterations"] = group["iterations"] or getattr(scheduler, "last_epoch", 0)  # torch's SGD does not count
     problems += wrong
     if problems:
         raise BridgeError("\n  - ".join([f"{model.name} would not be trained as {module_name(module)} is:", *problems]))
@@ -157,17 +168,31 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True):
     return made
 
 
-def _in_parts(module, weights: list[Weight], settings: dict, cls: type) -> None:
-    """Let embeddings give their gradients in parts, which Keras' rules square one by one."""
+def _refuse(module, model, problems: list[str]) -> None:
+    """Refuse what would train otherwise."""
+    if problems:
+        raise BridgeError("\n  - ".join([f"{module_name(module)} would not be trained as {model.name} is:", *problems]))
+
+
+def _in_parts(model, module, weights: list[Weight]) -> list[str]:
+    """Let embeddings give their gradients in parts, which Keras' rules square one by one; name those that cannot."""
+    import keras
     import torch
 
-    clips = any(settings.get(name) for name in ("clipnorm", "clipvalue", "global_clipnorm"))
-    if cls in (optimizers.SGD, optimizers.Lion) and not clips:
-        return
-    held = {id(w.parameter) for w in weights}
-    for part in module.modules():
-        if isinstance(part, torch.nn.Embedding) and id(part.weight) in held:
-            part.sparse = True
+    tables = {
+        id(v) for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding) for v in layer.weights
+    }
+    known = {id(part.weight): part for part in module.modules() if isinstance(part, torch.nn.Embedding)}
+    problems = []
+    for weight in weights:
+        if id(weight.parameter) in known:
+            known[id(weight.parameter)].sparse = True
+        elif any(id(part.variable) in tables for part in weight.parts):
+            problems.append(
+                f"{weight.name} is an Embedding in Keras, which squares the gradient of each time that a row was read: "
+                "make it an nn.Embedding"
+            )
+    return problems
 
 
 def module_name(module) -> str:
@@ -259,7 +284,7 @@ def _gathered(weight: Weight, variables: list, optimizer):
 
     made = torch.empty_like(weight.parameter, requires_grad=False)
     for part in weight.parts:
-        slot = np.asarray(variables[optimizer._get_variable_index(part.variable)])
+        slot = correspondence.numbers(variables[optimizer._get_variable_index(part.variable)])
         made[part.rows] = torch.from_numpy(slot.reshape(-1)[part.cells]).to(made)
     return made
 
@@ -271,7 +296,7 @@ def _scatter(weights: list[Weight], slot: str, variables: list, made, optimizer)
         if slot not in (state := optimizer.state.get(weight.parameter, {})):
             continue
         for part in weight.parts:
-            value = state[slot].detach().cpu()[part.rows].numpy()
+            value = state_dict.array(state[slot])[part.rows]
             arrays[made._get_variable_index(part.variable)].reshape(-1)[part.cells] = value
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
@@ -281,7 +306,7 @@ def _schedule(optimizer, steps: int | None) -> tuple[float, dict | None, list[st
     """The learning rate, its schedule if it has one, and what is wrong with that."""
     import keras
 
-    held, dtype = optimizer._learning_rate, keras.config.floatx()
+    held = optimizer._learning_rate
     if isinstance(held, keras.Variable):
         return float(held), None, []
     if not isinstance(held, keras.optimizers.schedules.LearningRateSchedule):
@@ -297,7 +322,7 @@ def _schedule(optimizer, steps: int | None) -> tuple[float, dict | None, list[st
         known = ", ".join(name for name in optimizers.SCHEDULES if name != "Table")
         wrong = f"the schedule {name} is a program: give steps=, those of the whole training, to have its rates written"
         return 0.0, None, [f"{wrong} down. Without that: {known}"]
-    schedule = {"class_name": name, "config": config, "dtype": dtype}
+    schedule = {"class_name": name, "config": config, "dtype": "float32"}  # whatever floatx is, as TensorFlow has it
     return optimizers.rate(schedule, int(optimizer._iterations)), schedule, []
 
 

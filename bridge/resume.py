@@ -14,9 +14,9 @@ TEXT = '''"""Go on with the training of {name}, which has taken {steps:,} steps 
 
     python resume.py DATA.npz --loss cross_entropy --steps 1000 -o NEW_FOLDER
 
-DATA.npz has x, the inputs with their channels first, and y, an example in each row. Written by bridge: change what you
-will. The weights, the optimizer and its place in the schedule are those of Keras. The order of the examples and the
-random numbers of Dropout are this program's own{notes}.
+DATA.npz has {arrays} with their channels first, and y, an example in each row. Written by bridge: change what you will.
+The weights, the optimizer and its place in the schedule are those of Keras. The order of the examples and the random
+numbers of Dropout are this program's own{notes}.
 """
 
 import argparse
@@ -31,7 +31,14 @@ import model
 import optimizers
 
 HERE = Path(__file__).parent
-LOSSES = {{"cross_entropy": F.cross_entropy, "binary": F.binary_cross_entropy_with_logits, "mse": F.mse_loss}}
+LOSSES = {{  # those of probabilities are for a network that ends with softmax or sigmoid
+    "cross_entropy": F.cross_entropy,
+    "cross_entropy_of_probabilities": lambda p, y: F.nll_loss(p.clamp_min(1e-7).log(), y),
+    "binary": lambda z, y: F.binary_cross_entropy_with_logits(z, y.to(z.dtype).reshape(z.shape)),
+    "binary_of_probabilities": lambda p, y: F.binary_cross_entropy(p, y.to(p.dtype).reshape(p.shape)),
+    "mse": lambda z, y: F.mse_loss(z, y.to(z.dtype).reshape(z.shape)),
+}}
+ARRAYS = ["x"] if len(model.INPUTS) == 1 else list(model.INPUTS)
 
 
 def load():
@@ -41,11 +48,11 @@ def load():
 
 
 def train(network, optimizer, batches, loss):
-    """Take a step for each of the batches (x, y), and yield the losses."""
+    """Take a step for each of the batches (inputs, y), and yield the losses."""
     network.train()
-    for x, y in batches:
+    for inputs, y in batches:
         optimizer.zero_grad()
-        value = loss(network(x), y)
+        value = loss(network(*inputs), y)
         value.backward()
         optimizer.step()
         yield value.item()
@@ -63,20 +70,20 @@ def save(network, optimizer, folder):
         shutil.copy(HERE / name, folder)
 
 
-def draw(x, y, size, steps, seed):
+def draw(inputs, y, size, steps, seed):
     """Yield batches in a random order, every example once before any comes again."""
     rng, order = np.random.default_rng(seed), []
     for _ in range(steps):
         while len(order) < size:
-            order += rng.permutation(len(x)).tolist()
+            order += rng.permutation(len(y)).tolist()
         taken, order = order[:size], order[size:]
-        yield x[taken], y[taken]
+        yield [x[taken] for x in inputs], y[taken]
 
 
 def main():
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\\n")[0])
-    parser.add_argument("data", help="an .npz with x and y")
+    parser.add_argument("data", help=f"an .npz with {{', '.join(ARRAYS)}} and y")
     parser.add_argument("--loss", choices=LOSSES, required=True)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -86,9 +93,14 @@ def main():
     if options.output.exists():
         parser.error(f"{{options.output}} exists already")
     with np.load(options.data, allow_pickle=False) as data:
-        x, y = (torch.from_numpy(data[name]) for name in ("x", "y"))
+        if missing := [name for name in (*ARRAYS, "y") if name not in data]:
+            parser.error(f"{{options.data}} has no {{', '.join(missing)}}, but {{', '.join(data)}}")
+        dtypes = [getattr(torch, dtype) for _, dtype in model.INPUTS.values()]
+        inputs = [torch.from_numpy(data[name]).to(dtype) for name, dtype in zip(ARRAYS, dtypes)]
+        y = torch.from_numpy(data["y"])
+    y = y if y.is_floating_point() else y.long()
     network, optimizer = load()
-    batches = draw(x, y, min(options.batch_size, len(x)), options.steps, options.seed)
+    batches = draw(inputs, y, min(options.batch_size, len(y)), options.steps, options.seed)
     for i, value in enumerate(train(network, optimizer, batches, LOSSES[options.loss]), 1):
         if i % 100 == 0 or i == options.steps:
             print(f"step {{optimizer.param_groups[0]['iterations']}}: loss {{value:.4g}}")
@@ -101,25 +113,45 @@ if __name__ == "__main__":
 '''
 
 
-def write(folder: Path, optimizer, module, name: str, regularized: bool) -> None:
+def write(folder: Path, optimizer, module, model) -> None:
     """Write the three files.
 
     Args:
         folder: Of model.py.
         optimizer: One of `bridge.optimizers`, over parameters of `module`.
         module: What model.py makes.
-        name: The Keras model's.
-        regularized: Whether Keras adds penalties of weights to the loss, which are not in a torch module.
+        model: The Keras model.
     """
+    import keras
+
     from bridge import optimizers
+    from bridge.models import functional, input_names
 
     optimizers.save(optimizer, module, folder / STATE)
     shutil.copy(optimizers.__file__, folder / RULES)
-    notes = ".\nKeras added penalties of weights to the loss (regularizers): add them in `train`" if regularized else ""
+    notes = ""
+    if any(getattr(v, "regularizer", None) is not None for v in model.trainable_variables):
+        notes += ".\nKeras added penalties of weights to the loss (regularizers): add them in `train`"
+    if any(ending(x) in ("softmax", "sigmoid") for x in keras.tree.flatten(functional(model).outputs)):
+        notes += ".\nThe network returns probabilities: of the losses, those of probabilities are for it"
+    names = input_names(model)
+    arrays = "x, the input" if len(names) == 1 else f"the inputs {', '.join(map(plain, names))}"
     text = TEXT.format(
-        name=re.sub(r"[^0-9A-Za-z_. -]", "_", name)[:100],
+        name=plain(model.name),
+        arrays=arrays,
         steps=optimizer.param_groups[0]["iterations"],
         rule=type(optimizer).__name__,
         notes=notes,
     )
     (folder / PROGRAM).write_text(text, encoding="utf-8")
+
+
+def ending(output) -> str:
+    """The name of the function that a tensor of Keras comes out of."""
+    layer = output._keras_history.operation
+    return getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__.lower())
+
+
+def plain(name: str) -> str:
+    """A name as it may stand in a docstring."""
+    return re.sub(r"[^0-9A-Za-z_. -]", "_", name)[:100]

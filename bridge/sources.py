@@ -317,7 +317,14 @@ def read_state(path: str) -> dict:
             untrusted.check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, MemoryError) as e:  # damaged files, each with its own class
-        raise BridgeError(f"{path} cannot be read as a state dict: {untrusted.why(e)}") from e
+        if "weights_only" in str(e) or "Unsupported" in str(e):  # torch's own sentence recommends to run it
+            raise BridgeError(
+                f"{path} cannot be read as a state dict: it holds more than tensors, and a pickle can run a program. "
+                "Save the state dict alone: torch.save(module.state_dict(), ...)"
+            ) from e
+        raise BridgeError(
+            f"{path} cannot be read as a state dict: {untrusted.why(e)}. {untrusted.DAMAGED_OR_OTHER}"
+        ) from e
     inside = [state[k] for k in INSIDE if isinstance(state, dict) and isinstance(state.get(k), dict)]
     state = inside[0] if inside else state
     if not isinstance(state, dict):

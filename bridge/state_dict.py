@@ -61,9 +61,18 @@ def prepared(model, state: Mapping, names: naming.Table | None) -> tuple[dict, d
         beside = {matching.end(name) for name, place in expected.items() if place is None} | {COUNTER}
         shapes = {name: place.cells.shape for name, place in weights_of(expected).items()}
         arrays, pairs = matching.renamed(model.name, arrays, shapes, beside)
-    if problems := differences(expected, arrays):
+    if problems := differences(expected, arrays) or rounded_away(
+        {name: (arrays[name], np.dtype(place.variable.dtype)) for name, place in weights_of(expected).items()}
+    ):
         raise BridgeError("\n  - ".join([f"the state dict is not one of {model.name}:", *problems]))
     return expected, arrays, pairs
+
+
+def rounded_away(values: Mapping[str, tuple[np.ndarray, np.dtype]]) -> list[str]:
+    """Say which finite numbers are too large for the dtype that they are to have."""
+    with np.errstate(over="ignore"):
+        wrong = [f"{name} in {dtype}" for name, (value, dtype) in values.items() if not finite(value.astype(dtype))]
+    return [f"{len(wrong)} with numbers too large for the dtype: {', '.join(wrong)}"] if wrong else []
 
 
 def path_of(place: Place) -> str:
@@ -177,6 +186,8 @@ def unwrapped(state: Mapping, expected: Collection[str] = ()) -> Mapping:
 
 def array(value) -> np.ndarray:
     """A tensor of any dtype as an array; bfloat16 becomes float32, which holds all of its numbers."""
+    if not hasattr(value, "detach") and not isinstance(value, (np.ndarray, np.generic, float, int)):
+        raise BridgeError(f"a state dict has tensors or arrays. In it is {type(value).__name__}")
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         return (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()

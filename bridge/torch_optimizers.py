@@ -9,6 +9,7 @@ NAdam        Keras' Nadam for momentum_decay=1
 
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +65,7 @@ KINDS = {
     "NAdam": Kind("Nadam", ADAM, BETAS),
 }
 DECOUPLED = ("AdamW", "NAdam")  # whose weight decay can be Keras'
+RULE = ("decoupled_weight_decay", "momentum_decay", "nesterov", "centered", "amsgrad")  # settings that change the rule
 COUPLED = "weight decay is a part of the gradient"
 VELOCITY = "the learning rate is not in the velocity, so that a new rate counts for earlier steps, too"
 LEFT_OUT = {
@@ -98,6 +100,8 @@ def nearest(optimizer) -> tuple[torch.optim.Optimizer, list[str]]:
         differences.append(f"{COUPLED}, and the velocity adds it up")
     if known.scaled and first["momentum"]:
         differences.append(VELOCITY)
+        if not all(group["lr"] for group in optimizer.param_groups):
+            differences.append("the velocity is lost, as it cannot be told from a learning rate of 0")
     differences += [f"{key}={first[key]} is left out: {what}" for key, what in LEFT_OUT.items() if first[key]]
     for group in optimizer.param_groups:
         made = {"params": group["params"], "lr": group["lr"]}
@@ -115,7 +119,7 @@ def nearest(optimizer) -> tuple[torch.optim.Optimizer, list[str]]:
         for weight in group["params"]:
             held = optimizer.state.get(weight, {})
             state = {
-                theirs: held[ours] * (known.scaled[ours] / group["lr"]) if ours in known.scaled else held[ours].clone()
+                theirs: held[ours] * (known.scaled[ours] / (group["lr"] or math.inf) if ours in known.scaled else 1)
                 for ours, theirs in known.slots.items()
                 if ours in held
             }
@@ -163,9 +167,13 @@ def understood(optimizer, as_it_is: bool) -> tuple[optimizers.KerasOptimizer, li
     known, wrong, groups = KINDS[name], [], []
     first = optimizer.param_groups[0]
     differences = [known.differs] if known.differs else []
-    for key, accepted in {"maximize": False, "dampening": 0, "lr_decay": 0}.items():
-        if first.get(key, accepted) != accepted:
-            wrong.append(f"{key}={first[key]}, which Keras has none of")
+    for group in optimizer.param_groups:
+        for key, accepted in {"maximize": False, "dampening": 0, "lr_decay": 0}.items():
+            if group.get(key, accepted) != accepted:
+                wrong.append(f"{key}={group[key]}, which Keras has none of")
+    own = {k for g in optimizer.param_groups for k in g if k in RULE and g[k] != first.get(k)}
+    if own:
+        wrong.append(f"groups of parameters with their own {', '.join(sorted(own))}, where Keras has one of each")
     decayed = any(group["weight_decay"] for group in optimizer.param_groups)
     same = name == "AdamW" or first.get("decoupled_weight_decay") or (name == "SGD" and not first["momentum"])
     if decayed and not same:
@@ -182,6 +190,7 @@ def understood(optimizer, as_it_is: bool) -> tuple[optimizers.KerasOptimizer, li
         raise BridgeError("\n  - ".join([f"torch.optim.{name} has no counterpart in Keras:", *wrong]))
     for group in optimizer.param_groups:
         made = {"params": group["params"], "lr": float(group["lr"]), "weight_decay": group["weight_decay"] or None}
+        made |= {"initial_lr": group["initial_lr"]} if "initial_lr" in group else {}  # of a scheduler
         for ours, theirs in known.settings.items():
             value = group[theirs[0]][theirs[1]] if isinstance(theirs, tuple) else group[theirs]
             made[ours] = float(value) if type(value) is int else value

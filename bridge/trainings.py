@@ -6,6 +6,7 @@ optimizer is `optimizer.json`, and the numbers are those of the newest of its `c
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 from bridge import checkpoints, resume, sources, untrusted
@@ -13,6 +14,10 @@ from bridge.graph import BridgeError
 
 OPTIMIZER, MODEL, CHECKPOINTS = "optimizer.json", "model.keras", "checkpoints"
 LIMIT = 2**28  # bytes of an optimizer.json, which has the rates of a schedule of one's own
+LOST = (
+    "a .keras file does not say which weights are left out of the weight decay: all are decayed, unless "
+    "optimizer.exclude_from_weight_decay is called again"
+)
 PLACE = re.compile(r"variables/(\d+)")
 
 
@@ -34,7 +39,8 @@ def describe(model, steps: int) -> dict:
     told = keras.saving.serialize_keras_object(model.optimizer)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) and not is_known(schedule):
         told["config"]["learning_rate"] = keras.saving.serialize_keras_object(written_down(schedule, steps))
-    return {"optimizer": told, "variables": len({id(v) for v in model.variables})}
+    bare = [i for i, v in enumerate(model.trainable_variables) if not model.optimizer._use_weight_decay(v.value)]
+    return {"optimizer": told, "variables": len({id(v) for v in model.variables}), "not_decayed": bare}
 
 
 def is_run(source: str) -> bool:
@@ -66,6 +72,8 @@ def load(source: str) -> tuple:
     if not isinstance(told, dict) or not values:
         raise BridgeError(f"{source} was saved without an optimizer that has taken a step: leave out --training")
     optimizer = _made(told, source)
+    if optimizer.weight_decay:
+        warnings.warn(LOST, stacklevel=2)
     _fill(model, optimizer, values, source)
     return model, optimizer
 
@@ -78,12 +86,16 @@ def _run(folder: Path) -> tuple:
         told = json.loads(path.read_bytes())
         sources._check_configuration(told)
         optimizer, count = _made(told["optimizer"], str(path)), int(told["variables"])
+        bare = [int(i) for i in told["not_decayed"]]
     except BridgeError:
         raise
     except Exception as e:  # hostile ones fail anywhere
         raise BridgeError(f"{path} cannot be read: {untrusted.why(e)}. {untrusted.DAMAGED_OR_OTHER}") from e
     model = sources.load_keras(str(folder / MODEL))
     own = list({id(v): v for v in model.variables}.values())
+    if bare:
+        trained = model.trainable_variables
+        optimizer.exclude_from_weight_decay(var_list=[trained[i] for i in bare if 0 <= i < len(trained)])
     optimizer.build(model.trainable_variables)
     more = len(optimizer.variables)
     with checkpoints.open(folder / CHECKPOINTS) as state:
@@ -122,7 +134,10 @@ def compile_as(model, module, source: str) -> None:
         held = optimizers.load(path, module)
     except Exception as e:  # damaged files fail anywhere
         raise BridgeError(f"{path} cannot be read: {untrusted.why(e)}. {untrusted.DAMAGED_OR_OTHER}") from e
-    model.compile(optimizer=optimizer_to_keras(held, module, model))
+    made = optimizer_to_keras(held, module, model)
+    if made.weight_decay and not all(made._use_weight_decay(v.value) for v in model.trainable_variables):
+        warnings.warn(LOST, stacklevel=2)
+    model.compile(optimizer=made)
 
 
 def _made(told: dict, source: str):
@@ -135,7 +150,14 @@ def _made(told: dict, source: str):
         made = keras.saving.deserialize_keras_object(told, safe_mode=True)
         if not isinstance(made, keras.optimizers.Optimizer):
             raise TypeError(f"it is a {type(made).__name__}")
+        if isinstance(made, keras.optimizers.LossScaleOptimizer):
+            raise BridgeError(
+                f"{source}: its optimizer scales the loss (mixed_float16), which torch.amp.GradScaler does. Leave out "
+                "--training, or go by bridge.optimizer_to_torch(optimizer.inner_optimizer, model, module)"
+            )
         return made
+    except BridgeError:
+        raise
     except Exception as e:  # hostile ones fail anywhere
         raise BridgeError(
             f"{source}: its optimizer cannot be read: {untrusted.why(e)}. Import the module of a class of your own "

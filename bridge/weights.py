@@ -7,6 +7,7 @@ of the layers.
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -38,14 +39,27 @@ def load_weights(target, source, names: "naming.Table | None" = None):
         BridgeError: One of them cannot be carried, or they do not compute the same, or the names do not fit, or there
             are NaN or infinite numbers: nothing has been changed then.
     """
-    plan(target, source, names).fill()
+    made = plan(target, source, names)
+    made.fill()
+    for note in made.notes:
+        warnings.warn(note, stacklevel=2)
     return target
 
 
 def plan(target, source, names: "naming.Table | None" = None) -> Plan:
     """Find out what `load_weights` would do; takes and raises the same, and changes nothing."""
     import keras
+    import torch
 
+    kinds = (keras.Model, torch.nn.Module)
+    if not isinstance(target, kinds) or not isinstance(source, (*kinds, str, os.PathLike, Mapping)):
+        raise BridgeError(
+            "load_weights takes a keras.Model or a torch.nn.Module, and a model, a state dict or a file for it. "
+            f"Received: {type(target).__name__} and {type(source).__name__}"
+        )
+    of_names = isinstance(source, Mapping) or str(source).endswith(sources.TORCH)
+    if names is not None and not of_names:
+        raise BridgeError("a table of names is for a state dict: leave it out, this source needs none")
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if path.endswith(sources.KERAS) and isinstance(target, keras.Model):
@@ -129,7 +143,11 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
         shapes = {name: value.shape for name, value in own.items()}
         arrays, listed = matching.renamed(type(module).__name__, arrays, shapes, set())
         pairs = {pair.target: pair for pair in listed}
-    if problems := state_dict.differences({name: state_dict.Place(None, value) for name, value in own.items()}, arrays):
+    problems = state_dict.differences({name: state_dict.Place(None, value) for name, value in own.items()}, arrays)
+    if not problems:
+        problems = state_dict.rounded_away({name: (arrays[name], own[name].dtype) for name in arrays})
+        problems += _contradictions(module, arrays)
+    if problems:
         raise BridgeError("\n  - ".join([f"the state dict is not one of {type(module).__name__}:", *problems]))
     rows = [
         Row(
@@ -146,6 +164,18 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
     return Plan(lambda: rows, fill, _doubts("the state dict", rows))
 
 
+def _contradictions(module, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Say which tensors are one in a module and two in a state dict."""
+    first: dict[int, str] = {}
+    wrong = []
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if name in arrays and tensor.numel():
+            other = first.setdefault(id(tensor), name)
+            if not np.array_equal(arrays[other], arrays[name], equal_nan=True):
+                wrong.append(f"{name} differs from {other}, which is the same tensor in {type(module).__name__}")
+    return wrong
+
+
 def _doubts(kind: str, rows: list[Row]) -> list[str]:
     """Say which layers only their order tells apart."""
     doubted = [row for row in rows if row.how == matching.ORDER]
@@ -153,9 +183,9 @@ def _doubts(kind: str, rows: list[Row]) -> list[str]:
 
 
 def _unconfirmed(kind: str, rows: list[Row]) -> str:
-    layers = list(dict.fromkeys(row.source.rpartition(".")[0] or row.source for row in rows))
+    layers = list(dict.fromkeys(matching.END.fullmatch(row.source)[1] or row.source for row in rows))
     shown = ", ".join(layers[:5]) + (f" and {len(layers) - 5} more" if len(layers) > 5 else "")
     return (
-        f"{len(layers)} layers have others of their shapes beside them, and their order alone says which is which "
-        f"({shown}): that two are swapped could only be seen by running the source, and {kind} cannot be run"
+        f"of {len(layers)} layers ({shown}) the order alone says which is which: that two of one shape are swapped "
+        f"could only be seen by running the source, and {kind} cannot be run"
     )

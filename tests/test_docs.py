@@ -21,3 +21,11 @@ def test_a_page_is_what_its_script_makes(page):
 def test_every_part_is_used():
     text = "".join(page.read_text() for page in figures.pages())
     assert all(re.search(f"<!-- {name}[ >]", text) for name in figures.PARTS)
+
+
+def test_the_record_of_the_matrix_has_all_of_its_properties():
+    """Else docs/conformance.md is older than the tests: run tests/acceptance/conformance.py."""
+    text = (ROOT / "tests" / "conformance" / "test_every_model.py").read_text()
+    wanted = set(re.findall(r"^def test_(\w+)\(", text, re.MULTILINE))
+    for family, found in figures.newest("acceptance-conformance")["results"].items():
+        assert set(found) == wanted, family

@@ -4,7 +4,7 @@ import importlib
 import os
 from pathlib import Path
 
-from bridge import checkpoints
+from bridge import checkpoints, untrusted
 from bridge.files import writing
 from bridge.graph import BridgeError
 
@@ -36,5 +36,10 @@ def convert(source: str | os.PathLike, output: str | os.PathLike) -> tuple[int, 
     with checkpoints.open(source) as found:
         with writing(path) as side:
             module = importlib.import_module(f"bridge.checkpoints.{ENDINGS[path.suffix]}")
-            module.write(os.fspath(side), found.checked(), {"source": Path(source).name})
+            try:
+                module.write(os.fspath(side), found.checked(), {"source": Path(source).name})
+            except (TypeError, ValueError) as e:  # a name that is a group and a dataset, of HDF5
+                if isinstance(e, BridgeError):
+                    raise
+                raise BridgeError(f"{path} cannot hold tensors of these names: {untrusted.why(e)}") from e
         return len(found), sum(tensor.nbytes for tensor in found.tensors.values()), found.left_out

@@ -78,9 +78,8 @@ def write_keras(node: Node) -> list[KerasCall]:
 
 
 def read_torch(call: TorchOperation) -> list[Node]:
-    for option in ("scale_grad_by_freq", "sparse"):
-        if call[option]:
-            raise Unsupported(f"{option}=True, which changes the gradient", "leave it out")
+    if call["scale_grad_by_freq"]:  # sparse=True gives the same gradient in another form
+        raise Unsupported("scale_grad_by_freq=True, which changes the gradient", "leave it out")
     if isinstance(call["weight"], Value):
         if call["padding_idx"] >= 0:
             raise Unsupported(

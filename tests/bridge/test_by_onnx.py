@@ -109,6 +109,15 @@ def test_three_ways_sees_what_is_wrong(folder, monkeypatch):
     assert found["torch and onnxruntime"] > 0.1
 
 
+def test_outputs_by_name(check):
+    class Named(torch.nn.Module):
+        def forward(self, x):
+            return {"b": x * 2, "a": x + 1}
+
+    _, share = by_onnx.of_torch(Named(), (torch.randn(2, 3),), None)
+    assert share < 1e-6
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -1,5 +1,7 @@
 """A training that goes on in the other framework comes to the same weights as one that has stayed."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -155,3 +157,123 @@ def test_constraints():
         bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
     with pytest.warns(UserWarning, match="torch has no constraints on weights"):
         bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module, exact=False)
+
+
+def test_an_embedding_that_torch_reads_otherwise_is_refused():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.last = torch.nn.Parameter(torch.randn(11, 4)), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.last(torch.nn.functional.embedding(x, self.table).mean(1))
+
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4)(tokens))
+    model, module = keras.Model(tokens, layers.Dense(3)(x)), Own()
+    bridge.load_weights(module, model)
+    with pytest.raises(bridge.BridgeError, match="table is an Embedding in Keras, .*: make it an nn.Embedding"):
+        bridge.optimizer_to_torch(keras.optimizers.Adam(), model, module)
+    assert bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+
+
+def test_a_module_with_such_a_gradient_goes_back():
+    model = network("transformer")
+    module = bridge.to_torch(model)
+    bridge.optimizer_to_torch(keras.optimizers.Adam(), model, module)
+    assert (
+        module.embedding.sparse
+        if hasattr(module, "embedding")
+        else any(getattr(part, "sparse", False) for part in module.modules())
+    )
+    bridge.load_weights(model, module)
+    assert bridge.verify(model, module).passed
+
+
+def test_both_biases_of_torchs_lstm():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l, self.d = torch.nn.LSTM(4, 6, batch_first=True), torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.d(self.l(x)[0][:, -1])
+
+    module = Own()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = bridge.to_keras(module.eval(), (torch.randn(2, 5, 4),))
+    optimizer = torch.optim.Adam(module.parameters())
+    with pytest.raises(
+        bridge.BridgeError, match="l.bias_hh_l0 is trained in torch, and is no weight of Keras: freeze it"
+    ):
+        bridge.optimizer_to_keras(optimizer, module, model)
+    module.l.bias_hh_l0.requires_grad_(False)
+    assert float(module.l.bias_hh_l0.abs().min()) > 0
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 2.0**-8)
+    data = batches(model, 2 * STEPS)
+    train_torch(module, optimizer, data[:STEPS])
+    bridge.load_weights(model, module)
+    other = bridge.optimizer_to_keras(optimizer, module, model)
+    theirs = train_torch(module, optimizer, data[STEPS:])
+    np.testing.assert_allclose(train_keras(model, other, data[STEPS:]), theirs, rtol=1e-4)
+
+
+def test_slots_that_are_no_numbers():
+    model = network("recurrent")
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    optimizer._momentums[0].assign(np.full(optimizer._momentums[0].shape, np.nan))
+    with pytest.raises(bridge.BridgeError, match="lstm.weight_ih_l0: its momentum has NaN or infinite numbers"):
+        bridge.optimizer_to_torch(optimizer, model, bridge.to_torch(model))
+
+
+def test_groups_of_torch_with_rules_of_their_own():
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    held = [p for p in module.parameters() if p.requires_grad]
+    for cls, more, text in [
+        (torch.optim.SGD, {"maximize": True}, "maximize=True, which Keras has none of"),
+        (torch.optim.SGD, {"dampening": 0.5, "momentum": 0.9}, "dampening=0.5, which Keras has none of"),
+        (torch.optim.NAdam, {"momentum_decay": 0.1}, "groups of parameters with their own momentum_decay"),
+        (torch.optim.Adam, {"decoupled_weight_decay": True}, "groups of parameters with their own decoupled_weight"),
+    ]:
+        optimizer = cls([{"params": held[:2]}, {"params": held[2:], **more}], lr=0.1)
+        with pytest.raises(bridge.BridgeError, match=text):
+            bridge.optimizer_to_keras(optimizer, module, model)
+
+
+def test_a_learning_rate_of_nothing():
+    model = network("recurrent")
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 2), momentum=0.9)
+    train_keras(model, optimizer, batches(model, 2))
+    with pytest.warns(UserWarning, match="the velocity is lost, as it cannot be told from a learning rate of 0"):
+        other = bridge.optimizer_to_torch(optimizer, model, module := bridge.to_torch(model), exact=False)
+    train_torch(module, other, batches(model, 1))
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["CosineDecay", "PolynomialDecay"])
+def test_schedules_in_float64(name):
+    """Keras computes them in float32, whatever floatx is."""
+    with in_float64():
+        model = network("convolutional")
+        schedule = getattr(keras.optimizers.schedules, name)(0.03, 7)
+        optimizer, data = keras.optimizers.SGD(schedule, momentum=0.9), batches(model, 2 * STEPS)
+        train_keras(model, optimizer, data[:STEPS])
+        module = bridge.to_torch(model, exact_training=True)
+        other = bridge.optimizer_to_torch(optimizer, model, module)
+        train_torch(module, other, data[STEPS:])
+        train_keras(model, optimizer, data[STEPS:])
+        same(model, module, 2e-8, 2e-8)  # the last bit of float32, in a rate
+
+
+def test_bfloat16():
+    x = keras.Input((4,), dtype="bfloat16")
+    model = keras.Model(x, layers.Dense(3, dtype="bfloat16")(x))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    optimizer._momentums[0].assign(np.ones((4, 3)))
+    module = bridge.to_torch(model)
+    state = bridge.optimizer_to_torch(optimizer, model, module).state
+    assert any((s["momentum"] == 1).all() and s["momentum"].dtype == torch.bfloat16 for s in state.values())

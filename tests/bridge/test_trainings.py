@@ -186,3 +186,55 @@ def test_an_optimizer_that_is_damaged(trained, tmp_path):
         done = run_in(tmp_path, "to-keras", "there", "--trust", "-o", "back.keras")
         assert done.returncode == 2 and "optimizer.safetensors cannot be read" in done.stderr, done.stderr
         assert not (tmp_path / "back.keras").exists()
+
+
+def test_weights_that_are_not_decayed(run, trained, tmp_path):
+    """A run folder says which they are; a file of Keras does not, and that is said."""
+    _, path, _ = trained
+    with pytest.warns(UserWarning, match="does not say which weights are left out of the weight decay"):
+        trainings.load(str(path))
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "optimizer.json"
+    told = json.loads(file.read_text())
+    assert told["not_decayed"] == []
+    told["not_decayed"] = [0, 2]
+    file.write_text(json.dumps(told))
+    model, optimizer = trainings.load(str(tmp_path / "run"))
+    decayed = [optimizer._use_weight_decay(v.value) for v in model.trainable_variables]
+    assert decayed[:4] == [False, True, False, True] and all(decayed[3:])
+
+
+def test_a_scaled_loss(tmp_path):
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2, dtype="mixed_float16")(x))
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), "mse")
+    model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0)
+    model.save(tmp_path / "a.keras")
+    with pytest.raises(bridge.BridgeError, match="its optimizer scales the loss .mixed_float16., which torch.amp"):
+        trainings.load(str(tmp_path / "a.keras"))
+
+
+def test_several_inputs_and_probabilities(tmp_path):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), dtype="int32", name="b")
+    y = keras.layers.Dense(4)(a) + keras.layers.Flatten()(keras.layers.Embedding(5, 2)(b))
+    model = keras.Model([a, b], keras.layers.Dense(3, activation="softmax")(y))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    rng = np.random.default_rng(0)
+    data = {"a": rng.normal(size=(8, 3)), "b": rng.integers(0, 5, (8, 2)), "y": rng.integers(0, 3, 8).astype("int32")}
+    model.fit([data["a"], data["b"]], data["y"], verbose=0)
+    model.save(tmp_path / "m.keras")
+    assert run_in(tmp_path, "to-torch", "m.keras", "--training", "-o", "there").returncode == 0
+    np.savez(tmp_path / "data.npz", **data)
+    start = [sys.executable, "there/resume.py", "data.npz", "--steps", "1", "--batch-size", "8", "-o", "more"]
+    done = subprocess.run(
+        [*start, "--loss", "cross_entropy_of_probabilities"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (told,) = model.train_on_batch([data["a"], data["b"]], data["y"], return_dict=True).values()
+    np.testing.assert_allclose(float(done.stdout.split("loss ")[1].split()[0]), float(told), rtol=1e-3)
+    back = run_in(tmp_path, "to-keras", "more", "--trust", "-o", "back.keras")
+    assert back.returncode == 0, back.stdout
+    np.savez(tmp_path / "less.npz", a=data["a"], y=data["y"])
+    start[2:] = ["less.npz", "--loss", "mse", "-o", "other"]
+    done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "less.npz has no b, but a, y" in done.stderr

@@ -208,8 +208,10 @@ def test_of_a_state_dict_alone_they_are_not_and_that_is_said():
     plan = weights.plan(two(), Two().state_dict())
     assert {row.how for row in plan.rows()} == {"by order"}
     (note,) = plan.notes
-    assert note.startswith("2 layers have others of their shapes beside them") and "(b, a)" in note
-    assert "that two are swapped could only be seen by running the source" in note
+    assert note.startswith("of 2 layers (b, a) the order alone says which is which")
+    assert "that two of one shape are swapped could only be seen by running the source" in note
+    with pytest.warns(UserWarning, match="the order alone says which is which"):
+        bridge.load_weights(two(), Two().state_dict())
 
 
 def test_a_swapped_pair_is_caught_by_running_and_everything_is_put_back(monkeypatch):
@@ -285,3 +287,53 @@ def test_a_plan_of_a_state_dict_says_how_it_is_rearranged():
         conv.transform == "axes 3, 2, 0, 1" and conv.source_shape == (4, 3, 3, 3) and conv.target_shape == (3, 3, 3, 4)
     )
     assert conv.how == "by name" and not plan.notes
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(self.words(x))
+
+
+def test_a_state_dict_that_contradicts_itself():
+    state = {name: value.clone() for name, value in Tied().state_dict().items()}
+    state["head.weight"] += 1
+    target = Tied()
+    before = target.words.weight.detach().clone()
+    with pytest.raises(
+        bridge.BridgeError, match="head.weight differs from words.weight, which is the same tensor in T"
+    ):
+        bridge.load_weights(target, state)
+    assert torch.equal(target.words.weight, before)
+
+
+def test_numbers_too_large_for_the_dtype():
+    state = {name: value * 1e6 + 1e6 for name, value in Two().state_dict().items()}
+    with pytest.raises(bridge.BridgeError, match="4 with numbers too large for the dtype: b.weight in float16"):
+        bridge.load_weights(Two().half(), state)
+    x = keras.Input((4,), dtype="float16")
+    model = keras.Model(x, layers.Dense(4, name="a", dtype="float16")(x))
+    source = nn.Sequential(nn.Linear(4, 4))
+    source[0].weight.data[0, 0] = 1e6
+    with pytest.raises(bridge.BridgeError, match="too large for the dtype"):
+        bridge.load_weights(model, {"a.weight": source[0].weight, "a.bias": source[0].bias})
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "names", "text"),
+    [
+        (5, {}, None, "load_weights takes a keras.Model or a torch.nn.Module, and a model.* Received: int and dict"),
+        (two, 5, None, "Received: Functional and int"),
+        (two, Two, {"a": "b"}, "a table of names is for a state dict: leave it out"),
+        (two, lambda: {"a.weight": "text"}, None, "a state dict has tensors or arrays. In it is str"),
+        (two, lambda: {}, {"(": "b"}, "the table of names has '.' -> 'b', which is no pattern"),
+    ],
+)
+def test_what_is_no_source_or_target(target, source, names, text):
+    given = [x() if callable(x) else x for x in (target, source)]
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.load_weights(*given, names)

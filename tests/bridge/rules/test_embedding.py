@@ -159,7 +159,6 @@ def test_refusals_from_keras():
     [
         ({"max_norm": 1.0}, "e (Embedding): embedding_renorm_ changes a weight or buffer in place"),
         ({"scale_grad_by_freq": True}, "scale_grad_by_freq=True, which changes the gradient; leave it out"),
-        ({"sparse": True}, "sparse=True, which changes the gradient; leave it out"),
     ],
 )
 def test_refusals_from_torch(options, text):

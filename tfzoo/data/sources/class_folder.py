@@ -46,6 +46,8 @@ def size_of(item: tuple[Path, str]) -> int:
 
 def listing(folder: Path, problems: list[str]) -> list[tuple[Path, str]]:
     """Find the pictures below each class's folder, with the class's name."""
+    if {path.name for path in files.visible(folder) if path.is_dir()} == {"images", "masks"}:
+        problems.append(f"{folder}: images/ and masks/ are pictures with masks, as `tfzoo train unet` takes them")
     found = []
     for path in files.visible(folder):
         if path.is_dir():

@@ -94,6 +94,11 @@ def test_parts_in_capitals_are_no_classes(tmp_path):
     assert tfzoo.data.open(str(tmp_path), "classes", seed=0).classes == ("Test", "a", "b")
 
 
+def test_pictures_with_masks_are_no_classes(tmp_path):
+    said = refusal(write(tmp_path, {"images": 9, "masks": 9}))
+    assert "images/ and masks/ are pictures with masks, as `tfzoo train unet` takes them" in said
+
+
 def test_one_class_is_none(tmp_path):
     (tmp_path / "none").mkdir()
     assert lines(write(tmp_path / "one", {"a": 4})) == ["1 folder of pictures; a class each is needed, 2 or more"]
