@@ -9,6 +9,7 @@ are paired in their order; whether that is right, only running both can tell.
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import permutations
 
 from bridge.align import reads
 from bridge.graph import Graph, Node, flatten
@@ -52,49 +53,61 @@ class Flow:
         return [hash((colour, seen(before), seen(behind))) for colour, before, behind in around]
 
 
-def pairs(first: Graph, second: Graph) -> tuple[list[tuple[str, str]], list[str]]:
+def pairs(first: Graph, second: Graph, order: tuple[int, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
     """Pair the weights of two graphs of the same layout.
 
     Args:
         first: One network.
         second: Another, which is thought to compute the same.
+        order: How the second's layers are put where as many are alike, one of `orders`; by default as they come.
 
     Returns:
         The names of weights, of the first and the second; and a sentence for each kind of layers of which the two have
         not the same number.
     """
-    found, wrong = _pairs(*(flow(graph) for graph in (first, second)))
-    if wrong:
-        in_parts = _pairs(*(flow(graph, in_parts=True) for graph in (first, second)))
-        return (found, wrong) if in_parts[1] else in_parts
-    return found, wrong
-
-
-def _pairs(*flows: Flow) -> tuple[list[tuple[str, str]], list[str]]:
-    while Counter(flows[0].colours) == Counter(flows[1].colours):
-        finer = [one.refine() for one in flows]
-        told_apart = len(set(finer[0])) > len(set(flows[0].colours))
-        if not told_apart or Counter(finer[0]) != Counter(finer[1]):
-            break
-        for one, colours in zip(flows, finer, strict=True):
-            one.colours = colours
-    groups = [defaultdict(list), defaultdict(list)]
-    for one, group in zip(flows, groups, strict=True):
-        for colour, layer in zip(one.colours, one.layers, strict=True):
-            group[colour].append(layer)
+    groups = _groups(first, second)
     found, wrong = {}, []
-    for colour in dict.fromkeys((*flows[0].colours, *flows[1].colours)):
-        ours, theirs = (group[colour] for group in groups)
+    for ours, theirs in groups:
         if len(ours) != len(theirs):
             names = [", ".join(one.name for one in side[:SHOWN]) or "nothing" for side in (ours, theirs)]
             wrong.append(f"{names[0]} here, {names[1]} there")
             continue
+        theirs = [theirs[i] for i in order] if len(theirs) == len(order) else theirs
         for a, b in zip(ours, theirs, strict=True):
             for role, (name, _) in a.weights.items():
                 other = b.weights[role][0]
                 if found.setdefault(name, other) != other:
                     wrong.append(f"{name} is used again where the other network has {other} beside {found[name]}")
     return list(found.items()), wrong
+
+
+def orders(first: Graph, second: Graph) -> list[tuple[int, ...]]:
+    """The orders in which layers that are alike may be tried, the same for all of which there are as many."""
+    sizes = {len(ours) for ours, theirs in _groups(first, second) if len(ours) == len(theirs)}
+    return [order for n in sorted(sizes & {2, 3, 4}) for order in permutations(range(n)) if order != tuple(range(n))]
+
+
+def _groups(first: Graph, second: Graph) -> list[tuple[list[Layer], list[Layer]]]:
+    """The layers of both that nothing tells apart; Dense layers are taken in parts if it is these that correspond."""
+    for in_parts in (False, True):
+        flows = [flow(graph, in_parts) for graph in (first, second)]
+        while Counter(flows[0].colours) == Counter(flows[1].colours):
+            finer = [one.refine() for one in flows]
+            told_apart = len(set(finer[0])) > len(set(flows[0].colours))
+            if not told_apart or Counter(finer[0]) != Counter(finer[1]):
+                break
+            for one, colours in zip(flows, finer, strict=True):
+                one.colours = colours
+        sides = [defaultdict(list), defaultdict(list)]
+        for one, side in zip(flows, sides, strict=True):
+            for colour, layer in zip(one.colours, one.layers, strict=True):
+                side[colour].append(layer)
+        found = [tuple(side[c] for side in sides) for c in dict.fromkeys((*flows[0].colours, *flows[1].colours))]
+        if not in_parts:
+            whole = found
+        if all(len(ours) == len(theirs) for ours, theirs in found):
+            return found
+    return whole
 
 
 def flow(graph: Graph, in_parts: bool = False) -> Flow:

@@ -21,7 +21,7 @@ from bridge.tensors import tensor
 BY_STRUCTURE, BY_FLOW = "by what is computed", "by what flows into it"
 AS_IT_IS = "as it is"
 CLOSE = 1e-4  # of the largest output: float32 on both sides, through any depth of network
-ALIKE = "; layers that are alike in kind and place were paired in their order, so a state dict with a table may do it"
+ALIKE = "; layers that are alike in kind and place were tried in a few orders, so a state dict with a table may do it"
 HALF = 0.05  # the same where either has 16 bits
 
 
@@ -35,35 +35,47 @@ def running(target, source) -> Plan:
         copies = keras_side(target), keras_side(source)
     else:
         copies = keras_side(target), keras_side(convert.to_keras(source, inputs, dynamic))
-    name = type(target).__name__
-    pairs, how = aligned(name, *(graph for graph, _ in copies))
-    found = moves(name, pairs, *copies)
-    if left := left_over(target, {one.target for one in found}):
-        raise BridgeError(
-            f"{len(left)} weight(s) of {name} would not be filled, as no output depends on them: {', '.join(left[:20])}"
-            f"{f' and {len(left) - 20} more' if len(left) > 20 else ''}. Give a state dict that has them"
-        )
+    name, graphs = type(target).__name__, [graph for graph, _ in copies]
+    far = []
 
-    def fill():
-        before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
+    def made(found: list, how: str, order: tuple[int, ...]) -> Plan:
+        return Plan(lambda: table(target, source, found, how, order), lambda: [one.assign(one.value) for one in found])
+
+    for order in [(), *flow.orders(*(laid_out(graph, "first") for graph in graphs))]:
+        pairs, how = aligned(name, *graphs, order)
+        found = moves(name, pairs, *copies)
+        if left := left_over(target, {one.target for one in found}):
+            raise BridgeError(
+                f"{len(left)} weight(s) of {name} would not be filled, as no output depends on them: "
+                f"{', '.join(left[:20])}{f' and {len(left) - 20} more' if len(left) > 20 else ''}. Give a state dict "
+                "that has them"
+            )
+        far.append(tried(found, target, source, how))
+        if not far[-1]:
+            return made(found, how, order)
+        if how == BY_STRUCTURE:
+            break
+    raise BridgeError(
+        f"{name} would not compute what {type(source).__name__} does: on a random input {far[0]}. Nothing has been "
+        f"changed{ALIKE if how == BY_FLOW else ''}"
+    )
+
+
+def tried(found: list, target, source, how: str) -> str:
+    """Fill a model, say how far it is from the source, if it is, and put everything back."""
+    before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
+    try:
         for one in found:
             one.assign(one.value)
-        try:
-            far = apart(target, source, how)
-        except Exception as e:  # of the user's own code
-            far = untrusted.why(e)
-        if far:
-            for one, value in zip(found, before, strict=True):
-                one.assign(value)
-            raise BridgeError(
-                f"{type(target).__name__} would not compute what {type(source).__name__} does: on a random input "
-                f"{far}. Nothing has been changed{ALIKE if how == BY_FLOW else ''}"
-            )
-
-    return Plan(lambda: table(target, source, found, how), fill)
+        return apart(target, source, how)
+    except Exception as e:  # of the user's own code
+        return untrusted.why(e)
+    finally:
+        for one, value in zip(found, before, strict=True):
+            one.assign(value)
 
 
-def table(target, source, found: list, how: str) -> list[Row]:
+def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list[Row]:
     """What goes where, in the names and shapes of both."""
     if isinstance(target, keras.Model) and isinstance(source, keras.Model):
         return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), how) for m in found]
@@ -75,7 +87,7 @@ def table(target, source, found: list, how: str) -> list[Row]:
         id(p.variable): state_dict.transform(p) for p in state_dict.weights_of(state_dict.places(model, {})).values()
     }
     rows = []
-    pairs, how = aligned(type(module).__name__, graph, torch_reader.read(module, *examples(model)))
+    pairs, how = aligned(type(module).__name__, graph, torch_reader.read(module, *examples(model)), order)
     for ours, theirs in dict(pairs).items():
         if ours not in variables or not all(name in tensors for name in rules.tensors(theirs)):
             continue  # a constant
@@ -269,12 +281,12 @@ def left_over(target, filled: set[str]) -> list[str]:
     return [name for name, _ in target.named_parameters() if name not in done]
 
 
-def aligned(kind: str, first: Graph, second: Graph) -> tuple[list[tuple[str, str]], str]:
-    """The names of weights of two networks that compute the same, and how that is known."""
+def aligned(kind: str, first: Graph, second: Graph, order: tuple[int, ...] = ()) -> tuple[list[tuple[str, str]], str]:
+    """The names of weights of two networks that compute the same, and how that is known; `order` is as in `flow`."""
     try:
         return pairs_of(kind, first, second), BY_STRUCTURE
     except BridgeError as parted:
-        pairs, wrong = flow.pairs(*(laid_out(graph, "first") for graph in (first, second)))
+        pairs, wrong = flow.pairs(*(laid_out(graph, "first") for graph in (first, second)), order)
         if wrong:
             raise BridgeError(
                 f"{parted}. These layers with weights, too, are not the same: {'; '.join(wrong)}"

@@ -177,7 +177,21 @@ def classifiers() -> str:
         [name, *(f"{r[k] * 1e3:,.1f} ms" for k in ("ours", "theirs")), f"{r['ratio']:.3f}"]
         for name, r in record["besides"].items()
     ]
-    return f"{ratios(record, 'torch', 'tfzoo')}\n\n{table(['besides', 'tfzoo', 'torch', 'ratio'], rows)}"
+    parts = []
+    for name, sides in record["profiles"].items():
+        times = record["results"][name]
+        spent = [
+            {k: v * times[s] * 1e3 for k, v in sides[f].items()}
+            for f, s in (("tensorflow", "ours"), ("torch", "theirs"))
+        ]
+        for kind in dict.fromkeys((*spent[0], *spent[1])):
+            ours, theirs = (side.get(kind, 0.0) for side in spent)
+            if max(ours, theirs) >= 0.01 * times["ours"] * 1e3:
+                parts.append([f"{name}: {kind}", f"{ours:,.1f} ms", f"{theirs:,.1f} ms", f"{ours - theirs:+,.1f} ms"])
+    return (
+        f"{ratios(record, 'torch', 'tfzoo')}\n\n{table(['besides', 'tfzoo', 'torch', 'ratio'], rows)}\n\n"
+        f"{table(['where the time goes', 'tfzoo', 'torch', 'apart'], parts)}"
+    )
 
 
 def spatial_transformer() -> str:

@@ -174,3 +174,33 @@ def test_a_keras_model_with_one_layer_for_three(check):
     bridge.load_weights(other, one)
     for a, b in zip(other.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class ByHand(nn.Module):
+    """Attention written by hand, its layers made and called in another order than Keras'."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(8, 1e-3), nn.Linear(8, 5)
+        self.k, self.v, self.q, self.last = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        y = self.norm(x)
+        k, v, q = (f(y).unflatten(-1, (2, 4)).transpose(1, 2) for f in (self.k, self.v, self.q))
+        made = torch.softmax(q @ k.mT / 2, -1) @ v
+        return self.out(self.last(made.transpose(1, 2).flatten(2)) + x)
+
+
+def test_layers_that_are_alike_are_tried_in_other_orders(check):
+    model, module = check.randomise(attention()), ByHand().eval()
+    bridge.load_weights(module, model)
+    x = np.random.default_rng(0).normal(size=(3, 6, 8)).astype("float32")
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(x)), model(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(module.q.bias.detach(), np.asarray(model.get_layer("mha").query_dense.bias).ravel())
+    other = check.randomise(attention(), 5)
+    plan = weights.plan(other, module)
+    assert {r.source: r.target for r in plan.rows()}["k.weight"] == "mha.key.kernel"
+    plan.fill()
+    for a, b in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
