@@ -4,8 +4,7 @@
 
 torch's are torchvision's, which its users take. Besides: inference and ViT's step as XLA compiles them; inference with
 each BatchNorm taken into the convolution before it (`tfzoo export --fold`), against torch's `fuse_conv_bn_eval`; a step
-in bfloat16. And where the time goes, by the frameworks' own profilers: in the steps, and in ViT's inference of one
-picture.
+in bfloat16. And where the time goes, by the frameworks' own profilers: in the steps, and in ViT's inference.
 """
 
 import sys
@@ -138,7 +137,7 @@ def main() -> int:
     for name, family, size in (("ResNet-50", "resnet", "50"), ("ViT-S/16", "vit", "s16")):
         model, network = tfzoo.build(family, size=size), in_torchvision(family)
         same_weights(family, model, network)
-        measured(f"{name}: inference, batch {BATCH}", inference(model, network, BATCH), 8)
+        measured(f"{name}: inference, batch {BATCH}", inference(model, network, BATCH), 8, profiled=family == "vit")
         measured(f"{name}: inference, batch 1", inference(model, network, 1), 20, profiled=family == "vit")
         measured(f"{name}: inference, batch {BATCH}, XLA", inference(model, network, BATCH, True), 4, goal=False)
         if family == "resnet":

@@ -1,7 +1,7 @@
 """Set before any framework is imported: the tests use the TensorFlow backend, on the CPU, without its start-up log.
 
-Torch computes with one thread, as the tests run in two processes: where several wait for one another on busy cores, a
-depthwise convolution in float64 takes a second instead of a millisecond.
+Torch computes with one thread, and so does each operation of TensorFlow, as the tests run in two processes: where
+several wait for one another on busy cores, a depthwise convolution in float64 takes a second instead of a millisecond.
 """
 
 import datetime
@@ -18,6 +18,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import hypothesis
 

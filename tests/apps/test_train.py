@@ -27,7 +27,7 @@ TINY = ("--size", "tiny", "--epochs", "1", "--steps-per-epoch", "3", "--batch-si
 def test_the_run_folder_holds_the_run(trained):
     assert {path.name for path in trained.iterdir()} == {
         "options.json", "model.keras", "best.keras", "log.csv", "speed.csv", "tensorboard", "samples", "checkpoints",
-        "run.html", "training.json",
+        "run.html", "training.json", "optimizer.json",
     }  # fmt: skip
     options = json.loads((trained / "options.json").read_text())
     assert options["family"] == "unet" and options["size"] == "tiny" and options["steps_per_epoch"] == 3
