@@ -89,7 +89,8 @@ def to_torch(
     options = {"verify": not no_verify, "exact_training": exact_training, "optimizer": optimizer}
     report = save_torch(model, output, **options)
     if optimizer is not None:
-        print(f"after {int(optimizer._iterations):,} steps the training goes on with {output / resume.PROGRAM}")
+        rule = f"{type(optimizer).__name__} by Keras' rule, after {int(optimizer._iterations):,} steps"
+        print(printable(f"the training goes on with {output / resume.PROGRAM}: {rule}"))
     _finish(report, output)
 
 

@@ -3,6 +3,7 @@
 Of a module that the bridge made the names say it; of the user's own it is what the two compute (`bridge.align`).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,17 +59,39 @@ def _by_structure(model, module, places: dict[str, state_dict.Place]) -> dict[st
     from bridge import convert, torch_reader
 
     inputs, dynamic = model_weights.examples(model)
-    sides = [torch_reader.read(one, inputs, dynamic) for one in (module, convert.to_torch(model))]
+    read = functools.partial(torch_reader.read, module, inputs, dynamic)
     found: dict[str, list[Part]] = {}
-    for mine, theirs in model_weights.aligned(type(module).__name__, *sides)[0]:
-        for one, other in zip(rules.tensors(mine), rules.tensors(theirs), strict=True):
+    try:
+        twin = torch_reader.read(convert.to_torch(model), inputs, dynamic)
+        pairs = model_weights.aligned(type(module).__name__, read(), twin)[0]
+    except BridgeError as parted:
+        return _by_layer(model, module, read(tied=True), places, parted)
+    for ours, theirs in pairs:
+        for one, other in zip(rules.tensors(ours), rules.tensors(theirs), strict=True):
             if other not in places:  # a constant
                 continue
             place = places[other]
-            part = Part(model_weights.rows(mine), place.variable, place.cells[model_weights.rows(theirs)])
+            part = Part(model_weights.rows(ours), place.variable, place.cells[model_weights.rows(theirs)])
             held = found.setdefault(one, [])
             if not any(p.rows == part.rows for p in held):
                 held.append(part)
+    return found
+
+
+def _by_layer(model, module, graph, places: dict[str, state_dict.Place], parted: BridgeError) -> dict[str, list[Part]]:
+    """The same where Keras has two layers for one of torch, as for a bias that is frozen apart from its kernel."""
+    mine, variables = model_weights.keras_side(model)
+    tensors = dict(module.state_dict(keep_vars=True))
+    cells = {id(place.variable): place.cells for place in places.values()}
+    found = {}
+    try:
+        pairs = model_weights.pairs_of(type(module).__name__, mine, graph)
+    except BridgeError:
+        raise parted from None
+    for ours, name in pairs:
+        if ours in variables and name in tensors:
+            variable = variables[ours].variable
+            found[name] = [Part(slice(None), variable, cells[id(variable)].reshape(tensors[name].shape))]
     return found
 
 

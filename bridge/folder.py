@@ -58,7 +58,13 @@ def save_torch(model, folder, verify: bool = True, exact_training: bool = False,
             from bridge.optimizer_state import optimizer_to_torch
 
             module = program.load(side / "model.safetensors")
-            resume.write(side, optimizer_to_torch(optimizer, model, module), module, model)
+            made = optimizer_to_torch(optimizer, model, module)
+            if not hasattr(made, "SLOTS"):
+                raise BridgeError(
+                    f"the optimizer goes by torch's rule, as torch.optim.{type(made).__name__}, for which there is no "
+                    "resume.py: bridge.optimizer_to_torch gives it"
+                )
+            resume.write(side, made, module, model)
         if verify:
             from bridge.verification import verify as compare
 

@@ -46,8 +46,9 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
         model: A functional or Sequential `keras.Model`.
         module: A `torch.nn.Module` that computes the same and has its weights: what `bridge.to_torch` gives, or the
             user's own after `bridge.load_weights`.
-        exact: Keras' rule, as `bridge.optimizers` has it, for which an `nn.Embedding` is set to `sparse=True`; else
-            torch's own class with the nearest settings, and a warning that says what differs. A schedule is then in the
+        exact: The same rule: Keras', as `bridge.optimizers` has it, for which an `nn.Embedding` is set to
+            `sparse=True`, or torch's own class for an optimizer of `bridge.torch_rules`; else torch's own class with
+            the nearest settings, and a warning that says what differs. A schedule of torch's own class is in the
             attribute `scheduler`, to be stepped as usual.
         steps: How many steps the whole training has, which a schedule of one's own is to be written down for.
 
@@ -86,18 +87,19 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
             if not made.state[weight.parameter][slot].isfinite().all():
                 problems.append(f"{weight.name}: its {slot} has NaN or infinite numbers")
     clips = any(settings.get(name) for name in ("clipnorm", "clipvalue", "global_clipnorm"))
-    if exact and (clips or cls not in (optimizers.SGD, optimizers.Lion)):
+    rule = optimizer if hasattr(optimizer, "coupled") else None  # of `bridge.torch_rules`: it goes back to torch's own
+    if exact and not rule and (clips or cls not in (optimizers.SGD, optimizers.Lion)):
         problems += _in_parts(model, module, weights)
     _refuse(module, model, problems)
-    if exact:
+    if exact and not rule:
         return made
     import torch
 
     from bridge import torch_optimizers
 
     embedded = any(isinstance(p, torch.nn.Embedding) and p.weight.requires_grad for p in module.modules())
-    made, differences = torch_optimizers.nearest(made)
-    if embedded and kind not in ("SGD", "Lion"):
+    made, differences = torch_optimizers.nearest(made, rule)
+    if embedded and not rule and kind not in ("SGD", "Lion"):
         differences.append("the gradient of an embedding's row is squared as a whole, not for each time it was read")
     differences += [said] if said else []
     if differences:
@@ -218,7 +220,12 @@ def _kind(optimizer) -> str:
         )
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise BridgeError(f"optimizer must be one of Keras. Received: {name}. {ACCEPTED}")
-    if name not in ATTRIBUTES or type(optimizer) is not getattr(keras.optimizers, name):
+    from bridge import torch_rules
+
+    if name not in ATTRIBUTES or type(optimizer) not in (
+        getattr(keras.optimizers, name),
+        torch_rules.CLASSES.get(name),
+    ):
         raise BridgeError(f"the rule of {type(optimizer).__module__}.{name} is not known. {ACCEPTED}")
     return name
 

@@ -78,27 +78,31 @@ LEFT_OUT = {
 }
 
 
-def nearest(optimizer) -> tuple[torch.optim.Optimizer, list[str]]:
+def nearest(optimizer, rule=None) -> tuple[torch.optim.Optimizer, list[str]]:
     """Make the optimizer of torch that is nearest to one of `bridge.optimizers`, with its state.
+
+    Args:
+        optimizer: It is left as it is.
+        rule: One of `bridge.torch_rules` that the state is of: then nothing differs.
 
     Returns:
         It, and sentences on what differs.
     """
     kind, first = type(optimizer).__name__, optimizer.param_groups[0]
     decayed = any(group["weight_decay"] for group in optimizer.param_groups)
-    if kind == "Adam" and decayed:
+    if kind == "Adam" and decayed and not rule:
         kind = "AdamW"
     name = {"Nadam": "NAdam"}.get(kind, kind)
     if name not in KINDS:
         return optimizer, ["torch has none, and this one is that of bridge.optimizers"]
     known, groups = KINDS[name], []
-    differences = [known.differs] if known.differs else []
-    coupled = decayed and name not in DECOUPLED and (name != "SGD" or first["momentum"])
+    differences = [known.differs] if known.differs and not rule else []
+    coupled = decayed and name not in DECOUPLED and (name != "SGD" or first["momentum"]) and not rule
     if coupled and name != "SGD":
         differences.append("weight decay is left out, as torch has it in the gradient: w.mul_(1 - lr * decay) does it")
     elif coupled:
         differences.append(f"{COUPLED}, and the velocity adds it up")
-    if known.scaled and first["momentum"]:
+    if known.scaled and first["momentum"] and not rule:
         differences.append(VELOCITY)
         if not all(group["lr"] for group in optimizer.param_groups):
             differences.append("the velocity is lost, as it cannot be told from a learning rate of 0")
@@ -111,18 +115,17 @@ def nearest(optimizer) -> tuple[torch.optim.Optimizer, list[str]]:
             else:
                 made[theirs] = group[ours]
         made["weight_decay"] = 0.0 if coupled and name != "SGD" else group["weight_decay"] or 0.0
-        made |= {"momentum_decay": 1.0, "decoupled_weight_decay": True} if name == "NAdam" else {}
+        if name == "NAdam":
+            made["momentum_decay"] = rule.momentum_decay if rule else 1.0
+            made["decoupled_weight_decay"] = not (rule and rule.coupled)
         groups.append(made)
     result = getattr(torch.optim, name)(groups)
     steps = first["iterations"] // (first["gradient_accumulation_steps"] or 1)
     for group in result.param_groups:
+        scaled = {} if rule else {slot: sign / (group["lr"] or math.inf) for slot, sign in known.scaled.items()}
         for weight in group["params"]:
             held = optimizer.state.get(weight, {})
-            state = {
-                theirs: held[ours] * (known.scaled[ours] / (group["lr"] or math.inf) if ours in known.scaled else 1)
-                for ours, theirs in known.slots.items()
-                if ours in held
-            }
+            state = {theirs: held[ours] * scaled.get(ours, 1) for ours, theirs in known.slots.items() if ours in held}
             if name != "SGD":
                 state["step"] = torch.tensor(float(steps))
             if name == "NAdam":

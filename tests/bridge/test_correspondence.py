@@ -49,3 +49,22 @@ def test_a_module_of_ones_own():
 def loaded(model, module):
     bridge.load_weights(model, module)
     return model
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_layer_of_which_a_part_is_frozen(frozen):
+    """Keras has two layers for it, as it trains a layer as a whole or not at all."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    getattr(module[0], frozen).requires_grad_(False)
+    model = bridge.to_keras(module.eval(), (torch.randn(2, 4),))
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 2.0**-8)
+    rng = np.random.default_rng(0)
+    data = [(rng.normal(size=(4, 4)).astype("float32"), rng.normal(size=(4, 3))) for _ in range(2 * STEPS)]
+    train_torch(module, optimizer, data[:STEPS])
+    bridge.load_weights(model, module)
+    other = bridge.optimizer_to_keras(optimizer, module, model)
+    assert len(other._momentums) == 3
+    theirs = train_torch(module, optimizer, data[STEPS:])
+    np.testing.assert_allclose(train_keras(model, other, data[STEPS:]), theirs, rtol=1e-4)
+    back = bridge.optimizer_to_torch(other, loaded(model, module), module)
+    assert len(back.param_groups[0]["params"]) == 3

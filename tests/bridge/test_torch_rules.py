@@ -27,7 +27,7 @@ OWN = {
 def test_from_torchs_own(name):
     with in_float64():
         model = network("convolutional")
-        module, data = bridge.to_torch(model, exact_training=True), batches(model, 2 * STEPS)
+        module, data = bridge.to_torch(model, exact_training=True), batches(model, 3 * STEPS)
         decayed = [p for p in module.parameters() if p.ndim > 1]
         groups = [{"params": decayed}, {"params": [p for p in module.parameters() if p.ndim == 1], "weight_decay": 0}]
         optimizer = getattr(torch.optim, name.partition(",")[0])(groups, **OWN[name])
@@ -36,6 +36,14 @@ def test_from_torchs_own(name):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             other = bridge.optimizer_to_keras(optimizer, module, model)
-        mine = train_keras(model, other, data[STEPS:])
-        np.testing.assert_allclose(mine, train_torch(module, optimizer, data[STEPS:]), rtol=1e-9)
-        same(model, module, 1e-9, 1e-9)
+            mine = train_keras(model, other, data[STEPS : 2 * STEPS])
+            np.testing.assert_allclose(mine, train_torch(module, optimizer, data[STEPS : 2 * STEPS]), rtol=1e-9)
+            same(model, module, 1e-9, 1e-9)
+            if name == "SGD":  # which is Keras' own
+                return
+            again = bridge.to_torch(model, exact_training=True)
+            back = bridge.optimizer_to_torch(other, model, again)
+            assert type(back) is type(optimizer)
+        np.testing.assert_allclose(
+            train_torch(again, back, data[2 * STEPS :]), train_torch(module, optimizer, data[2 * STEPS :]), rtol=1e-9
+        )

@@ -37,7 +37,7 @@ def test_a_file_of_a_compiled_model(trained, tmp_path):
     model, path, data = trained
     done = run_in(tmp_path, "to-torch", path, "--training", "--exact-training", "-o", "there")
     assert done.returncode == 0, done.stderr
-    assert f"after {STEPS} steps the training goes on with there/resume.py" in done.stdout
+    assert f"the training goes on with there/resume.py: SGD by Keras' rule, after {STEPS} steps" in done.stdout
     x, y = (np.concatenate([batch[i] for batch in data]).astype("float32") for i in (0, 1))
     np.savez(tmp_path / "data.npz", x=x.transpose(0, 3, 1, 2), y=y)
     arguments = ["there/resume.py", "data.npz", "--loss", "mse", "--steps", "5", "--batch-size", "8", "-o", "more"]
@@ -110,7 +110,7 @@ def test_a_run_folder(run, tmp_path):
     assert int(optimizer.iterations) == 8 and trainings.is_run(str(run))
     done = run_in(tmp_path, "to-torch", run, "-o", "there")
     assert done.returncode == 0, done.stderr
-    assert "after 8 steps the training goes on with there/resume.py" in done.stdout
+    assert "goes on with there/resume.py: SGD by Keras' rule, after 8 steps" in done.stdout
     module = load_torch(tmp_path / "there", trust=True)
     state = load(tmp_path / "there" / resume.STATE, module)
     group = state.param_groups[0]
