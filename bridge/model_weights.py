@@ -19,7 +19,6 @@ from bridge.matching import Plan, Row
 from bridge.tensors import tensor
 
 BY_STRUCTURE, BY_FLOW = "by what is computed", "by what flows into it"
-AS_IT_IS = "as it is"
 CLOSE = 1e-4  # of the largest output: float32 on both sides, through any depth of network
 ALIKE = "; layers that are alike in kind and place were tried in a few orders, so a state dict with a table may do it"
 HALF = 0.05  # the same where either has 16 bits
@@ -78,7 +77,9 @@ def tried(found: list, target, source, how: str) -> str:
 def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list[Row]:
     """What goes where, in the names and shapes of both."""
     if isinstance(target, keras.Model) and isinstance(source, keras.Model):
-        return [Row(m.source, m.target, AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), how) for m in found]
+        return [
+            Row(m.source, m.target, state_dict.AS_IT_IS, tuple(m.value.shape), tuple(m.to.shape), how) for m in found
+        ]
     into_keras = isinstance(target, keras.Model)
     model, module = (target, source) if into_keras else (source, target)
     graph, variables = keras_side(model)
@@ -94,7 +95,7 @@ def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list
         variable = variables[ours].variable
         sides = (theirs, tuple(part(tensors, theirs).shape)), (ours, tuple(variable.shape))
         (a, shape_a), (b, shape_b) = sides if into_keras else sides[::-1]
-        rows.append(Row(a, b, transforms.get(id(variable), AS_IT_IS), shape_a, shape_b, how))
+        rows.append(Row(a, b, transforms.get(id(variable), state_dict.AS_IT_IS), shape_a, shape_b, how))
     return rows
 
 

@@ -15,6 +15,7 @@ from bridge import keras_reader, layout, matching, naming, torch_writer
 from bridge.checkpoints.difference import finite
 from bridge.graph import BridgeError, Obstacle
 
+AS_IT_IS = "as it is"
 COUNTER = "num_batches_tracked"  # of torch's BatchNorm, which Keras has none of
 WRAPPERS = ("module.", "_orig_mod.")  # of DistributedDataParallel and DataParallel; of torch.compile
 
@@ -75,18 +76,13 @@ def rounded_away(values: Mapping[str, tuple[np.ndarray, np.dtype]]) -> list[str]
     return [f"{len(wrong)} with numbers too large for the dtype: {', '.join(wrong)}"] if wrong else []
 
 
-def path_of(place: Place) -> str:
-    """What Keras calls the variable of a place."""
-    return place.variable.path
-
-
 def transform(place: Place) -> str:
     """Say how a variable of Keras is rearranged in torch: as it is, with other axes, or cell by cell."""
     cells, shape = place.cells, tuple(place.variable.shape)
     numbers = np.arange(int(np.prod(shape))).reshape(shape)
     for axes in itertools.permutations(range(len(shape))):
         moved, same = numbers.transpose(axes), axes == tuple(range(len(shape)))
-        said = "as it is" if same else f"axes {', '.join(map(str, axes))}"
+        said = AS_IT_IS if same else f"axes {', '.join(map(str, axes))}"
         if moved.shape == cells.shape and np.array_equal(moved, cells):
             return said
         if moved.size == cells.size and np.array_equal(moved.reshape(-1), cells.reshape(-1)):
@@ -107,7 +103,9 @@ def weights_of(expected: Mapping[str, Place | None]) -> dict[str, Place]:
 def fill(model, state: Mapping[str, np.ndarray], expected: Mapping[str, Place | None]) -> None:
     """Fill a model from arrays whose places are known; raises as `load` does."""
     problems = differences(expected, state)
-    values = {id(place.variable): np.zeros(place.variable.shape, place.variable.dtype) for place in weights(expected)}
+    values = {
+        id(place.variable): np.zeros(place.variable.shape, place.variable.dtype) for place in one_of_each(expected)
+    }
     taken = {name: np.zeros(value.size, bool) for name, value in values.items()}
     for name, place in expected.items() if not problems else ():
         if place is None:
@@ -119,11 +117,11 @@ def fill(model, state: Mapping[str, np.ndarray], expected: Mapping[str, Place | 
         filled[cells], known[cells] = new, True
     if problems:
         raise BridgeError("\n  - ".join([f"the state dict is not one of {model.name}:", *problems]))
-    for place in weights(expected):
+    for place in one_of_each(expected):
         place.variable.assign(values[id(place.variable)])
 
 
-def weights(expected: Mapping[str, Place | None]) -> list[Place]:
+def one_of_each(expected: Mapping[str, Place | None]) -> list[Place]:
     """One place of each variable."""
     return list({id(place.variable): place for place in expected.values() if place is not None}.values())
 

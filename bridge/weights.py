@@ -17,7 +17,6 @@ from bridge.graph import BridgeError
 from bridge.matching import Plan, Row
 
 BY_NAME, BY_CLASS = "by name", "by class and order"
-AS_IT_IS = "as it is"
 
 
 def load_weights(target, source, names: "naming.Table | None" = None):
@@ -85,7 +84,7 @@ def plan(target, source, names: "naming.Table | None" = None) -> Plan:
 def _tensorflow(model, path: str) -> Plan:
     """A checkpoint of TensorFlow into a Keras model, by the graph of objects."""
     tensorflow_weights.load(model, path, dry_run=True)
-    rows = [Row(v.path, v.path, AS_IT_IS, tuple(v.shape), tuple(v.shape), BY_CLASS) for v in model.weights]
+    rows = [Row(v.path, v.path, state_dict.AS_IT_IS, tuple(v.shape), tuple(v.shape), BY_CLASS) for v in model.weights]
     return Plan(lambda: rows, lambda: tensorflow_weights.load(model, path), [_unconfirmed(path, rows)])
 
 
@@ -104,7 +103,7 @@ def _keras_file(model, path: str) -> Plan:
             raise e from None
     how = BY_CLASS if ordered else BY_NAME
     shapes = {name: place.cells.shape for name, place in places.items()}
-    rows = [Row(name, name, AS_IT_IS, shape, shape, how) for name, shape in shapes.items()]
+    rows = [Row(name, name, state_dict.AS_IT_IS, shape, shape, how) for name, shape in shapes.items()]
     fill = lambda: keras_weights.load(model, path, by_order=ordered)  # noqa: E731
     return Plan(lambda: rows, fill, [_unconfirmed(path, rows)] if ordered else [])
 
@@ -116,7 +115,7 @@ def _state(model, state: Mapping, names: "naming.Table | None") -> Plan:
     rows = [
         Row(
             known[name].source if name in known else name,
-            state_dict.path_of(place),
+            place.variable.path,
             state_dict.transform(place),
             place.cells.shape,
             tuple(place.variable.shape),
@@ -151,7 +150,12 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
         raise BridgeError("\n  - ".join([f"the state dict is not one of {type(module).__name__}:", *problems]))
     rows = [
         Row(
-            pairs[n].source if n in pairs else n, n, AS_IT_IS, v.shape, v.shape, pairs[n].how if n in pairs else BY_NAME
+            pairs[n].source if n in pairs else n,
+            n,
+            state_dict.AS_IT_IS,
+            v.shape,
+            v.shape,
+            pairs[n].how if n in pairs else BY_NAME,
         )
         for n, v in arrays.items()
     ]
