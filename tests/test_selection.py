@@ -6,6 +6,7 @@ import types
 import pytest
 
 import tfzoo
+from tests import _selection
 from tests.conformance import conftest as matrix
 
 RULES = ("convolution", "einsum", "flatten", "linear", "pooling", "slice")
@@ -13,18 +14,19 @@ FILES = [f"tests/bridge/rules/test_{name}.py" for name in RULES]
 
 
 @pytest.fixture
-def suite(request, monkeypatch):
-    """The suite's own conftest, told what has changed and which day it is."""
-    found = next(p for p in request.config.pluginmanager.get_plugins() if hasattr(p, "its_turn"))
+def suite(monkeypatch):
+    """What selects the tests, told what has changed and which day it is."""
 
     def told(files, day=0):
-        monkeypatch.setattr(found, "changed", lambda: files)
+        monkeypatch.setattr(_selection, "changed", lambda: files)
+        _selection.all_may_have_broken.cache_clear()
         today = datetime.date(2026, 1, 1 + day)
         calendar = types.SimpleNamespace(date=types.SimpleNamespace(today=lambda: today))
-        monkeypatch.setattr(found, "datetime", calendar)
-        return found
+        monkeypatch.setattr(_selection, "datetime", calendar)
+        return _selection
 
-    return told
+    yield told
+    _selection.all_may_have_broken.cache_clear()
 
 
 def run_of(suite, files, day):
@@ -35,12 +37,32 @@ def run_of(suite, files, day):
 def test_every_file_has_its_turn(suite, changed):
     turns = [run_of(suite, changed, day) for day in range(3)]
     assert set.union(*turns) == set(FILES) and sum(map(len, turns)) == len(FILES)
-    assert all(suite({"docs/unet.md"}, day).its_turn("tests/tfzoo/test_unet.py::test_it") for day in range(3))
+    assert all(suite({"docs/unet.md"}, day).its_turn("tests/tfzoo/test_schedules.py::test_it") for day in range(3))
 
 
-@pytest.mark.parametrize("changed", [None, {"requirements.txt"}, set(FILES)], ids=["unknown", "versions", "themselves"])
+@pytest.mark.parametrize("changed", [None, {"pyproject.toml"}, set(FILES)], ids=["unknown", "settings", "themselves"])
 def test_what_may_have_broken_is_run_whole(suite, changed):
     assert run_of(suite, changed, 0) == run_of(suite, changed, 1) == set(FILES)
+
+
+def test_another_version_is_tested_with_all(suite, monkeypatch):
+    here = (_selection.ROOT / "requirements.txt").read_text()
+    keras = next(line for line in here.splitlines() if line.startswith("keras=="))
+    for before, whole in ((here.replace(keras, "keras==3.0.0"), True), (here.replace(keras, ""), False)):
+        monkeypatch.setattr(_selection, "git", lambda *arguments, before=before: before)
+        assert suite({"requirements.txt"}).all_may_have_broken() == whole
+        assert (run_of(suite, {"requirements.txt"}, 0) == set(FILES)) == whole
+
+
+def test_a_family_is_tested_with_what_it_is_made_of(suite):
+    for file in ("tests/tfzoo/test_resnet.py", "tests/apps/recipes/test_resnet.py"):
+
+        def days(*changed, file=file):
+            return sum(suite(set(changed), day).its_turn(f"{file}::test_it") for day in range(3))
+
+        assert days("tfzoo/vit.py", "apps/recipes/vit.py", "tests/tfzoo/test_vit.py", "docs/vit.md") == 1
+        for own in ("tfzoo/resnet.py", "apps/recipes/resnet.py", "tfzoo/layers/names.py", "bridge/layout.py", file):
+            assert days("tfzoo/vit.py", own) == 3
 
 
 def test_a_changed_rule_is_tested_and_the_bridge_as_a_whole(suite):
@@ -69,10 +91,10 @@ def test_cases_in_which_any_two_options_meet(suite, request):
 
 def test_the_matrix_is_of_what_has_changed_and_one_more():
     for file in ("tfzoo/vit.py", "apps/recipes/vit.py"):
-        assert "vit" in matrix.chosen({file}, ()) and len(matrix.chosen({file}, ())) == 2
-    assert "spatial_transformer" in matrix.chosen({"tfzoo/data/sources/cluttered_digits.py"}, ())
-    assert "unet" in matrix.chosen({"tfzoo/data/pasted_digits.py"}, ())
-    assert len(matrix.chosen({"docs/unet.md"}, ())) == 1
-    for shared in (None, {"tests/conformance/test_every_model.py"}, {"requirements.txt"}):
-        assert matrix.chosen(shared, ("requirements.txt",)) == tfzoo.names()
-    assert {"resnet", "vit"} <= set(matrix.chosen({"apps/recipes/_classifier.py"}, ()))  # what both are made of
+        assert "vit" in matrix.chosen({file}) and len(matrix.chosen({file})) == 2
+    assert "spatial_transformer" in matrix.chosen({"tfzoo/data/sources/cluttered_digits.py"})
+    assert "unet" in matrix.chosen({"tfzoo/data/pasted_digits.py"})
+    assert len(matrix.chosen({"docs/unet.md"})) == 1
+    for shared in (None, {"tests/conformance/test_every_model.py"}):
+        assert matrix.chosen(shared) == tfzoo.names()
+    assert {"resnet", "vit"} <= set(matrix.chosen({"apps/recipes/_classifier.py"}))  # what both are made of

@@ -14,6 +14,7 @@ import pytest
 
 import tfzoo
 from apps import recipes
+from tests import _selection
 
 ROOT = pathlib.Path(__file__).parents[2]
 LEGIBLE = {"cluttered_digits": "digits"}  # in 16x16 pixels nobody can read a digit that is turned and among pieces
@@ -42,14 +43,9 @@ def reached(left: set[str], packages: tuple[str, ...]) -> set[str]:
     return found
 
 
-def chosen(there: set[str] | None, shared: tuple[str, ...]) -> list[str]:
-    """Give the families that a run is about.
-
-    Args:
-        there: Files that have changed; None if that is not known.
-        shared: More that no family is without.
-    """
-    if there is None or any(path.startswith(("tests/conformance/", *shared)) for path in there):
+def chosen(there: set[str] | None) -> list[str]:
+    """Give the families that a run is about, by the files that have changed: None if these are not known."""
+    if there is None or any(path.startswith("tests/conformance/") for path in there):
         return tfzoo.names()
     others = [name for name in tfzoo.names() if not files(name) & there]
     turn = others[datetime.date.today().toordinal() % len(others)] if others else None
@@ -61,9 +57,8 @@ def pytest_generate_tests(metafunc):
     if "family" not in metafunc.fixturenames:
         return
     config, tested = metafunc.config, metafunc.function.__name__.removeprefix("test_")
-    shared = next(plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, "its_turn"))
     cases = []
-    for name in tfzoo.names() if shared.everything(config) else chosen(shared.changed(), shared.WITH_ALL):
+    for name in tfzoo.names() if _selection.everything(config) else chosen(_selection.changed()):
         reason = getattr(tfzoo.family(name), "DOES_NOT_APPLY", {}).get(tested)
         if reason:
             warnings.warn(pytest.PytestWarning(f"{name}: {tested} does not apply: {reason}"), stacklevel=1)
