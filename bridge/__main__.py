@@ -250,6 +250,7 @@ def weights(
         str | None,
         typer.Option(help="Table of a state dict's names: a .json, or module:TABLE as tfzoo.resnet:NAMES.torchvision."),
     ] = None,
+    shape: Shape = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go where, and write nothing.")] = False,
     trust: Trust = False,
     imports: Import = [],  # noqa: B006
@@ -262,7 +263,8 @@ def weights(
     if output is not None and not dry_run:
         filling.check(output)
     _begin(imports)
-    target, plan = filling.plan(source, into, names, trust)
+    given = (lambda use, module: _at_shapes(use, module, into, shape)) if shape else None
+    target, plan = filling.plan(source, into, names, trust, given)
     if dry_run:
         lines = [
             [r.source, r.target, r.transform, *(str(list(s)) for s in (r.source_shape, r.target_shape)), r.how]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge import sources, tensorflow_weights, untrusted
@@ -22,7 +23,7 @@ def check(output: Path) -> None:
         raise BridgeError(f"{output} exists already: name a new file, or remove that one")
 
 
-def plan(source: str, into: str, names: str | None, trust: bool) -> tuple:
+def plan(source: str, into: str, names: str | None, trust: bool, given: Callable | None = None) -> tuple:
     """Load the model to be filled, and find out what goes where.
 
     Args:
@@ -30,6 +31,7 @@ def plan(source: str, into: str, names: str | None, trust: bool) -> tuple:
         into: What `sources.load` takes, but that it needs no weights.
         names: What `table` takes.
         trust: A folder's model.py may be run.
+        given: `given(use, module)` calls `use(module, example_inputs, dynamic)` where these are needed and known.
 
     Returns:
         The model, and the `weights.Plan`.
@@ -40,8 +42,10 @@ def plan(source: str, into: str, names: str | None, trust: bool) -> tuple:
         of_weights = True
     elif of_weights:
         untrusted.check_file(source, sources.ACCEPTED)
-    given = source if of_weights else sources.load(source, trust)
-    return target, planning.plan(target, given, table(names) if names else None)
+    content, known = source if of_weights else sources.load(source, trust), table(names) if names else None
+    if given is None:
+        return target, planning.plan(target, content, known)
+    return target, given(lambda module, *inputs: planning.plan(module, content, known, *inputs), target)
 
 
 def table(text: str) -> dict:

@@ -25,7 +25,7 @@ SEED = "seed_generator"
 
 def load(
     model, path: str, resize: Callable | None = None, by_order: bool = False, dry_run: bool = False
-) -> tuple[dict[str, state_dict.Place], bool]:
+) -> tuple[list[tuple[str, str, tuple[int, ...]]], bool]:
     """Load a file of weights into a model; every weight must be there.
 
     Args:
@@ -37,7 +37,7 @@ def load(
         dry_run: Look whether it fits, and change nothing.
 
     Returns:
-        What was filled, by name, and whether the order decided.
+        What the file calls each weight, what the model calls it, and its shape; and whether the order decided.
 
     Raises:
         BridgeError: The file cannot be read; or it does not fit, with every name that is missing, unexpected, of
@@ -52,15 +52,18 @@ def load(
         except Exception as e:  # it is not built, or the disk is full
             raise BridgeError(f"{path} cannot be loaded into {model.name}: {untrusted.why(e)}") from e
         with h5py.File(own, "r+") as target:
-            ordered = False
+            ordered, titles = False, ({}, {})
             with _stored(path, model) as source:
                 old = not path.endswith((".keras", ".weights.h5"))
                 named = old or hdf5.is_named(source)
                 found, places = _old_layers(source, model) if old else _layers(source, target, named)
                 if by_order and not old and named and state_dict.others(found, places):
                     both = _layers(source, target, False)
-                    ordered = both[0].keys() == both[1].keys()
-                    found, places = both if ordered else (found, places)
+                    if ordered := both[0].keys() == both[1].keys():
+                        titles = [dict(zip(b, a, strict=True)) for a, b in zip((found, places), both, strict=True)]
+                        words = _words(model)
+                        titles[1] = {key: words.get(title, title) for key, title in titles[1].items()}
+                        found, places = both
                 elif not named:
                     ordered = True
                     compared = "their classes, order and shapes are all that could be compared"
@@ -77,20 +80,21 @@ def load(
                 raise BridgeError(
                     f"{path} cannot be loaded into {model.name}, by the names of its layers: {'; '.join(problems)}"
                 )
-            shapes = {name: state_dict.Place(None, np.empty(place.cells.shape)) for name, place in places.items()}
+            shapes = {name: place.cells.shape for name, place in places.items()}
+            rows = [(titles[0].get(name, name), titles[1].get(name, name), shape) for name, shape in shapes.items()]
             if dry_run:
-                return shapes, ordered
+                return rows, ordered
             if old:
                 state_dict.fill(model, state, places)
                 for layer in model.layers:
                     getattr(layer, "finalize_state", lambda: None)()  # of Normalization
-                return shapes, ordered
+                return rows, ordered
             for name, place in places.items():
                 group, key = place.cells.parent, place.cells.name.rpartition("/")[2]
                 del group[key]
                 group[key] = state[name]
         model.load_weights(own)
-        return shapes, ordered
+        return rows, ordered
 
 
 @contextlib.contextmanager

@@ -177,13 +177,18 @@ def _refuse(module, model, problems: list[str]) -> None:
 
 
 def _in_parts(model, module, weights: list[Weight]) -> list[str]:
-    """Let embeddings give their gradients in parts, which Keras' rules square one by one; name those that cannot."""
-    import keras
+    """Let embeddings give their gradients in parts, which Keras' rules square one by one; name those that cannot.
+
+    One that is used otherwise, too, as the network's last layer, has a gradient as other weights have.
+    """
     import torch
 
-    tables = {
-        id(v) for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding) for v in layer.weights
-    }
+    from bridge import keras_reader
+
+    names: dict[int, str] = {}
+    uses = [(name, n.operator) for n in keras_reader.read(model, names=names).nodes for name in n.parameters.values()]
+    read = {name for name, operator in uses} - {name for name, operator in uses if operator != "embedding"}
+    tables = {key for key, name in names.items() if name in read}
     known = {id(part.weight): part for part in module.modules() if isinstance(part, torch.nn.Embedding)}
     problems = []
     for weight in weights:

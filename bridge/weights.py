@@ -9,6 +9,7 @@ of the layers.
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,17 +20,19 @@ from bridge.matching import Plan, Row
 BY_NAME, BY_CLASS = "by name", "by class and order"
 
 
-def load_weights(target, source, names: "naming.Table | None" = None):
+def load_weights(target, source, names: "naming.Table | None" = None, example_inputs: tuple | None = None):
     """Copy every weight and statistic of a model, or of a file, into a model that computes the same.
 
     Args:
         target: A functional or Sequential `keras.Model`, or a `torch.nn.Module`; it is changed in place.
         source: The same of the other framework, or a Keras model for a Keras model; or a state dict of torch, or a
-            file: of a state dict (`.safetensors`, `.pt`), or one of Keras (`.keras`; for a Keras model also
-            `.weights.h5`, `.h5` and what `tf.train.Checkpoint` has written). All of it must find a place, and all of
-            the target be filled.
+            file: of a state dict (`.safetensors`, `.pt`), or one of Keras (`.keras`, `.weights.h5`, what
+            `tf.train.Checkpoint` has written, and for a Keras model `.h5`). All of it must find a place, and all of the
+            target be filled.
         names: The names of a state dict for a Keras model, as `bridge.to_torch` takes them; by default those that the
             bridge gives. Where the names are others, the order, the kinds and the shapes of the layers decide.
+        example_inputs: Tensors as for a call of a module that is filled from Keras' weights alone, which are put into
+            its twin in Keras first.
 
     Returns:
         The target.
@@ -38,15 +41,24 @@ def load_weights(target, source, names: "naming.Table | None" = None):
         BridgeError: One of them cannot be carried, or they do not compute the same, or the names do not fit, or there
             are NaN or infinite numbers: nothing has been changed then.
     """
-    made = plan(target, source, names)
+    made = plan(target, source, names, example_inputs)
     made.fill()
     for note in made.notes:
         warnings.warn(note, stacklevel=2)
     return target
 
 
-def plan(target, source, names: "naming.Table | None" = None) -> Plan:
-    """Find out what `load_weights` would do; takes and raises the same, and changes nothing."""
+def plan(
+    target,
+    source,
+    names: "naming.Table | None" = None,
+    example_inputs: tuple | None = None,
+    dynamic: list[set[int]] | None = None,
+) -> Plan:
+    """Find out what `load_weights` would do, and change nothing.
+
+    Takes and raises the same, and takes what `bridge.to_keras` does.
+    """
     import keras
     import torch
 
@@ -59,17 +71,20 @@ def plan(target, source, names: "naming.Table | None" = None) -> Plan:
     of_names = isinstance(source, Mapping) or str(source).endswith(sources.TORCH)
     if names is not None and not of_names:
         raise BridgeError("a table of names is for a state dict: leave it out, this source needs none")
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source)
+    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    alone = path.endswith(".weights.h5") or (path and tensorflow_weights.is_checkpoint(path))
+    if example_inputs is not None and not (alone and isinstance(target, torch.nn.Module)):
+        raise BridgeError(
+            "example inputs are for a torch module and Keras' weights alone (.weights.h5, tf.train.Checkpoint): leave "
+            "them out"
+        )
+    if path:
         if path.endswith(sources.KERAS) and isinstance(target, keras.Model):
             return _keras_file(target, path)
         if tensorflow_weights.is_checkpoint(path) and isinstance(target, keras.Model):
             return _tensorflow(target, path)
-        if path.endswith(".weights.h5") or tensorflow_weights.is_checkpoint(path):
-            raise BridgeError(
-                f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, or the "
-                "model"
-            )
+        if alone:
+            return _through_twin(target, path, example_inputs, dynamic)
         source = sources.load(path) if path.endswith(sources.KERAS) else sources.read_state(path)
     if isinstance(source, Mapping):
         return (_state if isinstance(target, keras.Model) else _into_module)(target, source, names)
@@ -83,8 +98,9 @@ def plan(target, source, names: "naming.Table | None" = None) -> Plan:
 
 def _tensorflow(model, path: str) -> Plan:
     """A checkpoint of TensorFlow into a Keras model, by the graph of objects."""
-    tensorflow_weights.load(model, path, dry_run=True)
-    rows = [Row(v.path, v.path, state_dict.AS_IT_IS, tuple(v.shape), tuple(v.shape), BY_CLASS) for v in model.weights]
+    names = tensorflow_weights.load(model, path, dry_run=True)
+    shapes = {v.path: tuple(v.shape) for v in model.weights}
+    rows = [Row(names[name], name, state_dict.AS_IT_IS, s, s, BY_CLASS) for name, s in shapes.items()]
     return Plan(lambda: rows, lambda: tensorflow_weights.load(model, path), [_unconfirmed(path, rows)])
 
 
@@ -93,7 +109,7 @@ def _keras_file(model, path: str) -> Plan:
     from bridge import keras_weights
 
     try:
-        places, ordered = keras_weights.load(model, path, by_order=not path.endswith(".keras"), dry_run=True)
+        found, ordered = keras_weights.load(model, path, by_order=not path.endswith(".keras"), dry_run=True)
     except BridgeError as e:
         if path.endswith(".weights.h5"):
             raise
@@ -102,10 +118,47 @@ def _keras_file(model, path: str) -> Plan:
         except BridgeError:
             raise e from None
     how = BY_CLASS if ordered else BY_NAME
-    shapes = {name: place.cells.shape for name, place in places.items()}
-    rows = [Row(name, name, state_dict.AS_IT_IS, shape, shape, how) for name, shape in shapes.items()]
+    rows = [Row(source, name, state_dict.AS_IT_IS, shape, shape, how) for source, name, shape in found]
     fill = lambda: keras_weights.load(model, path, by_order=ordered)  # noqa: E731
     return Plan(lambda: rows, fill, [_unconfirmed(path, rows)] if ordered else [])
+
+
+def _through_twin(module, path: str, example_inputs: tuple | None, dynamic: list[set[int]] | None) -> Plan:
+    """Keras' weights alone into a module: into its twin in Keras, and from there."""
+    import keras
+
+    from bridge import convert
+
+    if example_inputs is None:
+        raise BridgeError(
+            f"{path} has weights alone, which do not say what a torch module's are: give the .keras file, the model, "
+            "or the module's inputs (example_inputs, --input), so that it can be carried to Keras first"
+        )
+    twin = convert.to_keras(module, example_inputs, dynamic)
+    turned = [x.name for x in twin.layers if isinstance(x, keras.layers.Flatten) and _permuted(x)]
+    if turned:
+        raise BridgeError(
+            f"{type(module).__name__} turns the axes of a picture before it flattens it ({', '.join(turned)}): weights "
+            "alone do not say in which order the rows of the next layer then are. Flatten it as it is, or carry the "
+            "Keras model by bridge.to_torch"
+        )
+    first = plan(twin, path)
+    first.fill()
+    second = model_weights.running(module, twin)
+
+    def rows() -> list[Row]:
+        known = {row.target.replace("/", "."): row for row in first.rows()}
+        found = [(row, known.get(row.source)) for row in second.rows()]
+        return [replace(row, source=known.source, how=known.how) if known else row for row, known in found]
+
+    whole = [f"{path} has weights alone: that the module computes what they were trained for cannot be tried"]
+    return Plan(rows, second.fill, [*first.notes, *whole])
+
+
+def _permuted(layer) -> bool:
+    """Tell whether a layer takes what a Permute gives."""
+    tensors = [x for node in layer._inbound_nodes for x in node.input_tensors]
+    return any(type(x._keras_history.operation).__name__ == "Permute" for x in tensors)
 
 
 def _state(model, state: Mapping, names: "naming.Table | None") -> Plan:

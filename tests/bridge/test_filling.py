@@ -66,6 +66,28 @@ def test_there_and_back(folder):
         np.testing.assert_allclose(keras.models.load_model(path)(x), want, rtol=1e-5, atol=1e-6)
 
 
+def test_weights_alone_into_a_module(folder):
+    keras.utils.set_random_seed(5)
+    x = keras.Input((4,))
+    y = keras.layers.Dense(2, name="out")(keras.layers.Dense(3, activation="tanh", name="in")(x))
+    keras.Model(x, y).save_weights(folder / "alone.weights.h5")
+    done = run(folder, "alone.weights.h5", "--into", "my_nets:Net", "-o", "alone.pt")
+    assert done.returncode == 2 and "alone.weights.h5 has weights alone" in done.stderr and "--input" in done.stderr
+    done = run(folder, "alone.weights.h5", "--into", "my_nets:model", "--input", "1,4", "-o", "alone.keras")
+    assert done.returncode == 2 and "example inputs are for a torch module" in done.stderr
+    assert not list(folder.glob("alone.pt")) and not list(folder.glob("alone.keras"))
+    for shape in ("2,4", "?,4"):
+        done = run(
+            folder, "alone.weights.h5", "--into", "my_nets:Net", "--input", shape, "-o", f"{shape[0]}.safetensors"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "that two of one shape are swapped" in done.stdout and "cannot be tried" in done.stdout
+        state = load_file(folder / f"{shape[0]}.safetensors")
+        given = torch.ones(1, 4)
+        have = torch.tanh(given @ state["first.weight"].T + state["first.bias"]) @ state["second.weight"].T
+        np.testing.assert_allclose(have + state["second.bias"], keras.Model(x, y)(given.numpy()), rtol=1e-5, atol=1e-6)
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(folder):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]).save(folder / "a.keras")
     before = sorted(folder.iterdir())

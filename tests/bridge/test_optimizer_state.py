@@ -60,6 +60,59 @@ def test_recurrent_networks(name):
         same(model, module, 1e-9, 1e-9)
 
 
+def tied():
+    """An embedding that is the output layer, too: its gradient is no longer that of single rows."""
+    tokens, embedding = keras.Input((6,), dtype="int32"), layers.ReversibleEmbedding(11, 8)
+    x = layers.LayerNormalization()(embedding(tokens))
+    return keras.Model(tokens, layers.Dense(3)(layers.GlobalAveragePooling1D()(embedding(x, reverse=True))))
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "Nadam"])
+def test_an_embedding_that_is_the_output_too(name, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "tied", tied)
+    with in_float64():
+        model = network("tied")
+        optimizer, data = made(name, model), batches(model, 2 * STEPS)
+        train_keras(model, optimizer, data[:STEPS])
+        module = bridge.to_torch(model, exact_training=True)
+        other = bridge.optimizer_to_torch(optimizer, model, module)
+        theirs = train_torch(module, other, data[STEPS:])
+        np.testing.assert_allclose(theirs, train_keras(model, optimizer, data[STEPS:]), rtol=1e-9)
+        same(model, module, 1e-9, 1e-9)
+
+
+class Tied(torch.nn.Module):
+    """The same in torch: one tensor in two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.norm = torch.nn.Embedding(11, 8), torch.nn.LayerNorm(8)
+        self.out, self.head = torch.nn.Linear(8, 11, bias=False), torch.nn.Linear(11, 3)
+        self.out.weight = self.tokens.weight
+
+    def forward(self, x):
+        return self.head(self.out(self.norm(self.tokens(x))).mean(1))
+
+
+@pytest.mark.parametrize("name", ["Adam", "Nadam"])
+def test_tied_in_torch(name):
+    torch.manual_seed(3)
+    module = Tied().double()
+    data = batches(keras.Model(x := keras.Input((6,), dtype="int32"), x), 2 * STEPS)
+    theirs = {"Adam": torch.optim.Adam, "Nadam": torch.optim.NAdam}[name](module.parameters(), 2.0**-7)
+    train_torch(module, theirs, data[:STEPS])
+    with in_float64():
+        model = bridge.to_keras(module.eval(), (torch.zeros(2, 6, dtype=torch.int64),))
+        mine = bridge.optimizer_to_keras(theirs, module, model)
+        have = train_keras(model, mine, data[STEPS:])
+        np.testing.assert_allclose(have, train_torch(module, theirs, data[STEPS:]), rtol=1e-9)
+        want = module.tokens.weight.detach().numpy()
+        tables = [w for w in model.trainable_variables if tuple(w.shape) in ((11, 8), (8, 11))]
+        assert len(tables) == 1
+        have = np.asarray(tables[0])
+        np.testing.assert_allclose(have if have.shape == want.shape else have.T, want, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_float32(kind):
     model = network(kind)

@@ -69,12 +69,27 @@ def test_what_does_not_fit_changes_nothing(saved, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_module_cannot_be_filled_from_one(saved):
-    import torch
-
-    _, prefixes = saved
-    with pytest.raises(bridge.BridgeError, match="has weights alone, .*: give the .keras file"):
-        bridge.load_weights(torch.nn.Linear(2, 2), prefixes["model"])
+def test_other_layers_between(tmp_path):
+    """A model of the same layers with weights, but that a Dropout more lies between them: the numbers are others."""
+    models = []
+    for more in ([], [layers.Dropout(0.5)]):
+        x = y = keras.Input((6, 6, 3))
+        for layer in (layers.Conv2D(4, 3, padding="same"), *more, layers.BatchNormalization(), layers.Conv2D(4, 1)):
+            y = layer(y)
+        models.append(keras.Model(x, y))
+    one, other = models
+    other.compile("adam", "mse")
+    other.fit(np.ones((2, 6, 6, 3)), np.ones((2, 6, 6, 4)), verbose=0)
+    prefix = tf.train.Checkpoint(net=other).save(str(tmp_path / "k"))
+    plan = weights.plan(one, prefix)
+    assert "net/_operations/4/_kernel" in [row.source for row in plan.rows()]
+    plan.fill()
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    one.layers[-1].kernel.assign(one.layers[-1].kernel * 0)
+    wide = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    with pytest.raises(bridge.BridgeError, match="order, kind and shape of the layers do not say which is which"):
+        bridge.load_weights(wide, prefix)
 
 
 def test_what_is_a_checkpoint(saved, tmp_path):
