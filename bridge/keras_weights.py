@@ -61,8 +61,6 @@ def load(
                     both = _layers(source, target, False)
                     if ordered := both[0].keys() == both[1].keys():
                         titles = [dict(zip(b, a, strict=True)) for a, b in zip((found, places), both, strict=True)]
-                        words = _words(model)
-                        titles[1] = {key: words.get(title, title) for key, title in titles[1].items()}
                         found, places = both
                 elif not named:
                     ordered = True
@@ -76,12 +74,16 @@ def load(
             for name, place in places.items() if resize else ():
                 if name in state and state[name].shape != place.cells.shape:
                     state[name] = resize(name.rpartition("/")[0], state[name], place.cells.shape)
-            if problems := state_dict.differences(places, state):
+            dtypes = {name: np.dtype(getattr(p.variable, "dtype", p.cells.dtype)) for name, p in places.items()}
+            # h5py has no bfloat16, it is of kind V
+            known = {name: (state[name], kind) for name, kind in dtypes.items() if name in state and kind.kind != "V"}
+            if problems := state_dict.differences(places, state) or state_dict.rounded_away(known):
                 raise BridgeError(
                     f"{path} cannot be loaded into {model.name}, by the names of its layers: {'; '.join(problems)}"
                 )
             shapes = {name: place.cells.shape for name, place in places.items()}
-            rows = [(titles[0].get(name, name), titles[1].get(name, name), shape) for name, shape in shapes.items()]
+            paths = {name: _path(model, titles[1].get(name, name)) for name in shapes}
+            rows = [(titles[0].get(name, name), paths[name], shape) for name, shape in shapes.items()]
             if dry_run:
                 return rows, ordered
             if old:
@@ -154,6 +156,16 @@ def _old_layers(source, model) -> tuple[dict, dict]:
         for kept in (found, layers)
     ]
     return flat[0], {name: state_dict.Place(v, state_dict.numbered(v).astype(np.int64)) for name, v in flat[1].items()}
+
+
+def _path(model, name: str) -> str:
+    """The path of a variable of a model, which files have by number: `norm/gamma` of `norm/0`."""
+    layer, *inside, number = name.split("/") if "/" in name else (name, "")
+    held = next((one for one in model.layers if one.name == layer), None)
+    for attribute in inside:
+        held = getattr(held, attribute, getattr(held, f"_{attribute}", None))
+    variables = getattr(held, "_trainable_variables", []) + getattr(held, "_non_trainable_variables", [])
+    return variables[int(number)].path if number.isdigit() and int(number) < len(variables) else name
 
 
 def _words(model) -> dict[str, str]:

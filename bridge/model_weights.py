@@ -5,10 +5,11 @@ otherwise, by what flows into what (`bridge.flow`); and then both are run on the
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
+import torch
 
 from bridge import convert, flow, inference, keras_reader, rules, samples, state_dict, torch_reader, untrusted, walk
 from bridge.align import align
@@ -29,11 +30,12 @@ def running(target, source) -> Plan:
     into_keras = isinstance(target, keras.Model)
     inputs, dynamic = examples(target if into_keras else source)
     if not into_keras:
-        copies = torch_side(target, inputs, dynamic), torch_side(convert.to_torch(source), inputs, dynamic)
-    elif isinstance(source, keras.Model):
-        copies = keras_side(target), keras_side(source)
+        twin = convert.to_torch(source)
+        copies = torch_side(target, inputs, dynamic), torch_side(twin, inputs, dynamic)
     else:
-        copies = keras_side(target), keras_side(convert.to_keras(source, inputs, dynamic))
+        twin = source if isinstance(source, keras.Model) else convert.to_keras(source, inputs, dynamic)
+        copies = keras_side(target), keras_side(twin)
+    model = target if into_keras else source
     name, graphs = type(target).__name__, [graph for graph, _ in copies]
     far = []
 
@@ -49,7 +51,10 @@ def running(target, source) -> Plan:
                 f"{', '.join(left[:20])}{f' and {len(left) - 20} more' if len(left) > 20 else ''}. Give a state dict "
                 "that has them"
             )
-        far.append(tried(found, target, source, how))
+        apart_by = tried(found, target, source, model, how)
+        if not apart_by and how == BY_FLOW:
+            apart_by = tried_at_random(found, target, twin, model, how)
+        far.append(apart_by)
         if not far[-1]:
             return made(found, how, order)
         if how == BY_STRUCTURE:
@@ -60,18 +65,55 @@ def running(target, source) -> Plan:
     )
 
 
-def tried(found: list, target, source, how: str) -> str:
-    """Fill a model, say how far it is from the source, if it is, and put everything back."""
-    before = [one.to.clone() if hasattr(one.to, "clone") else np.asarray(one.to).copy() for one in found]
+def tried(found: list, target, source, model, how: str) -> str:
+    """Fill a model, say how far it is from the source, if it is, and put everything back; see `apart`."""
+    before = [copied(one.to) for one in found]
     try:
         for one in found:
             one.assign(one.value)
-        return apart(target, source, how)
+        return apart(target, source, model, how)
     except Exception as e:  # of the user's own code
         return untrusted.why(e)
     finally:
         for one, value in zip(found, before, strict=True):
             one.assign(value)
+
+
+def tried_at_random(found: list, target, twin, model, how: str) -> str:
+    """Compare a model with the source's copy once more, both with the same random weights, and put everything back.
+
+    Of trained weights a part of the network may be so small in the output that two layers in each other's place would
+    not be seen: queries and keys that have hardly learned, or a branch behind a small scale.
+    """
+    rng = np.random.default_rng(0)
+    before = [copied(one.of) for one in found]
+    try:
+        for one in found:
+            put(one.of, drawn(rng, one.of))
+        return tried([replace(one, value=copied(one.of)) for one in found], target, twin, model, how)
+    finally:
+        for one, value in zip(found, before, strict=True):
+            put(one.of, value)
+
+
+def drawn(rng: np.random.Generator, like):
+    """Draw a weight: numbers about 1 for one axis, as scales and variances are, else such as keep a signal's size."""
+    if isinstance(like, Several):
+        return Several([drawn(rng, tensor) for tensor in like.tensors])
+    shape = tuple(like.shape)
+    fan_in = np.prod(shape) / max(shape[0], shape[-1]) if len(shape) > 1 else 1
+    numbers = rng.normal(0, fan_in**-0.5, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)
+    return torch.from_numpy(numbers).to(like) if isinstance(like, torch.Tensor) else numbers.astype(dtype_of(like))
+
+
+def copied(place):
+    """The values of a tensor or variable as they are now."""
+    return place.clone() if hasattr(place, "clone") else np.asarray(place).copy()
+
+
+def put(place, value) -> None:
+    """Give a tensor or variable values."""
+    (place.assign if hasattr(place, "assign") else place.copy_)(value)
 
 
 def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list[Row]:
@@ -99,25 +141,31 @@ def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list
     return rows
 
 
-def apart(target, source, how: str) -> str:
-    """Run both on the same random input, and say how far their outputs are from one another, if they are."""
-    model = target if isinstance(target, keras.Model) else source
+def apart(target, other, model, how: str) -> str:
+    """Run two models on the same random input, and say how far their outputs are from one another, if they are.
+
+    Args:
+        target: A model of either framework.
+        other: The same.
+        model: The Keras model of those that are to compute the same.
+        how: How it is known what belongs together.
+    """
     graph = keras_reader.read(model)
     if any(node.operator == "random" for node in graph.nodes):
         return "" if how == BY_STRUCTURE else "no two runs are the same, and nothing else would confirm it"
-    arrays = samples.inputs_of(model, graph)
-    wanted = [np.asarray(x) for x in flatten(walk.run(model, arrays)[0])]
-    other = source if model is target else target
-    if isinstance(other, keras.Model):
-        have = [np.asarray(x) for x in flatten(walk.run(other, arrays)[0])]
-    else:
-        first = laid_out(graph, "first")
-        given = [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)]
-        wanted = [x.transpose(v.order) for x, v in zip(wanted, flatten(first.outputs), strict=True)]
-        have = inference.run(other, given)
-    close = HALF if any(name in str(w.dtype) for w in weights_of(other, model) for name in ("float16",)) else CLOSE
-    wanted, have = ([x.astype("float32") if x.dtype.kind == "V" else x for x in side] for side in (wanted, have))
-    for i, (x, y) in enumerate(zip(wanted, have, strict=True)):
+    arrays, first = samples.inputs_of(model, graph), laid_out(graph, "first")
+
+    def outputs(side) -> list[np.ndarray]:
+        """Channels first."""
+        if isinstance(side, keras.Model):
+            made = [np.asarray(x) for x in flatten(walk.run(side, arrays)[0])]
+            made = [x.transpose(v.order) for x, v in zip(made, flatten(first.outputs), strict=True)]
+        else:
+            made = inference.run(side, [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)])
+        return [x.astype("float32") if x.dtype.kind == "V" else x for x in made]
+
+    close = HALF if any("float16" in str(w.dtype) for w in weights_of(target, other)) else CLOSE
+    for i, (x, y) in enumerate(zip(outputs(other), outputs(target), strict=True)):
         if x.dtype.kind != "f":
             continue
         differ = ~((x == y) | (np.isnan(x) & np.isnan(y)))  # a random input may be none of the network's
@@ -262,16 +310,23 @@ def pairs_of(kind: str, first: Graph, second: Graph) -> list[tuple[str, str]]:
 
 @dataclass
 class Move:
-    """A value that a tensor of the target takes, by the names of both."""
+    """A value that a tensor of the target takes, by the names of both.
+
+    Attributes:
+        to: The tensor, or the part of a variable.
+        value: What it takes.
+        of: Where that is held.
+    """
 
     target: str
     source: str
     to: object
     value: object
+    of: object
 
     def assign(self, value) -> None:
         """Give the tensor a value."""
-        (self.to.assign if hasattr(self.to, "assign") else self.to.copy_)(value)
+        put(self.to, value)
 
 
 def left_over(target, filled: set[str]) -> list[str]:
@@ -310,7 +365,7 @@ def moves(
             wrong.append(f"{theirs} has NaN or infinite numbers")
         elif not all(finite(array(part).astype(dtype_of(to))) for part in getattr(value, "tensors", [value])):
             wrong.append(f"{theirs} has numbers too large for the dtype of {mine}")
-        found.append(Move(mine, theirs, to, value))
+        found.append(Move(mine, theirs, to, value, value))
     if wrong:
         raise BridgeError(f"{len(wrong)} weight(s) do not fit into {kind}: {'; '.join(wrong)}")
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge import correspondence, optimizers, state_dict
-from bridge.graph import BridgeError
+from bridge.graph import BridgeError, flatten
 
 # The slots of each class, and where Keras' optimizer has them.
 ATTRIBUTES = {
@@ -64,6 +64,8 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
     weights, problems = _weights(model, module, {id(v): v for v in optimizer._trainable_variables})
     lr, schedule, wrong = _schedule(optimizer, steps)
     problems += wrong + _mixed(weights, optimizer)
+    if optimizer.weight_decay:
+        problems += _halves(module, weights)
     constrained = [v.path for v in optimizer._trainable_variables if v.constraint is not None]
     said = f"torch has no constraints on weights: {', '.join(constrained)}" if constrained else ""
     if said and exact:
@@ -87,10 +89,14 @@ def optimizer_to_torch(optimizer, model, module, exact: bool = True, steps: int 
             if not made.state[weight.parameter][slot].isfinite().all():
                 problems.append(f"{weight.name}: its {slot} has NaN or infinite numbers")
     clips = any(settings.get(name) for name in ("clipnorm", "clipvalue", "global_clipnorm"))
+    embeddings = []
     rule = optimizer if hasattr(optimizer, "coupled") else None  # of `bridge.torch_rules`: it goes back to torch's own
     if exact and not rule and (clips or cls not in (optimizers.SGD, optimizers.Lion)):
-        problems += _in_parts(model, module, weights)
+        embeddings, wrong = _in_parts(model, module, weights)
+        problems += wrong
     _refuse(module, model, problems)
+    for embedding in embeddings:
+        embedding.sparse = True
     if exact and not rule:
         return made
     import torch
@@ -145,6 +151,8 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True, scheduler=N
     weights, problems = _weights(model, module, {id(v): v for v in model.trainable_variables})
     group, wrong = _one_group(optimizer, weights)
     problems += wrong
+    if group["weight_decay"]:
+        problems += _halves(module, weights)
     group["schedule"], wrong = torch_schedulers.read(scheduler, group, steps)
     group["iterations"] = group["iterations"] or getattr(scheduler, "last_epoch", 0)  # torch's SGD does not count
     problems += wrong
@@ -176,30 +184,54 @@ def _refuse(module, model, problems: list[str]) -> None:
         raise BridgeError("\n  - ".join([f"{module_name(module)} would not be trained as {model.name} is:", *problems]))
 
 
-def _in_parts(model, module, weights: list[Weight]) -> list[str]:
-    """Let embeddings give their gradients in parts, which Keras' rules square one by one; name those that cannot.
+def _in_parts(model, module, weights: list[Weight]) -> tuple[list, list[str]]:
+    """Find the embeddings whose gradient Keras has in parts, which its rules square one by one.
 
-    One that is used otherwise, too, as the network's last layer, has a gradient as other weights have.
+    Returns:
+        Those that give theirs so with `sparse=True`, and what is wrong with others: torch has the gradient of any other
+        table whole, and adds up what comes of several uses.
     """
     import torch
 
-    from bridge import keras_reader
+    read = _read_in_rows(model)
+    known = {id(part.weight): part for part in module.modules() if isinstance(part, torch.nn.Embedding)}
+    chosen, problems = [], []
+    for weight in weights:
+        uses = max((read.get(id(part.variable), 0) for part in weight.parts), default=0)
+        if uses == 1 and id(weight.parameter) in known:
+            chosen.append(known[id(weight.parameter)])
+        elif uses:
+            why = "make it an nn.Embedding" if uses == 1 else f"it is read in {uses} places, which torch adds up"
+            problems.append(
+                f"{weight.name}: Keras squares the gradient of each time that a row of it was read: {why} (exact=False "
+                "takes torch's own class)"
+            )
+    return chosen, problems
+
+
+def _read_in_rows(model) -> dict[int, int]:
+    """Find the variables of which TensorFlow has the gradient in rows, and in how many places each is read.
+
+    One that is used otherwise, too, as an embedding in the network's last layer, has a gradient as other weights have.
+    """
+    import tensorflow as tf
+
+    from bridge import keras_reader, samples, walk
 
     names: dict[int, str] = {}
-    uses = [(name, n.operator) for n in keras_reader.read(model, names=names).nodes for name in n.parameters.values()]
-    read = {name for name, operator in uses} - {name for name, operator in uses if operator != "embedding"}
-    tables = {key for key, name in names.items() if name in read}
-    known = {id(part.weight): part for part in module.modules() if isinstance(part, torch.nn.Embedding)}
-    problems = []
-    for weight in weights:
-        if id(weight.parameter) in known:
-            known[id(weight.parameter)].sparse = True
-        elif any(id(part.variable) in tables for part in weight.parts):
-            problems.append(
-                f"{weight.name} is an Embedding in Keras, which squares the gradient of each time that a row was read: "
-                "make it an nn.Embedding"
-            )
-    return problems
+    graph = keras_reader.read(model, names=names)
+    with tf.GradientTape() as tape:
+        made = flatten(walk.run(model, samples.inputs_of(model, graph))[0])
+        total = tf.add_n([tf.reduce_sum(tf.cast(x, tf.float32)) for x in made if x.dtype.is_floating])
+    gradients = tape.gradient(total, [v.value for v in model.trainable_variables])
+    readers = graph.consumers()
+    found = {}
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        if isinstance(gradient, tf.IndexedSlices):
+            mine = [n for n in graph.nodes if names.get(id(variable)) in n.parameters.values()]
+            places = [len(readers.get(n.outputs[0].name, [])) if n.operator == "parameter" else 1 for n in mine]
+            found[id(variable)] = max(sum(places), 1)
+    return found
 
 
 def module_name(module) -> str:
@@ -269,7 +301,43 @@ def _weights(model, module, known: dict[int, object]) -> tuple[list[Weight], lis
     problems += [
         f"{v.path} is trained in Keras, and no parameter of torch" for i, v in known.items() if i in now - taken
     ]
-    return weights, problems
+    return weights, problems + _padded(model, module, weights)
+
+
+def _padded(model, module, weights: list[Weight]) -> list[str]:
+    """Say which embeddings leave a row untrained that Keras trains."""
+    import torch
+
+    from bridge import keras_reader
+
+    padded = [m for m in module.modules() if isinstance(m, torch.nn.Embedding) and m.padding_idx is not None]
+    if not padded:
+        return []
+    names: dict[int, str] = {}
+    nodes = keras_reader.read(model, names=names).nodes
+    same = {name: n.attributes.get("padding") for n in nodes for name in n.parameters.values()}
+    problems = []
+    for weight in weights:
+        own = [m.padding_idx for m in padded if m.weight is weight.parameter]
+        theirs = {same.get(names.get(id(part.variable))) for part in weight.parts}
+        if own and theirs != set(own):
+            problems.append(
+                f"{weight.name} has padding_idx={own[0]}, a row that torch leaves as it is and Keras trains"
+            )
+    return problems
+
+
+def _halves(module, weights: list[Weight]) -> list[str]:
+    """Say which sums of two biases of a recurrent layer torch decays in part; Keras decays the sum."""
+    tensors = dict(module.named_parameters())
+    held = {weight.name for weight in weights}
+    others = {w.name: w.name.replace("bias_ih", "bias_hh") for w in weights if "bias_ih" in w.name and w.decayed}
+    return [
+        f"{name} is decayed without {other}, which is frozen and not 0, and Keras has their sum: add it to {name} and "
+        "make it 0"
+        for name, other in others.items()
+        if other in tensors and other not in held and bool((tensors[other] != 0).any())
+    ]
 
 
 def _mixed(weights: list[Weight], optimizer) -> list[str]:

@@ -114,6 +114,14 @@ class KerasOptimizer(torch.optim.Optimizer):
             one["iterations"] += 1
         return loss
 
+    @torch.no_grad()
+    def finalize(self) -> None:
+        """End a training as Keras' `fit` does: where an average is kept, it takes the weights' place."""
+        for group in self.param_groups:
+            for weight in group["params"] if group["use_ema"] else ():
+                if "average" in self.state[weight]:
+                    weight.copy_(self.state[weight]["average"])
+
     def before(self, dtype: torch.dtype, step: int) -> None:
         """What is done once in a step, before the weights' turn."""
 

@@ -97,6 +97,9 @@ def main():
             parser.error(f"{{options.data}} has no {{', '.join(missing)}}, but {{', '.join(data)}}")
         dtypes = [getattr(torch, dtype) for _, dtype in model.INPUTS.values()]
         inputs = [torch.from_numpy(data[name]).to(dtype) for name, dtype in zip(ARRAYS, dtypes)]
+        for name, x, (shape, _) in zip(ARRAYS, inputs, model.INPUTS.values()):
+            if x.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape[1:], x.shape[1:])):
+                parser.error(f"{{name}} is of the shape {{tuple(x.shape)}}, channels come first: {{tuple(shape)}}")
         y = torch.from_numpy(data["y"])
     y = y if y.is_floating_point() else y.long()
     network, optimizer = load()
@@ -104,6 +107,7 @@ def main():
     for i, value in enumerate(train(network, optimizer, batches, LOSSES[options.loss]), 1):
         if i % 100 == 0 or i == options.steps:
             print(f"step {{optimizer.param_groups[0]['iterations']}}: loss {{value:.4g}}")
+    optimizer.finalize()  # as Keras' fit ends
     save(network, optimizer, options.output)
     print(f"wrote {{options.output}}")
 

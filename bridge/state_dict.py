@@ -70,10 +70,15 @@ def prepared(model, state: Mapping, names: naming.Table | None) -> tuple[dict, d
 
 
 def rounded_away(values: Mapping[str, tuple[np.ndarray, np.dtype]]) -> list[str]:
-    """Say which finite numbers are too large for the dtype that they are to have."""
-    with np.errstate(over="ignore"):
-        wrong = [f"{name} in {dtype}" for name, (value, dtype) in values.items() if not finite(value.astype(dtype))]
-    return [f"{len(wrong)} with numbers too large for the dtype: {', '.join(wrong)}"] if wrong else []
+    """Say which finite numbers the dtype that they are to have cannot hold: too large ones, or fractions."""
+
+    def fits(value, dtype) -> bool:
+        new = value.astype(dtype)
+        return bool((new == value).all()) if np.dtype(dtype).kind in "biu" else finite(new)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = [f"{name} in {dtype}" for name, (value, dtype) in values.items() if not fits(value, dtype)]
+    return [f"{len(wrong)} with numbers that the dtype does not have: {', '.join(wrong)}"] if wrong else []
 
 
 def transform(place: Place) -> str:

@@ -5,8 +5,11 @@ does in eval mode, at the sizes of the examples: so a Dropout is made to return 
 seen, and a module that goes another way at another size of an open axis is refused.
 """
 
+import contextlib
 import inspect
+import logging
 import warnings
+from collections.abc import Iterator
 from unittest import mock
 
 import torch
@@ -65,7 +68,7 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
         module.eval()
         passing = [m.register_forward_pre_hook(_on_its_own, with_kwargs=True) for m in module.modules() if passes(m)]
         passing += [m.register_forward_pre_hook(_in_order, with_kwargs=True) for m in module.modules() if is_own(m)]
-        with torch.no_grad(), replaced(), as_one(module), AsRead() as mode, warnings.catch_warnings():
+        with torch.no_grad(), replaced(), as_one(module), AsRead() as mode, warnings.catch_warnings(), unlogged():
             if any(isinstance(h, NORMS) for m in module.modules() for h in m._forward_pre_hooks.values()):
                 warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
 
@@ -90,6 +93,17 @@ def export(module: torch.nn.Module, example_inputs: tuple, dynamic: list[set[int
             hook.remove()
         for m, flag in training.items():
             m.training = flag
+
+
+@contextlib.contextmanager
+def unlogged() -> Iterator[None]:
+    """Let torch raise its errors without a page on stderr before."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _where(module: torch.nn.Module, error: BaseException | None) -> str:

@@ -4,6 +4,7 @@ They are Keras' classes but for the step itself. What torch has in the gradient,
 """
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from bridge import optimizers
@@ -30,7 +31,9 @@ class TorchRule:
     def update_step(self, gradient, variable, learning_rate):
         """As Keras calls it."""
         dtype = variable.dtype
-        gradient = ops.cast(ops.convert_to_tensor(gradient), dtype)  # one of an embedding is in parts
+        if isinstance(gradient, tf.IndexedSlices):  # of an embedding's rows; torch adds up what is of the same row
+            gradient = tf.convert_to_tensor(gradient)
+        gradient = ops.cast(gradient, dtype)
         if self.coupled and self.weight_decay and self._use_weight_decay(variable):
             gradient = gradient + ops.cast(self.weight_decay, dtype) * variable
         self.move(gradient, variable, ops.cast(learning_rate, dtype), self._get_variable_index(variable))
@@ -175,7 +178,6 @@ def is_known(schedule) -> bool:
 
 def written_down(schedule, steps: int) -> Table:
     """Write down the rates of any schedule for the first steps."""
-    import tensorflow as tf
 
     def rate(step):
         return tf.cast(schedule(step), tf.float64)

@@ -28,13 +28,21 @@ def read(scheduler, group: dict, steps: int | None) -> tuple[dict | None, list[s
         if group.get("initial_lr") is not None and not group.get("schedule"):
             return None, ["the optimizer has a scheduler, which sets its learning rate: give it as scheduler="]
         return group.get("schedule"), []
-    taken = scheduler.last_epoch
+    name = type(scheduler).__name__
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        return None, [f"{name} goes by the loss, and Keras' schedules by the step alone: set a number"]
+    inside = getattr(scheduler, "_schedulers", [scheduler])  # of one of several
+    if any(getattr(one, "cycle_momentum", False) for one in inside):
+        return None, [
+            f"{name} changes the momentum, too, which Keras' schedules do not: make it with cycle_momentum=False"
+        ]
+    taken = getattr(scheduler, "last_epoch", inside[0].last_epoch)
     if "iterations" in group and group["iterations"] not in (taken, 0):
         return None, [
             f"the scheduler has been stepped {taken} times, and the optimizer {group['iterations']}: Keras has a rate "
             "for each step of the optimizer"
         ]
-    name, first = type(scheduler).__name__, scheduler.base_lrs[0]
+    first = getattr(scheduler, "base_lrs", [None])[0]
     own = type(scheduler) is getattr(lr_scheduler, name, None)
     if own and name == "LambdaLR" and isinstance(scheduler.lr_lambdas[0], torch_optimizers.Rate):
         return scheduler.lr_lambdas[0].schedule, []
@@ -58,7 +66,7 @@ def read(scheduler, group: dict, steps: int | None) -> tuple[dict | None, list[s
         return None, [
             f"Keras has no schedule for {name}: give steps=, those of the whole training. Without: {ACCEPTED}"
         ]
-    return schedule("Table", rates=written_down(scheduler, steps)), []
+    return schedule("Table", rates=written_down(scheduler, steps, taken)), []
 
 
 def schedule(name: str, **config) -> dict:
@@ -66,11 +74,11 @@ def schedule(name: str, **config) -> dict:
     return {"class_name": name, "config": config, "dtype": "float32"}
 
 
-def written_down(scheduler, steps: int) -> list[float]:
+def written_down(scheduler, steps: int, taken: int) -> list[float]:
     """The rates of the steps to come; those that are over are the present one."""
     ahead = copy.deepcopy(scheduler)
     ahead.optimizer._opt_called = True  # it will not be: the rates alone are wanted
-    rates = [ahead.optimizer.param_groups[0]["lr"]] * (ahead.last_epoch + 1)
+    rates = [ahead.optimizer.param_groups[0]["lr"]] * (taken + 1)
     while len(rates) < steps:
         ahead.step()
         rates.append(ahead.optimizer.param_groups[0]["lr"])

@@ -69,8 +69,15 @@ def plan(
             f"Received: {type(target).__name__} and {type(source).__name__}"
         )
     of_names = isinstance(source, Mapping) or str(source).endswith(sources.TORCH)
+    if names is not None and not (
+        isinstance(names, Mapping)
+        and all(isinstance(k, str) and isinstance(v, (str, Mapping)) for k, v in names.items())
+    ):
+        raise BridgeError(f"names is a dictionary from patterns to names. Received: {names!r:.200}")
     if names is not None and not of_names:
         raise BridgeError("a table of names is for a state dict: leave it out, this source needs none")
+    if isinstance(source, Mapping) and (wrong := [name for name in source if not isinstance(name, str)]):
+        raise BridgeError(f"the names in a state dict are texts. Received: {', '.join(map(repr, wrong[:5]))}")
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     alone = path.endswith(".weights.h5") or (path and tensorflow_weights.is_checkpoint(path))
     if example_inputs is not None and not (alone and isinstance(target, torch.nn.Module)):
@@ -98,10 +105,10 @@ def plan(
 
 def _tensorflow(model, path: str) -> Plan:
     """A checkpoint of TensorFlow into a Keras model, by the graph of objects."""
-    names = tensorflow_weights.load(model, path, dry_run=True)
+    found = tensorflow_weights.find(model, path)
     shapes = {v.path: tuple(v.shape) for v in model.weights}
-    rows = [Row(names[name], name, state_dict.AS_IT_IS, s, s, BY_CLASS) for name, s in shapes.items()]
-    return Plan(lambda: rows, lambda: tensorflow_weights.load(model, path), [_unconfirmed(path, rows)])
+    rows = [Row(found.names[name], name, state_dict.AS_IT_IS, s, s, BY_CLASS) for name, s in shapes.items()]
+    return Plan(lambda: rows, found.fill, [_unconfirmed(path, rows), *found.notes])
 
 
 def _keras_file(model, path: str) -> Plan:
@@ -138,9 +145,8 @@ def _through_twin(module, path: str, example_inputs: tuple | None, dynamic: list
     turned = [x.name for x in twin.layers if isinstance(x, keras.layers.Flatten) and _permuted(x)]
     if turned:
         raise BridgeError(
-            f"{type(module).__name__} turns the axes of a picture before it flattens it ({', '.join(turned)}): weights "
-            "alone do not say in which order the rows of the next layer then are. Flatten it as it is, or carry the "
-            "Keras model by bridge.to_torch"
+            f"{type(module).__name__} flattens a picture ({', '.join(turned)}) so that weights alone do not say in "
+            "which order the rows behind it are: channels come last in Keras. Carry the Keras model by bridge.to_torch"
         )
     first = plan(twin, path)
     first.fill()
@@ -148,11 +154,16 @@ def _through_twin(module, path: str, example_inputs: tuple | None, dynamic: list
 
     def rows() -> list[Row]:
         known = {row.target.replace("/", "."): row for row in first.rows()}
-        found = [(row, known.get(row.source)) for row in second.rows()]
+        found = [(row, known.get(row.source.replace("/", "."))) for row in second.rows()]
         return [replace(row, source=known.source, how=known.how) if known else row for row, known in found]
 
-    whole = [f"{path} has weights alone: that the module computes what they were trained for cannot be tried"]
-    return Plan(rows, second.fill, [*first.notes, *whole])
+    notes = [f"{path} has weights alone: that the module computes what they were trained for cannot be tried"]
+    if moved := [x.name for x in twin.layers if type(x).__name__ == "Permute"]:
+        notes.append(
+            f"{type(module).__name__} turns axes ({', '.join(moved[:10])}): that the weights behind are of rows in "
+            "this order cannot be known"
+        )
+    return Plan(rows, second.fill, [*first.notes, *notes])
 
 
 def _permuted(layer) -> bool:
@@ -199,6 +210,9 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
     if not problems:
         problems = state_dict.rounded_away({name: (arrays[name], own[name].dtype) for name in arrays})
         problems += _contradictions(module, arrays)
+    counters = {n: v for n, v in found.items() if n.endswith(state_dict.COUNTER) and n in module.state_dict()}
+    if wrong := [f"{n} {v.shape}" for n, v in counters.items() if v.shape or v.dtype.kind not in "iu"]:
+        problems.append(f"{len(wrong)} that should be one whole number: {', '.join(wrong)}")
     if problems:
         raise BridgeError("\n  - ".join([f"the state dict is not one of {type(module).__name__}:", *problems]))
     rows = [
@@ -214,9 +228,7 @@ def _into_module(module, state: Mapping, names: "naming.Table | None" = None) ->
     ]
 
     def fill():
-        counters = {name: state_dict.array(value) for name, value in found.items() if name.endswith(state_dict.COUNTER)}
-        kept = {name: value for name, value in counters.items() if name in module.state_dict()}
-        module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in (arrays | kept).items()}, strict=False)
+        module.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in (arrays | counters).items()}, strict=False)
 
     return Plan(lambda: rows, fill, _doubts("the state dict", rows))
 

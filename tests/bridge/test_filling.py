@@ -75,6 +75,8 @@ def test_weights_alone_into_a_module(folder):
     assert done.returncode == 2 and "alone.weights.h5 has weights alone" in done.stderr and "--input" in done.stderr
     done = run(folder, "alone.weights.h5", "--into", "my_nets:model", "--input", "1,4", "-o", "alone.keras")
     assert done.returncode == 2 and "example inputs are for a torch module" in done.stderr
+    wrong = run(folder, "alone.weights.h5", "--into", "my_nets:Net", "--input", "2,5", "-o", "alone.pt")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") < 4 and "fake_tensor" not in wrong.stderr
     assert not list(folder.glob("alone.pt")) and not list(folder.glob("alone.keras"))
     for shape in ("2,4", "?,4"):
         done = run(

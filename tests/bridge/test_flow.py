@@ -204,3 +204,37 @@ def test_layers_that_are_alike_are_tried_in_other_orders(check):
     plan.fill()
     for a, b in zip(other.weights, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [0.005, 0.02, 1.0])
+def test_queries_and_keys_that_hardly_matter_are_told_apart(size):
+    """Of so small weights the output is the same with either in the other's place, to the last of float32."""
+    rng = np.random.default_rng(0)
+    x = keras.Input((5, 8))
+    q, k, v = (layers.Dense(8, name=name)(x) for name in ("q", "k", "v"))
+    y = keras.ops.matmul(keras.ops.softmax(keras.ops.matmul(q, keras.ops.transpose(k, (0, 2, 1)))), v)
+    model = keras.Model(x, layers.Dense(8, name="o")(y))
+    for weight in model.weights:
+        weight.assign(rng.normal(0, size, weight.shape))
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+        def forward(self, x):
+            x = nn.functional.pad(x, (0, 0, 1, 0))[:, 1:]  # so that the graphs are not the same
+            k, q = self.k(x), self.q(x)
+            return self.o(torch.softmax(q @ k.mT, -1) @ self.v(x))
+
+    module, before = Own().eval(), model.get_weights()
+    plan = weights.plan(module, model)
+    assert {row.how for row in plan.rows()} == {"by what flows into it"}
+    plan.fill()
+    for name in "qkvo":
+        np.testing.assert_array_equal(model.get_layer(name).kernel, getattr(module, name).weight.detach().T)
+    for a, b in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    back = Own().eval()
+    bridge.load_weights(model, back)
+    np.testing.assert_array_equal(model.get_layer("q").kernel, back.q.weight.detach().T)

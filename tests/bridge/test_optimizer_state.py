@@ -225,9 +225,84 @@ def test_an_embedding_that_torch_reads_otherwise_is_refused():
     x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4)(tokens))
     model, module = keras.Model(tokens, layers.Dense(3)(x)), Own()
     bridge.load_weights(module, model)
-    with pytest.raises(bridge.BridgeError, match="table is an Embedding in Keras, .*: make it an nn.Embedding"):
+    with pytest.raises(bridge.BridgeError, match="table: Keras squares the gradient .*: make it an nn.Embedding"):
         bridge.optimizer_to_torch(keras.optimizers.Adam(), model, module)
     assert bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+
+
+class Taken(layers.Layer):
+    """Rows of a weight, by keras.ops."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(11, 4), name="table")
+
+    def call(self, x):
+        return keras.ops.take(self.table, x, axis=0)
+
+
+@pytest.mark.parametrize("kind", ["twice", "taken"])
+def test_parts_of_a_gradient_that_torch_adds_up(kind):
+    tokens = [keras.Input((6,), dtype="int32"), keras.Input((6,), dtype="int32")]
+    table = layers.Embedding(11, 4, name="e") if kind == "twice" else Taken(name="e")
+    rows = [table(one) for one in (tokens if kind == "twice" else tokens[:1])]
+    x = layers.GlobalAveragePooling1D()(rows[0] + rows[1] if kind == "twice" else rows[0])
+    model = keras.Model(tokens if kind == "twice" else tokens[0], layers.Dense(3)(x))
+    module = bridge.to_torch(model)
+    why = "it is read in 2 places" if kind == "twice" else "make it an nn.Embedding"
+    for optimizer in (keras.optimizers.Adam(), keras.optimizers.SGD(clipnorm=0.1)):
+        with pytest.raises(bridge.BridgeError, match=f"Keras squares the gradient of each time .*: {why}"):
+            bridge.optimizer_to_torch(optimizer, model, module)
+    assert not any(getattr(part, "sparse", False) for part in module.modules())
+    assert bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+    with pytest.warns(UserWarning, match="is not Keras' Adam"):
+        bridge.optimizer_to_torch(keras.optimizers.Adam(), model, module, exact=False)
+
+
+def test_a_row_that_torch_leaves_as_it_is():
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4, name="e")(tokens))
+    model = keras.Model(tokens, layers.Dense(3, name="d")(x))
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e, self.d = torch.nn.Embedding(11, 4, padding_idx=0), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.d(self.e(x).mean(1))
+
+    module = Own()
+    bridge.load_weights(module, model)
+    with pytest.raises(bridge.BridgeError, match="e.weight has padding_idx=0, a row that torch leaves as it is"):
+        bridge.optimizer_to_torch(keras.optimizers.SGD(), model, module)
+    carried = bridge.to_keras(module.eval(), (torch.zeros(2, 6, dtype=torch.int64),))
+    assert bridge.optimizer_to_torch(keras.optimizers.SGD(), carried, module)
+
+
+def test_a_bias_that_is_decayed_in_part():
+    module = torch.nn.Sequential(torch.nn.RNN(4, 6, batch_first=True))
+    module[0].bias_hh_l0.requires_grad_(False)
+
+    class Last(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = module[0]
+
+        def forward(self, x):
+            return self.l(x)[0]
+
+    own = Last().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = bridge.to_keras(own, (torch.randn(2, 5, 4),))
+    held = [p for p in own.parameters() if p.requires_grad]
+    with pytest.raises(bridge.BridgeError, match="l.bias_ih_l0 is decayed without l.bias_hh_l0, which is frozen and"):
+        bridge.optimizer_to_keras(torch.optim.AdamW(held), own, model)
+    assert bridge.optimizer_to_keras(torch.optim.Adam(held), own, model)
+    with torch.no_grad():
+        own.l.bias_ih_l0 += own.l.bias_hh_l0
+        own.l.bias_hh_l0.zero_()
+    assert bridge.optimizer_to_keras(torch.optim.AdamW(held), own, model)
 
 
 def test_a_module_with_such_a_gradient_goes_back():

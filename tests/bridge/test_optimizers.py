@@ -75,3 +75,24 @@ def test_state_dicts(tmp_path):
     train_torch(twin, second, data[STEPS:])
     for a, b in zip(module.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_training_ends_with_the_average_in_the_weights_place():
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    mine = keras.optimizers.SGD(0.125, use_ema=True, ema_momentum=0.5)
+    mine.build(model.trainable_variables)
+    weight = torch.from_numpy(np.asarray(model.trainable_variables[0])).clone()
+    theirs = optimizers.SGD([weight], 0.125, use_ema=True, ema_momentum=0.5)
+    for step in range(3):
+        gradient = np.full((3, 2), step - 0.7, "float32")
+        mine.apply([keras.ops.convert_to_tensor(gradient), keras.ops.zeros(2)], model.trainable_variables)
+        weight.grad = torch.from_numpy(gradient)
+        theirs.step()
+    before = weight.clone()
+    mine.finalize_variable_values(model.trainable_variables)
+    theirs.finalize()
+    assert not torch.equal(before, weight)
+    np.testing.assert_allclose(weight, model.trainable_variables[0], rtol=1e-6)

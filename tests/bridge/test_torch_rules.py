@@ -47,3 +47,18 @@ def test_from_torchs_own(name):
         np.testing.assert_allclose(
             train_torch(again, back, data[2 * STEPS :]), train_torch(module, optimizer, data[2 * STEPS :]), rtol=1e-9
         )
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop", "Adagrad", "Adamax", "NAdam"])
+def test_an_embedding(name):
+    """torch has the gradient of its rows whole, Keras in parts."""
+    with in_float64():
+        model = network("transformer")
+        module, data = bridge.to_torch(model), batches(model, 2 * STEPS)
+        optimizer = getattr(torch.optim, name)(module.parameters(), lr=2.0**-7)
+        train_torch(module, optimizer, data[:STEPS])
+        bridge.load_weights(model, module.state_dict())
+        other = bridge.optimizer_to_keras(optimizer, module, model)
+        mine = train_keras(model, other, data[STEPS:])
+        np.testing.assert_allclose(mine, train_torch(module, optimizer, data[STEPS:]), rtol=1e-9)
+        same(model, module, 1e-9, 1e-9)

@@ -55,6 +55,10 @@ def test_the_training_goes_on(name):
 def test_any_other_is_written_down():
     config = {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 3}
     model, module, optimizer, scheduler, _ = trained("CyclicLR", config, momentum=0.5)
+    with pytest.raises(bridge.BridgeError, match="CyclicLR changes the momentum, too, .*cycle_momentum=False"):
+        bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=9)
+    config["cycle_momentum"] = False
+    model, module, optimizer, scheduler, _ = trained("CyclicLR", config, momentum=0.5)
     with pytest.raises(bridge.BridgeError, match="Keras has no schedule for CyclicLR: give steps="):
         bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler)
     other = bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=9)
@@ -95,3 +99,37 @@ def test_that_of_the_bridge_comes_back():
         own = bridge.optimizer_to_torch(optimizer, model, module, exact=False)
     back = bridge.optimizer_to_keras(own, module, model, scheduler=own.scheduler)
     assert back._learning_rate.get_config()["decay_steps"] == 9
+
+
+@pytest.mark.parametrize("name", ["SequentialLR", "ChainedScheduler"])
+def test_several_together_are_written_down(name):
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    inside = [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3), lr_scheduler.ExponentialLR(optimizer, 0.7)]
+    more = {"milestones": [3]} if name == "SequentialLR" else {}
+    given = (optimizer, inside) if more else (inside,)
+    scheduler = getattr(lr_scheduler, name)(*given, **more)
+    data, rates = drawn(model, 8), []
+    for i, batch in enumerate(data):
+        if i == 2:
+            bridge.load_weights(model, module)
+            other = bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=8)
+            mine = [float(other._learning_rate(step)) for step in range(2, 8)]
+        rates.append(optimizer.param_groups[0]["lr"])
+        train_torch(module, optimizer, [batch])
+        scheduler.step()
+    np.testing.assert_allclose(mine, rates[2:], rtol=1e-6)
+    assert len(set(mine)) > 4
+
+
+def test_what_no_schedule_can_be():
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    optimizer = torch.optim.Adam(module.parameters(), 0.1)
+    for scheduler, text in (
+        (lr_scheduler.ReduceLROnPlateau(optimizer), "ReduceLROnPlateau goes by the loss"),
+        (lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=9), "OneCycleLR changes the momentum, too"),
+    ):
+        with pytest.raises(bridge.BridgeError, match=text):
+            bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=9)

@@ -191,5 +191,80 @@ def test_weights_alone_into_a_module(pooled, kind):
 
 def test_weights_alone_do_not_say_the_order_of_turned_rows(pooled):
     module = Pooled(turn=True).eval()
-    with pytest.raises(bridge.BridgeError, match=r"turns the axes of a picture before it flattens it \(.*flatten\)"):
+    with pytest.raises(bridge.BridgeError, match=r"flattens a picture \(.*flatten\) so that weights alone"):
         bridge.load_weights(module, pooled[1][0], example_inputs=(X,))
+
+
+def test_the_names_of_a_recurrent_layer_are_the_files(check, tmp_path):
+    import tensorflow as tf
+
+    x = keras.Input((5, 4))
+    model = check.randomise(keras.Model(x, layers.Dense(3, name="z")(layers.LSTM(6, name="memory")(x))))
+    model.save_weights(tmp_path / "w.weights.h5")
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l, self.d = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+            self.l.bias_hh_l0.data.zero_().requires_grad_(False)
+
+        def forward(self, x):
+            return self.d(self.l(x)[0][:, -1])
+
+    module, x = Own().eval(), torch.randn(2, 5, 4)
+    prefix = tf.train.Checkpoint(net=model).save(str(tmp_path / "k"))
+    for path, start in ((str(tmp_path / "w.weights.h5"), "memory"), (prefix, "net/_operations/1")):
+        rows = weights.plan(module, path, example_inputs=(x,)).rows()
+        assert {row.how for row in rows} == {weights.BY_CLASS}
+        found = [row.source for row in rows if row.target.startswith("l.weight")]
+        assert len(found) == 2 and all(name.startswith(start) for name in found)
+
+
+@pytest.mark.parametrize(
+    "state, text",
+    [
+        ({1: torch.ones(1)}, "the names in a state dict are texts. Received: 1"),
+        ({"0.weight": torch.ones(3, 2), "0.bias": torch.ones(3), "1.ids": torch.tensor([0.5, 1.7])}, "1.ids in int64"),
+        (
+            {
+                "0.weight": torch.ones(3, 2),
+                "0.bias": torch.ones(3),
+                "1.ids": torch.ones(2),
+                "2.num_batches_tracked": torch.ones(5, dtype=torch.int64),
+            },
+            "1 that should be one whole number: 2.num_batches_tracked .5,.",
+        ),
+    ],
+)
+def test_what_no_tensor_can_hold(state, text):
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("ids", torch.arange(2))
+
+        def forward(self, x):
+            return x
+
+    module = nn.Sequential(nn.Linear(2, 3), Buffered(), nn.BatchNorm1d(3, affine=False))
+    statistics = {"2.running_mean": torch.zeros(3), "2.running_var": torch.ones(3)}
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(bridge.BridgeError, match=text):
+        bridge.load_weights(module, {**state, **statistics})
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("names", [{"a": 5}, [1]])
+def test_a_table_that_is_none(names):
+    model = bridge.to_keras(Net().eval(), (X,))
+    with pytest.raises(bridge.BridgeError, match="names is a dictionary from patterns to names. Received:"):
+        bridge.load_weights(model, Net().state_dict(), names)
+
+
+def test_a_number_too_large_for_the_file(tmp_path):
+    x = keras.Input((3,))
+    large = keras.Model(x, layers.Dense(2, name="d")(x))
+    large.get_layer("d").bias.assign([1e30, 0])
+    large.save_weights(tmp_path / "w.weights.h5")
+    small = keras.Model(x := keras.Input((3,)), layers.Dense(2, name="d", dtype="float16")(x))
+    with pytest.raises(bridge.BridgeError, match="1 with numbers that the dtype does not have: d/bias in float16"):
+        bridge.load_weights(small, tmp_path / "w.weights.h5")
