@@ -5,6 +5,7 @@ Of a module that the bridge made the names say it; of the user's own it is what 
 
 import functools
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from bridge.graph import BridgeError
 class Part:
     """Rows of a tensor of torch, and the cells of a Keras variable that they are, by number, in the rows' shape."""
 
-    rows: slice
+    rows: slice | EllipsisType
     variable: object
     cells: np.ndarray
 
@@ -37,7 +38,7 @@ def parts(model, module) -> dict[str, list[Part]]:
     places = state_dict.weights_of(state_dict.places(model, {}))
     tensors = dict(module.state_dict(keep_vars=True))
     if all(name in tensors and tuple(tensors[name].shape) == p.cells.shape for name, p in places.items()):
-        found = {name: [Part(slice(None), place.variable, place.cells)] for name, place in places.items()}
+        found = {name: [Part(..., place.variable, place.cells)] for name, place in places.items()}
     else:
         found = _by_structure(model, module, places)
     biases = {name: tensors.get(name.replace("bias_ih", "bias_hh")) for name in found if "bias_ih" in name}
@@ -91,7 +92,7 @@ def _by_layer(model, module, graph, places: dict[str, state_dict.Place], parted:
     for ours, name in pairs:
         if ours in variables and name in tensors:
             variable = variables[ours].variable
-            found[name] = [Part(slice(None), variable, cells[id(variable)].reshape(tensors[name].shape))]
+            found[name] = [Part(..., variable, cells[id(variable)].reshape(tensors[name].shape))]
     return found
 
 
@@ -110,7 +111,7 @@ def _equal(tensor, part: Part) -> bool:
     """Tell whether rows of a tensor have the values of a variable, as far as the tensor's dtype tells them apart."""
     import torch
 
-    value = torch.from_numpy(numbers(part.variable).reshape(-1)[part.cells]).to(tensor.dtype)
+    value = torch.from_numpy(np.asarray(numbers(part.variable).reshape(-1)[part.cells])).to(tensor.dtype)
     have = tensor.detach().cpu()[part.rows]
     close = torch.isclose(have, value, 1e-6, 0, equal_nan=True) if tensor.dtype.is_floating_point else have == value
     return bool(close.all())

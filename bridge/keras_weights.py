@@ -88,8 +88,7 @@ def load(
                 return rows, ordered
             if old:
                 state_dict.fill(model, state, places)
-                for layer in model.layers:
-                    getattr(layer, "finalize_state", lambda: None)()  # of Normalization
+                finalize(model)
                 return rows, ordered
             for name, place in places.items():
                 group, key = place.cells.parent, place.cells.name.rpartition("/")[2]
@@ -97,6 +96,12 @@ def load(
                 group[key] = state[name]
         model.load_weights(own)
         return rows, ordered
+
+
+def finalize(model) -> None:
+    """Let layers take over what follows from new weights: Normalization computes with numbers that are none."""
+    for layer in model._flatten_layers():
+        getattr(layer, "finalize_state", lambda: None)()
 
 
 @contextlib.contextmanager

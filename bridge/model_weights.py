@@ -6,12 +6,25 @@ otherwise, by what flows into what (`bridge.flow`); and then both are run on the
 
 import itertools
 from dataclasses import dataclass, replace
+from types import EllipsisType
 
 import keras
 import numpy as np
 import torch
 
-from bridge import convert, flow, inference, keras_reader, rules, samples, state_dict, torch_reader, untrusted, walk
+from bridge import (
+    convert,
+    flow,
+    inference,
+    keras_reader,
+    keras_weights,
+    rules,
+    samples,
+    state_dict,
+    torch_reader,
+    untrusted,
+    walk,
+)
 from bridge.align import align
 from bridge.checkpoints.difference import finite
 from bridge.graph import BridgeError, Graph, flatten
@@ -22,6 +35,7 @@ from bridge.tensors import tensor
 BY_STRUCTURE, BY_FLOW = "by what is computed", "by what flows into it"
 CLOSE = 1e-4  # of the largest output: float32 on both sides, through any depth of network
 ALIKE = "; layers that are alike in kind and place were tried in a few orders, so a state dict with a table may do it"
+NOTHING = "no output says anything"
 HALF = 0.05  # the same where either has 16 bits
 
 
@@ -40,7 +54,7 @@ def running(target, source) -> Plan:
     far = []
 
     def made(found: list, how: str, order: tuple[int, ...]) -> Plan:
-        return Plan(lambda: table(target, source, found, how, order), lambda: [one.assign(one.value) for one in found])
+        return Plan(lambda: table(target, source, found, how, order), lambda: fill(target, found))
 
     for order in [(), *flow.orders(*(laid_out(graph, "first") for graph in graphs))]:
         pairs, how = aligned(name, *graphs, order)
@@ -65,18 +79,24 @@ def running(target, source) -> Plan:
     )
 
 
-def tried(found: list, target, source, model, how: str) -> str:
+def tried(found: list, target, source, model, how: str, strict: bool = False) -> str:
     """Fill a model, say how far it is from the source, if it is, and put everything back; see `apart`."""
     before = [copied(one.to) for one in found]
     try:
-        for one in found:
-            one.assign(one.value)
-        return apart(target, source, model, how)
+        fill(target, found)
+        return apart(target, source, model, how, strict)
     except Exception as e:  # of the user's own code
         return untrusted.why(e)
     finally:
-        for one, value in zip(found, before, strict=True):
-            one.assign(value)
+        fill(target, [replace(one, value=value) for one, value in zip(found, before, strict=True)])
+
+
+def fill(target, found: list) -> None:
+    """Give a model what was found."""
+    for one in found:
+        one.assign(one.value)
+    if isinstance(target, keras.Model):
+        keras_weights.finalize(target)
 
 
 def tried_at_random(found: list, target, twin, model, how: str) -> str:
@@ -88,9 +108,13 @@ def tried_at_random(found: list, target, twin, model, how: str) -> str:
     rng = np.random.default_rng(0)
     before = [copied(one.of) for one in found]
     try:
-        for one in found:
-            put(one.of, drawn(rng, one.of))
-        return tried([replace(one, value=copied(one.of)) for one in found], target, twin, model, how)
+        for make in (drawn, scaled):  # the former may be none that the network has an output for
+            for one, value in zip(found, before, strict=True):
+                put(one.of, make(rng, value))
+            said = tried([replace(one, value=copied(one.of)) for one in found], target, twin, model, how, strict=True)
+            if said != NOTHING:
+                return said
+        return said
     finally:
         for one, value in zip(found, before, strict=True):
             put(one.of, value)
@@ -104,6 +128,14 @@ def drawn(rng: np.random.Generator, like):
     fan_in = np.prod(shape) / max(shape[0], shape[-1]) if len(shape) > 1 else 1
     numbers = rng.normal(0, fan_in**-0.5, shape) if len(shape) > 1 else rng.uniform(0.5, 1.5, shape)
     return torch.from_numpy(numbers).to(like) if isinstance(like, torch.Tensor) else numbers.astype(dtype_of(like))
+
+
+def scaled(rng: np.random.Generator, like):
+    """Draw a weight near another."""
+    if isinstance(like, Several):
+        return Several([scaled(rng, tensor) for tensor in like.tensors])
+    factors = rng.uniform(0.5, 1.5, tuple(like.shape))
+    return like * torch.from_numpy(factors).to(like) if isinstance(like, torch.Tensor) else like * factors
 
 
 def copied(place):
@@ -141,7 +173,7 @@ def table(target, source, found: list, how: str, order: tuple[int, ...]) -> list
     return rows
 
 
-def apart(target, other, model, how: str) -> str:
+def apart(target, other, model, how: str, strict: bool = False) -> str:
     """Run two models on the same random input, and say how far their outputs are from one another, if they are.
 
     Args:
@@ -149,6 +181,7 @@ def apart(target, other, model, how: str) -> str:
         other: The same.
         model: The Keras model of those that are to compute the same.
         how: How it is known what belongs together.
+        strict: An output that is not finite, or the same everywhere, says nothing; there must be another.
     """
     graph = keras_reader.read(model)
     if any(node.operator == "random" for node in graph.nodes):
@@ -164,6 +197,7 @@ def apart(target, other, model, how: str) -> str:
             made = inference.run(side, [x.transpose(v.order) for x, v in zip(arrays, first.inputs, strict=True)])
         return [x.astype("float32") if x.dtype.kind == "V" else x for x in made]
 
+    seen = not strict
     close = HALF if any("float16" in str(w.dtype) for w in weights_of(target, other)) else CLOSE
     for i, (x, y) in enumerate(zip(outputs(other), outputs(target), strict=True)):
         if x.dtype.kind != "f":
@@ -172,7 +206,8 @@ def apart(target, other, model, how: str) -> str:
         far, size = float(np.abs(x - y)[differ].max(initial=0)), float(np.abs(x[np.isfinite(x)]).max(initial=0))
         if not far <= close * size:
             return f"output {i} differs by {far:.2g}, where the largest is {size:.2g}"
-    return ""
+        seen = seen or (np.isfinite(x).all() and np.ptp(x) > 1e-3 * size)
+    return "" if seen else NOTHING
 
 
 def weights_of(*models) -> list:
@@ -288,10 +323,10 @@ def part(tensors: dict, name: str):
     return tensors[name.partition("[")[0]].data[rows(name)]
 
 
-def rows(name: str) -> slice:
-    """The rows of a tensor that `name[start:stop]` says; all of them of any other name."""
+def rows(name: str) -> slice | EllipsisType:
+    """The rows of a tensor that `name[start:stop]` says; all of it of any other name."""
     bounds = [int(n) for n in name.partition("[")[2].rstrip("]").split(":") if n.isdigit()]
-    return slice(*bounds) if len(bounds) == 2 else slice(None)
+    return slice(*bounds) if len(bounds) == 2 else ...
 
 
 def pairs_of(kind: str, first: Graph, second: Graph) -> list[tuple[str, str]]:

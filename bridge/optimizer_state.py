@@ -24,6 +24,7 @@ ATTRIBUTES = {
     "Lion": {"momentum": "_momentums"},
 }
 COMMON = {"average": "_model_variables_moving_average", "gradient_accumulator": "_accumulated_gradients"}
+WHOLE = 1_000_000  # places in which a table is read, more than any network has
 ACCEPTED = f"Accepted: Keras' own {', '.join(ATTRIBUTES)}"
 
 
@@ -154,7 +155,7 @@ def optimizer_to_keras(optimizer, module, model, exact: bool = True, scheduler=N
     if group["weight_decay"]:
         problems += _halves(module, weights)
     group["schedule"], wrong = torch_schedulers.read(scheduler, group, steps)
-    group["iterations"] = group["iterations"] or getattr(scheduler, "last_epoch", 0)  # torch's SGD does not count
+    group["iterations"] = group["iterations"] or torch_schedulers.steps_of(scheduler)  # torch's SGD does not count
     problems += wrong
     if problems:
         raise BridgeError("\n  - ".join([f"{model.name} would not be trained as {module_name(module)} is:", *problems]))
@@ -194,12 +195,18 @@ def _in_parts(model, module, weights: list[Weight]) -> tuple[list, list[str]]:
     import torch
 
     read = _read_in_rows(model)
+    layers = [layer for layer in model._flatten_layers() if layer.compute_dtype != layer.variable_dtype]
+    mixed = {id(v) for layer in layers for v in layer.weights}
     known = {id(part.weight): part for part in module.modules() if isinstance(part, torch.nn.Embedding)}
     chosen, problems = [], []
     for weight in weights:
         uses = max((read.get(id(part.variable), 0) for part in weight.parts), default=0)
-        if uses == 1 and id(weight.parameter) in known:
+        if uses == 1 and id(weight.parameter) in known and any(id(part.variable) in mixed for part in weight.parts):
+            problems.append(f"{weight.name} is of mixed precision, in which torch has no gradient in parts")
+        elif uses == 1 and id(weight.parameter) in known:
             chosen.append(known[id(weight.parameter)])
+        elif uses == WHOLE:
+            problems.append(f"{weight.name}: it depends on which outputs are trained how Keras has its gradient")
         elif uses:
             why = "make it an nn.Embedding" if uses == 1 else f"it is read in {uses} places, which torch adds up"
             problems.append(
@@ -212,7 +219,8 @@ def _in_parts(model, module, weights: list[Weight]) -> tuple[list, list[str]]:
 def _read_in_rows(model) -> dict[int, int]:
     """Find the variables of which TensorFlow has the gradient in rows, and in how many places each is read.
 
-    One that is used otherwise, too, as an embedding in the network's last layer, has a gradient as other weights have.
+    `WHOLE` says that it is so for the loss of one output, and not of another. One that is used otherwise, too, as an
+    embedding in the network's last layer, has a gradient as other weights have.
     """
     import tensorflow as tf
 
@@ -220,17 +228,19 @@ def _read_in_rows(model) -> dict[int, int]:
 
     names: dict[int, str] = {}
     graph = keras_reader.read(model, names=names)
-    with tf.GradientTape() as tape:
+    variables = [v.value for v in model.trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
         made = flatten(walk.run(model, samples.inputs_of(model, graph))[0])
-        total = tf.add_n([tf.reduce_sum(tf.cast(x, tf.float32)) for x in made if x.dtype.is_floating])
-    gradients = tape.gradient(total, [v.value for v in model.trainable_variables])
+        sums = [tf.reduce_sum(tf.cast(x, tf.float32)) for x in made if x.dtype.is_floating]
+    gradients = [tape.gradient(one, variables) for one in sums]
     readers = graph.consumers()
     found = {}
-    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
-        if isinstance(gradient, tf.IndexedSlices):
+    for variable, *each in zip(model.trainable_variables, *gradients, strict=True):
+        if any(isinstance(gradient, tf.IndexedSlices) for gradient in each):
+            whole = any(g is not None and not isinstance(g, tf.IndexedSlices) for g in each)
             mine = [n for n in graph.nodes if names.get(id(variable)) in n.parameters.values()]
             places = [len(readers.get(n.outputs[0].name, [])) if n.operator == "parameter" else 1 for n in mine]
-            found[id(variable)] = max(sum(places), 1)
+            found[id(variable)] = WHOLE if whole else max(sum(places), 1)
     return found
 
 
@@ -365,7 +375,7 @@ def _gathered(weight: Weight, variables: list, optimizer):
     made = torch.empty_like(weight.parameter, requires_grad=False)
     for part in weight.parts:
         slot = correspondence.numbers(variables[optimizer._get_variable_index(part.variable)])
-        made[part.rows] = torch.from_numpy(slot.reshape(-1)[part.cells]).to(made)
+        made[part.rows] = torch.from_numpy(np.asarray(slot.reshape(-1)[part.cells])).to(made)
     return made
 
 

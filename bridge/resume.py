@@ -101,6 +101,8 @@ def main():
             if x.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape[1:], x.shape[1:])):
                 parser.error(f"{{name}} is of the shape {{tuple(x.shape)}}, channels come first: {{tuple(shape)}}")
         y = torch.from_numpy(data["y"])
+        if counts := {{len(x) for x in inputs}} - {{len(y)}}:
+            parser.error(f"y has {{len(y)}} rows, and {{', '.join(ARRAYS)}} {{', '.join(map(str, counts))}}")
     y = y if y.is_floating_point() else y.long()
     network, optimizer = load()
     batches = draw(inputs, y, min(options.batch_size, len(y)), options.steps, options.seed)

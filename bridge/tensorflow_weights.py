@@ -5,13 +5,14 @@ the model is tried. Where other layers lie between them, such as a Dropout more,
 the kinds and the shapes of those that have weights decide. Nothing but the weights is read: no optimizer is restored.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bridge import matching, state_dict, untrusted
+from bridge import keras_weights, matching, state_dict, untrusted
 from bridge.checkpoints import tensorflow as reader
 from bridge.graph import BridgeError
 
@@ -78,6 +79,11 @@ def find(model, path: str) -> Found:
         raise BridgeError(f"{path} cannot be loaded into {model.name}: {untrusted.why(e)}") from e
     stored = {name: {place: key for place, key in keys.items() if key in shapes} for name, keys in stored.items()}
     own = _variables(model)
+    if lost := [v.path for v in model.weights if not any(v is other for other in own.values())]:
+        raise BridgeError(
+            f"{path} cannot be loaded into {model.name}: checkpoints of TensorFlow do not hold what layers keep in "
+            f"lists or dictionaries: {', '.join(lost)}. Give a .weights.h5 file, or the model"
+        )
     fits, reasons = {}, []
     for name, keys in stored.items():
         if not keys or any(set(keys.values()) == set(stored[other].values()) for other in fits):
@@ -111,6 +117,7 @@ def find(model, path: str) -> Found:
     def fill():
         for mine, value in values.items():
             own[mine].assign(value)
+        keras_weights.finalize(model)
 
     others = {n: len(keys) for n, keys in stored.items() if n and not set(keys.values()) <= set(stored[name].values())}
     notes = [f"{path} has more, which is left out: {n} ({count} variables)" for n, count in others.items()]
@@ -147,6 +154,11 @@ def _variables(model) -> dict[str, object]:
     return {place: node for place, node in nodes.items() if id(node) in weights}
 
 
+def pieces(name: str) -> list[tuple[bool, int | str]]:
+    """Cut a name so that `layer-10` comes behind `layer-2`."""
+    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"([0-9]+)", name) if part]
+
+
 def _below(start, children: Callable, identity: Callable) -> dict[str, object]:
     """What lies below an object, by its shortest way from there, in the order of the numbers in these."""
     found = {identity(start): ((), start)}
@@ -156,5 +168,5 @@ def _below(start, children: Callable, identity: Callable) -> dict[str, object]:
             if name not in BESIDE and identity(child) not in found:
                 found[identity(child)] = (*place, name), child
                 left.append(found[identity(child)])
-    numbered = sorted(found.values(), key=lambda one: [(n.isdigit(), int(n) if n.isdigit() else n) for n in one[0]])
+    numbered = sorted(found.values(), key=lambda one: [pieces(name) for name in one[0]])
     return {"/".join(place): node for place, node in numbered}

@@ -31,19 +31,20 @@ def read(scheduler, group: dict, steps: int | None) -> tuple[dict | None, list[s
     name = type(scheduler).__name__
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         return None, [f"{name} goes by the loss, and Keras' schedules by the step alone: set a number"]
-    inside = getattr(scheduler, "_schedulers", [scheduler])  # of one of several
+    inside = leaves(scheduler)
     if any(getattr(one, "cycle_momentum", False) for one in inside):
         return None, [
             f"{name} changes the momentum, too, which Keras' schedules do not: make it with cycle_momentum=False"
         ]
-    taken = getattr(scheduler, "last_epoch", inside[0].last_epoch)
+    taken = steps_of(scheduler)
     if "iterations" in group and group["iterations"] not in (taken, 0):
         return None, [
             f"the scheduler has been stepped {taken} times, and the optimizer {group['iterations']}: Keras has a rate "
             "for each step of the optimizer"
         ]
     first = getattr(scheduler, "base_lrs", [None])[0]
-    own = type(scheduler) is getattr(lr_scheduler, name, None)
+    by_hand = abs(scheduler.get_last_lr()[0] - group["lr"]) > 1e-9 * group["lr"]
+    own = type(scheduler) is getattr(lr_scheduler, name, None) and not by_hand
     if own and name == "LambdaLR" and isinstance(scheduler.lr_lambdas[0], torch_optimizers.Rate):
         return scheduler.lr_lambdas[0].schedule, []
     if own and name == "StepLR":
@@ -62,11 +63,26 @@ def read(scheduler, group: dict, steps: int | None) -> tuple[dict | None, list[s
     if own and name == "CosineAnnealingLR" and taken <= scheduler.T_max and (steps is None or steps <= scheduler.T_max):
         config = {"decay_steps": scheduler.T_max, "alpha": scheduler.eta_min / first}
         return schedule("CosineDecay", initial_learning_rate=first, **config, warmup_target=None, warmup_steps=0), []
+    if steps is None and by_hand:
+        return None, [
+            f"the learning rate {group['lr']} is not what {name} has set: give steps=, to have its rates written"
+        ]
     if steps is None:
         return None, [
             f"Keras has no schedule for {name}: give steps=, those of the whole training. Without: {ACCEPTED}"
         ]
     return schedule("Table", rates=written_down(scheduler, steps, taken)), []
+
+
+def leaves(scheduler) -> list:
+    """The schedulers that one of several is made of, at any depth."""
+    inside = getattr(scheduler, "_schedulers", None)
+    return [leaf for one in inside for leaf in leaves(one)] if inside else [scheduler]
+
+
+def steps_of(scheduler) -> int:
+    """How often a scheduler has been stepped; 0 for none."""
+    return getattr(scheduler, "last_epoch", None) or (leaves(scheduler)[0].last_epoch if scheduler else 0)
 
 
 def schedule(name: str, **config) -> dict:

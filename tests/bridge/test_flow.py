@@ -238,3 +238,39 @@ def test_queries_and_keys_that_hardly_matter_are_told_apart(size):
     back = Own().eval()
     bridge.load_weights(model, back)
     np.testing.assert_array_equal(model.get_layer("q").kernel, back.q.weight.detach().T)
+
+
+@pytest.mark.parametrize("tail", ["root", "dead"])
+def test_random_weights_of_which_nothing_comes(tail):
+    """Then weights about the trained ones are tried, and what still says nothing confirms nothing."""
+    x = keras.Input((5, 8))
+    q, k, v = (layers.Dense(8, name=name)(x) for name in ("q", "k", "v"))
+    y = keras.ops.matmul(keras.ops.softmax(keras.ops.matmul(q, keras.ops.transpose(k, (0, 2, 1)))), v)
+    o = layers.Dense(8, name="o")
+    y = o(y) * keras.ops.sqrt(layers.Dense(1, name="g")(x) - 50) if tail == "root" else keras.ops.relu(o(y) - 1e6)
+    model = keras.Model(x, y)
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(0, 0.5, weight.shape))
+    if tail == "root":
+        model.get_layer("g").bias.assign([90.0])
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+            self.g = nn.Linear(8, 1) if tail == "root" else None
+
+        def forward(self, x):
+            x = nn.functional.pad(x, (0, 0, 1, 0))[:, 1:]
+            k, q = self.k(x), self.q(x)
+            y = self.o(torch.softmax(q @ k.mT, -1) @ self.v(x))
+            return y * torch.sqrt(self.g(x) - 50) if tail == "root" else torch.relu(y - 1e6)
+
+    module = Own().eval()
+    if tail == "dead":
+        with pytest.raises(bridge.BridgeError, match="no output says anything"):
+            bridge.load_weights(module, model)
+        return
+    bridge.load_weights(module, model)
+    np.testing.assert_array_equal(model.get_layer("q").kernel, module.q.weight.detach().T)

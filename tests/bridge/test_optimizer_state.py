@@ -258,6 +258,56 @@ def test_parts_of_a_gradient_that_torch_adds_up(kind):
         bridge.optimizer_to_torch(keras.optimizers.Adam(), model, module, exact=False)
 
 
+def test_a_gradient_that_depends_on_the_loss():
+    tokens, table = keras.Input((6,), dtype="int32"), layers.ReversibleEmbedding(11, 4, name="e")
+    x = layers.GlobalAveragePooling1D()(table(tokens))
+    model = keras.Model(tokens, [layers.Dense(3)(x), table(layers.Dense(4)(x), reverse=True)])
+    with pytest.raises(bridge.BridgeError, match="it depends on which outputs are trained how Keras has its gradient"):
+        bridge.optimizer_to_torch(keras.optimizers.Adam(), model, bridge.to_torch(model))
+
+
+def test_mixed_precision_has_no_gradient_in_parts():
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4, name="e", dtype="mixed_bfloat16")(tokens))
+    model = keras.Model(tokens, layers.Dense(3, dtype="mixed_bfloat16")(x))
+    with pytest.raises(bridge.BridgeError, match="e.weight is of mixed precision, in which torch has no gradient in"):
+        bridge.optimizer_to_torch(keras.optimizers.Adam(), model, bridge.to_torch(model))
+
+
+class Scaled(torch.nn.Module):
+    """A weight without axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.d = torch.nn.Parameter(torch.tensor(1.5)), torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.d(x) * self.scale
+
+
+def test_a_weight_without_axes():
+    module = Scaled().double()
+    data = [(a, b) for a, b in zip(np.random.default_rng(0).normal(size=(6, 5, 4)), np.ones((6, 5, 3)), strict=True)]
+    theirs = torch.optim.Adam(module.parameters(), 2.0**-7)
+    train_torch(module, theirs, data[:STEPS])
+    with in_float64():
+        model = bridge.to_keras(module.eval(), (torch.zeros(2, 4, dtype=torch.float64),))
+        mine = bridge.optimizer_to_keras(theirs, module, model)
+        have = train_keras(model, mine, data[STEPS:])
+        np.testing.assert_allclose(have, train_torch(module, theirs, data[STEPS:]), rtol=1e-9)
+        other = Scaled().double()
+        bridge.load_weights(other, model)
+        np.testing.assert_allclose(other.scale.item(), module.scale.item(), rtol=1e-9)
+        assert bridge.optimizer_to_torch(mine, model, other).state[other.scale]["exp_avg"].numel() == 1
+
+
+def test_outputs_that_no_loss_is_of():
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4)(tokens))
+    model = keras.Model(tokens, keras.ops.argmax(layers.Dense(3)(x), -1))
+    assert bridge.optimizer_to_torch(keras.optimizers.Adam(), model, bridge.to_torch(model))
+
+
 def test_a_row_that_torch_leaves_as_it_is():
     tokens = keras.Input((6,), dtype="int32")
     x = layers.GlobalAveragePooling1D()(layers.Embedding(11, 4, name="e")(tokens))

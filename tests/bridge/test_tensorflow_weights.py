@@ -160,3 +160,46 @@ def test_a_saved_model(tmp_path):
     bridge.load_weights(other, tmp_path / "saved")
     for a, b in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_more_layers_than_ten_of_keras_2(tmp_path):
+    import tf_keras
+
+    old = tf_keras.Sequential(
+        [tf_keras.Input((5, 4)), *(tf_keras.layers.GRU(4, return_sequences=True) for _ in "x" * 12)]
+    )
+    new = keras.Sequential([keras.Input((5, 4)), *(layers.GRU(4, return_sequences=True) for _ in "x" * 12)])
+    rng = np.random.default_rng(0)
+    old.set_weights([rng.normal(size=w.shape) for w in old.get_weights()])
+    prefix = tf.train.Checkpoint(net=old).write(str(tmp_path / "k"))
+    bridge.load_weights(new, prefix)
+    x = rng.normal(size=(2, 5, 4)).astype("float32")
+    np.testing.assert_allclose(new(x), old(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalization_computes_with_what_it_was_given(tmp_path):
+    models = []
+    for scale in (1, 5):
+        layer = layers.Normalization()
+        layer.adapt(np.random.default_rng(scale).normal(scale, scale, (50, 4)))
+        models.append(keras.Sequential([keras.Input((4,)), layer, layers.Dense(2)]))
+    one, other = models
+    x = np.ones((2, 4), "float32")
+    bridge.load_weights(other, tf.train.Checkpoint(net=one).save(str(tmp_path / "k")))
+    np.testing.assert_allclose(other(x), one(x), rtol=1e-6)
+
+
+def test_layers_in_a_list(tmp_path):
+    class Own(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inside = [layers.Dense(4), layers.Dense(4)]
+
+        def call(self, x):
+            return self.inside[1](self.inside[0](x))
+
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(Own()(x)))
+    prefix = tf.train.Checkpoint(net=model).save(str(tmp_path / "k"))
+    with pytest.raises(bridge.BridgeError, match="do not hold what layers keep in lists or .*dense.*/kernel"):
+        bridge.load_weights(model, prefix)

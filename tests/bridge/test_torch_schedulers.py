@@ -133,3 +133,47 @@ def test_what_no_schedule_can_be():
     ):
         with pytest.raises(bridge.BridgeError, match=text):
             bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=9)
+
+
+def test_the_steps_of_several_are_those_of_the_first():
+    """torch's SGD does not count its own."""
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    inside = [lr_scheduler.LinearLR(optimizer, 0.1, total_iters=3), lr_scheduler.ExponentialLR(optimizer, 0.7)]
+    scheduler, data = lr_scheduler.ChainedScheduler(inside), drawn(model, 6)
+    for batch in data[:3]:
+        train_torch(module, optimizer, [batch])
+        scheduler.step()
+    bridge.load_weights(model, module)
+    other = bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=6)
+    assert int(other.iterations) == 3
+    for batch in data[3:]:
+        train_torch(module, optimizer, [batch])
+        train_keras(model, other, [batch])
+        scheduler.step()
+    same(model, module, 1e-5, 1e-5)
+
+
+def test_a_rate_that_was_changed_by_hand():
+    model, module, optimizer, scheduler, _ = trained("StepLR", {"step_size": 2, "gamma": 0.5}, momentum=0.5)
+    optimizer.param_groups[0]["lr"] *= 0.1
+    with pytest.raises(bridge.BridgeError, match="is not what StepLR has set: give steps="):
+        bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler)
+    other = bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=8)
+    wanted = []
+    for _ in range(4):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        scheduler.step()
+    np.testing.assert_allclose([float(other._learning_rate(step)) for step in range(4, 8)], wanted, rtol=1e-6)
+
+
+def test_a_momentum_that_is_changed_deep_inside():
+    model = network("recurrent")
+    module = bridge.to_torch(model)
+    optimizer = torch.optim.Adam(module.parameters(), 0.1)
+    cycle = lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=9)
+    one = lr_scheduler.SequentialLR(optimizer, [cycle, lr_scheduler.ExponentialLR(optimizer, 0.7)], [8])
+    with pytest.raises(bridge.BridgeError, match="changes the momentum, too"):
+        scheduler = lr_scheduler.ChainedScheduler([one])
+        bridge.optimizer_to_keras(optimizer, module, model, scheduler=scheduler, steps=9)
