@@ -20,7 +20,7 @@ import typer
 
 from apps import RunFailed, VerificationFailed, no_room
 
-NOT_COMMANDS = {"run_folder", "run_page", "values", "watching"}
+NOT_COMMANDS = {"run_folder", "run_page", "sheets", "values", "watching"}
 # How the lines of a TensorFlow error begin that say where in the graph it came, not what it was.
 WHERE = ("Graph execution error", "Detected at node", "<stack traces", " ", "\t")
 

@@ -46,9 +46,8 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     from bridge import _quiet
 
     _quiet.import_tensorflow()
-    from apps import run_folder, run_page
+    from apps import recipes, run_folder, run_page
     from apps.export import BLACK_AND_WHITE, assumed
-    from apps.recipes import find
     from bridge.files import aside
     from tfzoo.data.black_and_white import text
     from tfzoo.layers.classifier import scores_of
@@ -57,13 +56,18 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     model, file = run_folder.load(target), run_folder.model_file(target).resolve()
     asked = run_folder.asked(target)
     family = run_folder.family(target, model) or model.name
-    steps = find(family)
+    steps = recipes.find(family)
     options = {**steps.DEFAULTS, "seed": 0, **asked} | ({"values": values} if values else {})
     how = {"values": options["values"]} if "values" in steps.DEFAULTS else {}
     if values and not how:
         raise ValueError(f"--values is for classifiers; the pictures of {family} go from 0 to 1. Leave it out")
     datasets = steps.datasets(
-        data or options["data"], model.input_shape[1:], batch_size=options["batch_size"], seed=options["seed"], **how
+        data or options["data"],
+        model.input_shape[1:],
+        batch_size=options["batch_size"],
+        seed=options["seed"],
+        **how,
+        **recipes.follows(steps, model),
     )
     known = options.get("classes")
     if known and datasets.classes and list(datasets.classes) != known:
@@ -71,7 +75,7 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
             f"the model was trained on the classes {', '.join(known)}, in this order. Accepted for --data: "
             f"exactly these. Received: {', '.join(datasets.classes)}"
         )
-    shape = getattr(scores_of(model), "shape", ())
+    shape = getattr(scores_of(model), "shape", ()) if datasets.classes else ()
     if not known and datasets.classes and len(shape) == 2 and shape[1] != len(datasets.classes):
         raise ValueError(
             f"{target} knows {shape[1]} classes, and no run says which. Accepted for --data: data of {shape[1]} "

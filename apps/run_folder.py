@@ -110,14 +110,14 @@ def create(folder: pathlib.Path, options: dict[str, Any]) -> None:
 
 
 def describe(folder: pathlib.Path, model: keras.Model, steps: int) -> None:
-    """Write `optimizer.json`, if the model has one optimizer of its own.
+    """Write `optimizer.json`, if the model is one network with an optimizer of its own.
 
     Args:
         folder: The run folder.
         model: Compiled.
         steps: Of the whole run.
     """
-    if isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer):
+    if is_functional(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
         write_json(folder / "optimizer.json", trainings.describe(model, steps))
 
 
@@ -202,22 +202,72 @@ def load(target: pathlib.Path) -> keras.Model:
         target: A run folder or a `.keras` file.
 
     Returns:
-        The model, not compiled.
+        The model, not compiled; of several networks as its family builds it.
 
     Raises:
         ValueError: There is no such model, or Keras cannot read it.
     """
-    if target.is_dir():
-        options(target)
+    asked = options(target) if target.is_dir() else {}
+    files = {path.stem.removeprefix("best_"): path for path in sorted(target.glob("best_*.keras"))}
+    if asked and files:
+        return assembled(asked, files)
     path = model_file(target)
     if not path.is_file():
         raise ValueError(f"no such model: {path}. Accepted: a run folder that holds best.keras, or a .keras file.")
     return load_keras(str(path))
 
 
+def assembled(asked: dict[str, Any], files: dict[str, pathlib.Path]) -> keras.Model:
+    """Build the model of a run, and fill each of its networks from its file."""
+    import tfzoo
+    from bridge import keras_weights
+
+    model = tfzoo.build(asked["family"], size=asked["size"], **asked["settings"])
+    held = networks(model)
+    if files.keys() != held.keys():
+        raise ValueError(f"the run must have best models of {', '.join(held)}. Received: {', '.join(files)}")
+    for name, network in held.items():
+        keras_weights.load(network, str(files[name]))
+    return model
+
+
+def able(target: pathlib.Path, method: str) -> keras.Model:
+    """Load the model of a run folder, if it can do something.
+
+    Args:
+        target: A run folder.
+        method: What it must have, such as "sample".
+
+    Raises:
+        ValueError: There is no such run, or its model cannot.
+    """
+    model = load(target) if target.is_dir() else None
+    if model is None or not hasattr(model, method):
+        import tfzoo
+
+        what = f"a run of {asked(target).get('family')}" if target.is_dir() else "no run folder"
+        families = [name for name in tfzoo.names() if method in getattr(tfzoo.family(name), "ABLE", ())]
+        raise ValueError(f"{target} is {what}. Accepted: a run folder of {', '.join(families)}.")
+    return model
+
+
+def datasets(target: pathlib.Path, model: keras.Model, data: str | None):
+    """Open the data of a run, or other data, as its recipe does."""
+    was = options(target)
+    recipe = recipes.find(was["family"])
+    return recipe.datasets(
+        data or was["data"],
+        model.input_shape[1:],
+        batch_size=was["batch_size"],
+        seed=was["seed"],
+        **recipes.follows(recipe, model),
+    )
+
+
 def model_file(target: pathlib.Path) -> pathlib.Path:
-    """Give the file of the model that `load` loads, whether it is there or not."""
-    return target / "best.keras" if target.is_dir() else target
+    """Give the file of the model that `load` loads, whether it is there or not; of several networks the first one's."""
+    several = sorted(target.glob("best_*.keras"))
+    return (several or [target / "best.keras"])[0] if target.is_dir() else target
 
 
 def load_networks(target: pathlib.Path) -> tuple[str | None, dict[str, keras.Model]]:

@@ -196,6 +196,7 @@ def train(
     with chosen.scope():
         model = build(name, options)
         data = {key: options[key] for key in ("batch_size", "seed", "mix", "values") if key in options}
+        data |= recipes.follows(recipe, model)
         shape = model.input_shape[1:]
         datasets = recipe.datasets(options["data"], shape, **data, start=start)
         recipe.compile(model, optimizer=functools.partial(optimizer, options), jit_compile=options["jit"])
@@ -278,9 +279,9 @@ def left_behind(output: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        best, good = output / "best.keras", kept(output / "checkpoints")
+        best, good = sorted(output.glob("best*.keras")), kept(output / "checkpoints")
         raise RunFailed(
-            f"{error} Last good model: {best if best.exists() else 'none, no epoch ended well'}; last good "
+            f"{error} Last good model: {', '.join(map(str, best)) or 'none, no epoch ended well'}; last good "
             f"checkpoint: {f'step {good[-1]}' if good else 'none'}. Try a lower --learning-rate, or --clip 1, in "
             "another --output."
         ) from error

@@ -53,6 +53,11 @@ def having(option: str) -> list[str]:
     return [name for name in names() if option in find(name).DEFAULTS]
 
 
+def follows(recipe: ModuleType, model) -> dict[str, Any]:
+    """Give the arguments of a recipe's `datasets` that follow from a model; most have none."""
+    return recipe.asks(model) if hasattr(recipe, "asks") else {}
+
+
 def check(options: dict[str, Any], known: set[str]) -> None:
     """Refuse options that no device can make right; raises a ValueError that lists them."""
     wrong = [

@@ -60,6 +60,16 @@ def classifier(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory) -> pathlib.Path:
+    """The run of a tiny variational autoencoder."""
+    from apps import train
+
+    folder = tmp_path_factory.mktemp("autoencoder") / "run"
+    train.train("vae", folder, size="tiny", epochs=1, steps_per_epoch=20, batch_size=32, learning_rate=1e-2)
+    return folder
+
+
 @pytest.fixture
 def explained(monkeypatch):
     """The pictures that `tfzoo explain` explains from now on, as the model gets them."""

@@ -91,7 +91,11 @@ class Family:
         """Open the data that nobody has to download."""
         data = self.recipe.DEFAULTS["data"]
         return self.recipe.datasets(
-            LEGIBLE.get(data, data), model.input_shape[1:], batch_size=batch_size, seed=self.seed
+            LEGIBLE.get(data, data),
+            model.input_shape[1:],
+            batch_size=batch_size,
+            seed=self.seed,
+            **recipes.follows(self.recipe, model),
         )
 
     def compile(self, model, kind: str = "Adam", rate: float = 2e-3, jit_compile: bool = False):

@@ -61,7 +61,7 @@ def test_every_recipe_states_command_minutes_data_and_result(path):
     recipe = recipes.find(path.stem)
     assert f"tfzoo train {path.stem}" in recipe.__doc__ and ">=" in recipe.__doc__
     assert recipe.MINUTES and all(minutes > 0 for minutes in recipe.MINUTES.values())
-    stated = {float(goal) for goal in re.findall(r">= (\.\d+)", recipe.__doc__)}
+    stated = {float(goal) for goal in re.findall(r">= (-?\d*\.\d+)", recipe.__doc__)}
     results = ROOT / "benchmarks" / "results"
     newest = max(results.glob(f"*-acceptance-{path.stem}.json"))
     measured = json.loads(newest.read_text())["results"].values()

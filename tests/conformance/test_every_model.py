@@ -121,7 +121,8 @@ def test_mirrored_equals_single(family):
 def test_mixed_precision_is_finite(family, policy):
     model = family.compile(family.build(policy))
     before = model.get_weights()
-    history = family.fit(model, family.data(model).training, 3).history
+    steps = 8  # in float16 the first ones may find only by how much the loss can be scaled
+    history = family.fit(model, family.data(model).training, steps).history
     assert all(np.isfinite(value).all() for value in history.values())
     assert all(np.isfinite(w).all() for w in model.get_weights())
     assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
@@ -183,7 +184,7 @@ def test_the_second_way_agrees(family, trained):
         try:
             peer = onnx.onnx_to_torch(proto)
         except bridge.BridgeError as e:
-            assert "Converter is not implemented" in str(e), e
+            assert "not implemented" in str(e), e
             warnings.warn(f"{family.name}: {e}", stacklevel=1)  # printed with the run: what the peer lacks
         else:
             with torch.no_grad():

@@ -15,7 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfzoo.training.distributed_fit import first_tensor, scale_loss, unscale_loss
+from tfzoo.training import draws
+from tfzoo.training.distributed_fit import scale_loss, unscale_loss
 
 
 class TwoOptimizers(keras.Model):
@@ -96,17 +97,7 @@ class TwoOptimizers(keras.Model):
         Returns:
             Random numbers `(B, *shape)`, other ones at every call.
         """
-        count = rows = examples(batch)
-        first = 0
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync > 1:
-            replica = tf.range(context.num_replicas_in_sync) == context.replica_id_in_sync_group
-            counts = tf.where(replica, tf.cast(rows, tf.float32), 0.0)
-            counts = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, counts), tf.int32)  # (replicas,)
-            count = tf.reduce_sum(counts)
-            first = tf.reduce_sum(counts[: context.replica_id_in_sync_group])
-        numbers = distribution((count, *shape), seed=self.seed_generator, **options)
-        return numbers[first : first + rows]
+        return draws.draw(distribution, batch, shape, self.seed_generator, **options)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         for _ in range(self.critic_steps):
@@ -119,11 +110,6 @@ class TwoOptimizers(keras.Model):
             tape.watch([variable.value for variable in network.trainable_variables])
             loss = scale_loss(compute_loss(data))
             scaled = optimizer.scale_loss(loss)
-        tracker.update_state(unscale_loss(loss), sample_weight=examples(data))
+        tracker.update_state(unscale_loss(loss), sample_weight=draws.examples(data))
         variables = network.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
-
-
-def examples(batch: Any) -> tf.Tensor:
-    """Count the examples of a batch."""
-    return tf.shape(first_tensor(batch))[0]

@@ -1,0 +1,97 @@
+"""The recipe of autoencoders: what it learns from, what it measures, and that a run goes on as if never stopped."""
+
+import math
+
+import numpy as np
+import pytest
+
+import tfzoo
+from apps import recipes, run_folder, train
+from apps.recipes import vae as recipe
+from tfzoo.variational.bounds import bounds
+
+TINY = {"size": "tiny", "epochs": 2, "steps_per_epoch": 3, "batch_size": 8}
+
+
+def pictures(likelihood="bernoulli", shape=(8, 8, 1), **options):
+    model = tfzoo.build("vae", "tiny", image_shape=shape, likelihood=likelihood, **options)
+    data = recipe.datasets("digits", shape, batch_size=16, seed=0, **recipes.follows(recipe, model))
+    return model, data
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretised_logistic"])
+def test_what_it_learns_from_is_what_the_decoder_gives(likelihood):
+    from sklearn.datasets import load_digits
+
+    model, data = pictures(likelihood, levels=17)
+    x = np.concatenate([batch[0] for batch in data.held_out.as_numpy_iterator()])
+    assert x.shape == (360, 8, 8, 1) and not model.likelihood.check(x)
+    (batch,) = next(data.training.as_numpy_iterator())
+    assert batch.shape == (16, 8, 8, 1) and not model.likelihood.check(batch)
+    known = load_digits().images / 16
+    known = (known >= 0.5).astype("float32") if likelihood == "bernoulli" else known
+    nearest = np.abs(known[None] - x[:20, None, :, :, 0]).max((2, 3)).min(1)  # a byte is not quite a sixteenth
+    np.testing.assert_allclose(nearest, 0, atol=0.003 if likelihood == "gaussian" else 1e-6)
+
+
+def test_other_sizes_and_colours():
+    _, data = pictures(shape=(16, 12, 3))
+    assert next(data.training.as_numpy_iterator())[0].shape == (16, 16, 12, 3)
+    with pytest.raises(ValueError, match="image_shape must be .height, width, 1 or 3."):
+        pictures(shape=(8, 8, 2))
+
+
+def test_its_figures():
+    model, data = pictures()
+    found = recipe.evaluate(model, data.held_out, samples=3)
+    x = np.concatenate([batch[0] for batch in data.held_out.as_numpy_iterator()])
+    wanted = bounds(model, x, 3)
+    assert found["elbo"] == pytest.approx(wanted.elbo.mean()) and found["elbo"] < found["importance_weighted"]
+    assert found["bits_per_dimension"] == pytest.approx(-wanted.importance_weighted.mean() / 64 / math.log(2))
+    assert 0 <= found["active_latents"] <= 3
+
+
+def test_a_run(autoencoder):
+    files = {path.name for path in autoencoder.iterdir()}
+    assert {"encoder.keras", "decoder.keras", "best_encoder.keras", "best_decoder.keras"} <= files
+    assert "optimizer.json" not in files  # of one network alone
+    model, (_, networks) = run_folder.load(autoencoder), run_folder.load_networks(autoencoder)
+    for name, network in networks.items():
+        for a, b in zip(getattr(model, name).get_weights(), network.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+    """The draws, too: a checkpoint keeps where they are."""
+    train.train("vae", tmp_path / "whole", **TINY)
+
+    class Stop(Exception):
+        pass
+
+    from tfzoo.training.checkpoint import Checkpoints
+
+    save = Checkpoints.on_train_batch_end
+
+    def stopping(self, batch, logs=None):
+        save(self, batch, logs)
+        if getattr(self.model.optimizer, "iterations", 0) == 4:
+            raise Stop
+
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", stopping)
+    with pytest.raises(Stop):
+        train.train("vae", tmp_path / "stopped", checkpoint_steps=1, **TINY)
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", save)
+    train.train("vae", tmp_path / "stopped", **TINY)
+    one, other = (run_folder.load_networks(tmp_path / name)[1] for name in ("whole", "stopped"))
+    for name in one:
+        for a, b in zip(one[name].get_weights(), other[name].get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_commands(invoke, autoencoder, tmp_path):
+    done = invoke("evaluate", autoencoder, "--output", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "elbo" in done.stdout and (tmp_path / "samples" / "evaluate.png").exists()
+    done = invoke("export", autoencoder, "--output", tmp_path / "vae")
+    assert done.exit_code == 0, done.stderr
+    assert all(name in done.stdout for name in ("serving_default", "decode"))
