@@ -213,6 +213,22 @@ def spatial_transformer() -> str:
     )
 
 
+def variational(family: str) -> str:
+    """The held-out bounds of a variational family's runs."""
+    rows, found = [], recipes(family)
+    for r in found.values():
+        shown = [several(r["runs"], k, 2) for k in ("elbo", "importance_weighted")]
+        own = [several(r["runs"], r["figure"], 3), f"{r['goal']:g}", r["best"]]
+        rows.append(
+            [f"`{r['command']}`", f"{r['steps']:,}", *shown, f"{r['figure']}: **{own[0]}**", *own[1:], r["date"]]
+        )
+    head = ["command", "steps", "ELBO", "importance-weighted", "what the goal is of", "goal: at least", "best known"]
+    return (
+        f"{table([*head, 'measured'], rows)}\n\nIn nats, by seed; held out, where the goal does not say otherwise. "
+        f"Independent pixels have {next(iter(found.values()))['baseline']:.2f}. By `tests/acceptance/{family}.py`."
+    )
+
+
 def several(runs: list[dict], name: str, digits: int = 3) -> str:
     """A figure of each seed, from the lowest to the highest."""
     return " ".join(f"{value:.{digits}f}" for value in sorted(run[name] for run in runs))
@@ -417,6 +433,7 @@ PARTS = {
     "optimizers": optimizers,
     "spatial_transformer": spatial_transformer,
     "unet": unet,
+    "variational": variational,
     "workers": workers,
     **{name: partial(classifier, name) for name in ("googlenet", "resnet", "vit")},
 }

@@ -2,7 +2,7 @@
 
 >>> import tfzoo
 >>> tfzoo.names()
-['googlenet', 'resnet', 'spatial_transformer', 'unet', 'vit']
+['googlenet', 'resnet', 'spatial_transformer', 'unet', 'vae', 'vit']
 >>> model = tfzoo.build("unet", size="tiny", image_shape=(64, 64, 3))
 """
 

@@ -15,7 +15,7 @@ from tfzoo.layers import arguments
 from tfzoo.variational import likelihood as likelihoods
 from tfzoo.variational import objective as objectives
 from tfzoo.variational.likelihood import Likelihood, picture
-from tfzoo.variational.model import Variational, in_chunks
+from tfzoo.variational.model import Autoencoder, in_chunks
 from tfzoo.variational.objective import Objective
 
 SIZES = {
@@ -64,7 +64,7 @@ DOES_NOT_APPLY = {
 ABLE = ("sample", "reconstruct", "interpolate", "traverse")
 
 
-class Vae(Variational):
+class Vae(Autoencoder):
     """An encoder and a decoder with a normal posterior whose latents are independent."""
 
     def posterior(self, pictures, training: bool = False):

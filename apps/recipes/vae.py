@@ -3,6 +3,8 @@
     tfzoo train vae --output RUN                    a minute on two cores: held-out ELBO >= -18.3 nats
     tfzoo train vae --size cvae_mnist --data keras:mnist --epochs 10 --steps-per-epoch 1875 --batch-size 32
     tfzoo train vae --size beta_64 --set beta=4 --data DIR --output RUN     your pictures, anywhere below DIR
+    tfzoo train vae --size linear --epochs 80 --steps-per-epoch 250 --batch-size 1257
+                                                    in greys, all digits at once: their ELBO >= 14.493 nats
 
 The digits are black and white, cut at half of their 16 greys. On the same 360 held-out ones independent pixels have
 -25.2 nats and a mixture of 50 such -18.6.

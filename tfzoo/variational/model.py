@@ -20,10 +20,10 @@ Draw = Callable[[tuple[int, ...]], tf.Tensor]  # from the shape of one example's
 
 
 class Variational(keras.Model):
-    """An encoder, a decoder and what else a family has. A family gives `terms`, and `encode` and `noise_shapes`.
+    """Networks that learn together by a bound. A family gives `terms`.
 
     Args:
-        networks: By their names, the one that takes pictures first, and one called "decoder".
+        networks: By their names, the one that takes pictures first.
         likelihood: Of pictures, by what the decoder gives.
         objective: What `fit` lowers.
         name: The family's.
@@ -107,6 +107,10 @@ class Variational(keras.Model):
             raise ValueError(f"{self.name} takes pictures of the shape {shape}. Received: {given}")
         if problems := self.likelihood.check(np.asarray(data)):
             raise ValueError("\n".join(problems))
+
+
+class Autoencoder(Variational):
+    """A variational model with a row of latents for each picture. A family gives `encode`, too."""
 
     def encode(self, pictures: np.ndarray) -> np.ndarray:
         """Give a latent for each picture `(B, H, W, C)`: the mean of its posterior `(B, K)`."""
