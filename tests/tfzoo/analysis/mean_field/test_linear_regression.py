@@ -82,6 +82,21 @@ def test_the_evidence_of_unknown_precisions_is_an_integral():
     np.testing.assert_allclose(linear_regression.exact(x, y, prior).log_evidence, np.log(wanted), atol=2e-4)
 
 
+def test_the_moments_are_those_of_the_weights_own_density():
+    """Without alpha, the prior of the weights is a Student's t of 2 a0 degrees (Bishop, 2006, section 2.3.7)."""
+    x, y = data(n=4, d=2)
+    at, weights = np.polynomial.legendre.leggauss(300)
+    w = 12 * np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)
+    log_joint = stats.multivariate_t(np.zeros(2), np.eye(2) * 0.5 / 1.5, 2 * 1.5).logpdf(w)
+    log_joint += stats.norm.logpdf(y, w @ x.T, 0.8**-0.5).sum(1)
+    mass = np.exp(log_joint) * 144 * np.outer(weights, weights).ravel()
+    share = mass / mass.sum()
+    exact = linear_regression.exact(x, y, Prior((1.5, 0.5), 0.8))
+    np.testing.assert_allclose(exact.log_evidence, np.log(mass.sum()), rtol=1e-5)
+    np.testing.assert_allclose(exact.mean, share @ w, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(exact.covariance, (w * share[:, None]).T @ w - np.outer(share @ w, share @ w), rtol=1e-3)
+
+
 def test_diabetes_against_the_exact_posterior():
     x, y = diabetes()
     found, exact = linear_regression.fit(x, y), linear_regression.exact(x, y)
