@@ -4,9 +4,10 @@
 
 About three minutes on two cores. ADVI must come within .01 nats of the best mean field of a Gaussian of correlation .9
 (.8304) and of the banana (.7794), and of 0 with a full rank. The regression on the diabetes data must have its means
-within .15 of the exact posterior's deviations, and none of its own above them. The logistic regression on the breast-cancer data (30 columns of scale 1, an intercept,
-weights of N(0, 1)) must have its means within .35 of the deviations of 8 chains of 2,000 samples, and no deviation
-above theirs. No coordinate ascent may lower its ELBO by more than 1e-9 of it, or end above the log evidence.
+within .15 of the exact posterior's deviations, and none of its own above them. The logistic regression on the
+breast-cancer data (30 columns of scale 1, an intercept, weights of N(0, 1)) must have its means within .35 of the
+deviations of 8 chains of 2,000 samples, and none of its own above them. No coordinate ascent may lower its ELBO by more
+than 1e-9 of it, or end above the log evidence.
 """
 
 import sys

@@ -25,6 +25,12 @@ def test_a_bent_density():
     np.testing.assert_allclose(found.deviations, [1, 1.5**0.5], rtol=0.08)
 
 
+def test_the_way_there_is_left_out():
+    """The chains begin around 0."""
+    found = hmc.sample(lambda z: -((z[:, 0] - 40) ** 2) / 2, 1, chains=4, samples=200, burn_in=200, leapfrogs=5)
+    assert found.samples.min() > 34 and abs(found.mean[0] - 40) < 0.3
+
+
 def test_what_cannot_be_is_said_at_once():
     with pytest.raises(ValueError, match="dimensions must(.|\n)*samples must(.|\n)*leapfrogs must"):
         hmc.sample(Banana().log_density, 0, samples=0, leapfrogs=0)
