@@ -14,6 +14,7 @@ Otherwise the posterior is a mixture of Gaussians over alpha and beta, which `ex
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -191,11 +192,9 @@ def check(x, y, prior: Prior) -> tuple[np.ndarray, np.ndarray]:
     problems = checks.finite(2, x=x) + checks.finite(1, y=y)
     problems += [] if problems else checks.as_many(x, y)
     for name, value in (("weight", prior.weight), ("noise", prior.noise)):
-        if not isinstance(value, tuple):
-            problems += arguments.factors(**{name: value})
-        elif len(value) == 2:
+        if isinstance(value, tuple) and len(value) == 2:
             problems += arguments.factors(**{f"{name}_shape": value[0], f"{name}_rate": value[1]})
-        else:
-            problems.append(f"{name} must be (shape, rate) or a precision. Received: {name}={value!r}")
+        elif not isinstance(value, Real) or arguments.factors(**{name: value}):
+            problems.append(f"{name} must be a tuple (shape, rate) or a precision above 0. Received: {name}={value!r}")
     arguments.refuse(problems)
     return np.asarray(x, "float64"), np.asarray(y, "float64")

@@ -115,7 +115,13 @@ def test_more_columns_than_rows_leave_the_prior_where_nothing_was_seen():
 
 
 def test_what_cannot_be_is_said_at_once():
-    with pytest.raises(ValueError, match=r"x must(.|\n)*y must(.|\n)*weight_rate must(.|\n)*noise must be \(shape"):
+    with pytest.raises(
+        ValueError, match=r"x must(.|\n)*y must(.|\n)*weight_rate must(.|\n)*noise must be a tuple \(shape"
+    ):
         linear_regression.fit([1.0], [np.nan], Prior((1.0, 0.0), (1.0,)))
+    with pytest.raises(
+        ValueError, match=r"weight must be a tuple(.|\n)*noise must be .* above 0. Received: noise=-1.0"
+    ):
+        linear_regression.fit([[1.0]], [1.0], Prior([1.0, 1.0], -1.0))
     with pytest.raises(ValueError, match="x and y must be as many. Received: 1 rows of x, 2 of y"):
         linear_regression.exact([[1.0]], [1.0, 2.0])
