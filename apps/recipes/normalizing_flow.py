@@ -12,8 +12,8 @@ every time. On the same 360 held-out digits probabilistic PCA of 32 components h
 DEFAULTS = {
     "size": "digits",
     "data": "digits",
-    "epochs": 60,
-    "steps_per_epoch": 60,
+    "epochs": 10,
+    "steps_per_epoch": 240,
     "batch_size": 64,
     "learning_rate": 1e-3,
 }

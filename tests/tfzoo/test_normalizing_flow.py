@@ -72,7 +72,7 @@ def test_the_inverse_gives_back_what_went_in(check, kind):
 
 @KINDS
 def test_a_density_of_the_plane_integrates_to_one(check, kind):
-    model = built(check, kind, (2,))
+    model = built(check, kind, (2,), bound=1.0)  # of no spikes that a grid would miss
     ends, points = 8.0, 161
     line = np.linspace(-ends, ends, points)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype("float32")
@@ -93,7 +93,7 @@ def test_samples_are_of_the_density(check, kind):
     wanted, spread = density @ grid, (density @ grid**2 - (density @ grid) ** 2) ** 0.5
     np.testing.assert_allclose(drawn.mean(0), wanted, atol=5 * spread.max() / 4000**0.5)
     np.testing.assert_allclose(drawn.std(0), spread, rtol=0.08)
-    np.testing.assert_array_equal(model.sample(5, seed=1), drawn[:5])
+    np.testing.assert_allclose(model.sample(5, seed=1), drawn[:5], atol=1e-5)
     assert np.abs(model.sample(5, seed=2) - drawn[:5]).max() > 0.01
 
 
@@ -140,7 +140,7 @@ def test_there_and_back_over_the_bridge_and_torchs_log_likelihood(check, kind):
         given = check.first(x) if network is model.flow else rows
         back = bridge.to_keras(module, (given,))
         before, behind = (
-            sorted((v.shape, v.numpy().tobytes()) for v in of.trainable_variables) for of in (network, back)
+            sorted((tuple(v.shape), v.numpy().tobytes()) for v in of.trainable_variables) for of in (network, back)
         )  # in any order; what a mask becomes is not trained
         assert before == behind
     module = bridge.to_torch(model.flow)
