@@ -22,7 +22,8 @@ def test_it_draws_what_the_model_gives(invoke, autoencoder, tmp_path):
 def test_a_model_that_cannot(invoke, trained, tmp_path):
     for target, text in ((trained, "is a run of unet"), (trained / "best.keras", "is no run folder")):
         done = invoke("sample", target, "--output", tmp_path / "a.png")
-        assert done.exit_code == 2 and f"{target} {text}. Accepted: a run folder of vae" in done.stderr
+        assert done.exit_code == 2 and f"{target} {text}. Accepted: a run folder of " in done.stderr
+        assert "vae" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
