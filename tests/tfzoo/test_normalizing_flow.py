@@ -130,7 +130,7 @@ def test_both_networks_of_realnvp_agree(check):
 
 @KINDS
 def test_there_and_back_over_the_bridge_and_torchs_log_likelihood(check, kind):
-    model, x = built(check, kind, shape=(3, 4, 2)), data(5, (3, 4, 2)).astype("float32")
+    model, x = built(check, kind, shape=(3, 4, 2), blocks=2), data(5, (3, 4, 2)).astype("float32")
     networks = [model.flow] + ([model.inverse_network] if kind == "realnvp" else [])
     for network in networks:
         module = bridge.to_torch(network)
