@@ -1,0 +1,67 @@
+"""A vector-quantised autoencoder of handwritten digits in greys, or of your own pictures, and its prior.
+
+tfzoo train vq_vae --output RUN                 two minutes on two cores: held-out PSNR >= 20.0 dB
+tfzoo train vq_vae --size paper --data DIR --output RUN     your pictures, anywhere below DIR
+"""
+
+from apps.recipes import _pictures
+
+DEFAULTS = {
+    "size": "digits",
+    "data": "digits",
+    "epochs": 60,
+    "steps_per_epoch": 60,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+}
+MINUTES = {"full": 2}  # on two cores
+DATA = "handwritten digits (embedded), or DIR with pictures anywhere below it, keras:cifar10, tfds:NAME"
+datasets, draw = _pictures.datasets, _pictures.draw
+
+
+def asks(model) -> dict:
+    """Give the arguments of `datasets` that follow from a model: pictures stay greys or colours in [0, 1]."""
+    return {"likelihood": model.likelihood}
+
+
+def compile(model, *, optimizer, jit_compile: bool) -> None:
+    """Compile for `fit`: the model's own loss, Adam."""
+    import keras
+
+    model.compile(optimizer=optimizer(keras.optimizers.Adam), jit_compile=jit_compile)
+
+
+def evaluate(model, dataset) -> dict[str, float]:
+    """Judge a model by what comes back of pictures, and by its prior.
+
+    Args:
+        model: A `tfzoo.vq_vae.VqVae`.
+        dataset: Batches of images.
+
+    Returns:
+        `squared_error` of a pixel, `psnr` in dB of a largest pixel of 1, `perplexity` and `codes_in_use` over all the
+        pictures' codes, and `prior_nats`, the prior's -log p of a picture's codes.
+    """
+    import numpy as np
+    from keras import ops
+
+    from tfzoo.quantisation.perplexity import perplexity
+    from tfzoo.quantisation.prior import nats
+    from tfzoo.variational.model import in_chunks
+
+    images = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])
+    codes = model.encode(images)
+    error = float(np.square(images - model.decode(codes)).mean(dtype="float64"))
+    counts = np.bincount(codes.ravel(), minlength=model.codes)
+
+    def each(given):
+        given = ops.cast(given, "int32")
+        return ops.sum(nats(model.prior(given, training=False), given), (1, 2))
+
+    return {
+        "squared_error": error,
+        "psnr": float(-10 * np.log10(error)),
+        "perplexity": float(perplexity(counts.astype("float32"))),
+        "codes_in_use": float((counts > 0).sum()),
+        "prior_nats": float(in_chunks(each, codes).mean()),
+    }

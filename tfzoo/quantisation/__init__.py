@@ -1,0 +1,1 @@
+"""Vectors by the nearest one of a codebook, a codebook that follows them, and a prior over the codes."""
