@@ -21,6 +21,7 @@ TEXT, PICTURE = 4_000_000, 8_000_000  # the largest files that are shown, in byt
 PICTURES, CHARTS = 24, 40  # the most of them
 PNG = b"\x89PNG\r\n\x1a\n"
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 440, 220, 62, 24, 10  # of a chart and its margins
+SMOOTH = 15  # epochs from which a curve is smoothed
 COLOURS = {"training": "#1b6ca8", "validation": "#c4622d"}
 NOT_OPTIONS = {"family", "examples", "classes", "devices", "command", "versions", "settings"}  # of options.json
 TEMPLATE = """<!doctype html>
@@ -43,7 +44,8 @@ by epoch</p>
  {% for text, y in chart.ticks %}<line x1="{{ left }}" x2="{{ width }}" y1="{{ y }}" y2="{{ y }}" stroke="#ddd"/>
  <text x="{{ left - 6 }}" y="{{ y + 4 }}" font-size="11" text-anchor="end">{{ text }}</text>{% endfor %}
  {% for text, x in chart.epochs %}<text x="{{ x }}" y="{{ height - 6 }}" font-size="11" text-anchor="middle">{{ text }}</text>{% endfor %}
- {% for line in chart.lines %}<polyline fill="none" stroke="{{ line.colour }}" stroke-width="1.5" points="{{ line.points }}"/>
+ {% for line in chart.lines %}<polyline fill="none" stroke="{{ line.colour }}" stroke-width="1.5"{% if line.smooth %} opacity="0.35"{% endif %} points="{{ line.points }}"/>
+ {% if line.smooth %}<polyline fill="none" stroke="{{ line.colour }}" stroke-width="2" points="{{ line.smooth }}"/>{% endif %}
  {% for x, y in line.dots %}<circle cx="{{ x }}" cy="{{ y }}" r="2" fill="{{ line.colour }}"/>{% endfor %}{% endfor %}
 </svg></figure>{% endfor %}</div>
 <h2>Samples</h2>
@@ -201,7 +203,8 @@ def chart(name: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str, 
         curves: Points by a name of `COLOURS`; empty ones are left out.
 
     Returns:
-        `name`, `lines` (colour, points of the polyline, dots where it is short), `ticks` and `epochs` (text, place).
+        `name`, `lines` (colour, points of the polyline, the same smoothed where it is long, dots where it is short),
+        `ticks` and `epochs` (text, place).
     """
     points = [point for curve in curves.values() for point in curve]
     if not points:
@@ -222,6 +225,7 @@ def chart(name: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str, 
             {
                 "colour": COLOURS[kind],
                 "points": " ".join(f"{x(epoch)},{y(value)}" for epoch, value in curve),
+                "smooth": " ".join(f"{x(epoch)},{y(value)}" for epoch, value in smooth(curve)),
                 "dots": [(x(epoch), y(value)) for epoch, value in curve] if len(curve) < 30 else [],
             }
             for kind, curve in curves.items()
@@ -230,6 +234,17 @@ def chart(name: str, curves: dict[str, list[tuple[float, float]]]) -> dict[str, 
         "ticks": [(f"{value:.3g}", y(value)) for value in dict.fromkeys(low + k * (high - low) / 4 for k in range(5))],
         "epochs": [(f"{epoch:.0f}", x(epoch)) for epoch in dict.fromkeys((first, last))],
     }
+
+
+def smooth(curve: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Smooth a curve of `SMOOTH` epochs or more, by Savitzky and Golay's parabolas of 7; nothing of a shorter one."""
+    if len(curve) < SMOOTH:
+        return []
+    from tfzoo.analysis.smoothing import smoothed
+
+    epochs, values = zip(*curve, strict=True)
+    low, high = min(values), max(values)  # the chart's, which a parabola may leave
+    return [(epoch, min(max(float(value), low), high)) for epoch, value in zip(epochs, smoothed(values), strict=True)]
 
 
 def samples(folder: pathlib.Path, notes: list[str]) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ SIZES = {
         "variance": 0.14,
         "prior_units": 32,
         "prior_depth": 3,
-        "prior_dropout": 0.3,
+        "prior_dropout": 0.5,
     },
     # Those of sonnet's example, of which PyTorch's best known one leaves out the residual layers' biases.
     "paper": {"codebook": "loss"},

@@ -1,7 +1,9 @@
 """A vector-quantised autoencoder of handwritten digits in greys, or of your own pictures, and its prior.
 
-tfzoo train vq_vae --output RUN                 two minutes on two cores: held-out PSNR >= 20.0 dB
+tfzoo train vq_vae --output RUN                 a minute on two cores: held-out PSNR >= 23.5 dB
 tfzoo train vq_vae --size paper --data DIR --output RUN     your pictures, anywhere below DIR
+
+A picture has 16 codes of 64. k-means of 2x2 patches, as many bits, has 22.6 dB; of whole pictures, 64 in all, 15.8 dB.
 """
 
 from apps.recipes import _pictures
@@ -9,12 +11,12 @@ from apps.recipes import _pictures
 DEFAULTS = {
     "size": "digits",
     "data": "digits",
-    "epochs": 60,
+    "epochs": 30,
     "steps_per_epoch": 60,
     "batch_size": 64,
     "learning_rate": 2e-3,
 }
-MINUTES = {"full": 2}  # on two cores
+MINUTES = {"full": 1}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with pictures anywhere below it, keras:cifar10, tfds:NAME"
 datasets, draw = _pictures.datasets, _pictures.draw
 

@@ -101,6 +101,28 @@ def test_a_curve_goes_where_its_values_are(folder):
     assert len(found["learning_rate"]["lines"]) == 1
 
 
+def test_a_long_curve_is_smoothed_and_a_short_one_is_not():
+    """A parabola is its own smoothing; of an impulse the parabolas of 7 leave 7/21."""
+    numbers = [(epoch, 40.0 * epoch**2) for epoch in range(1, 16)]
+    assert run_page.smooth(numbers) == [(epoch, pytest.approx(value)) for epoch, value in numbers]
+    assert run_page.smooth([(epoch, float(epoch == 8)) for epoch in range(1, 16)])[7] == (8, pytest.approx(7 / 21))
+    assert not run_page.smooth(numbers[:-1])
+    for count in (14, 15):
+        text = "epoch,loss\n" + "".join(f"{epoch},{epoch % 3}\n" for epoch in range(count))
+        (line,) = run_page.charts(run_page.lines(text), [])[0]["lines"]
+        assert len(line["smooth"].split()) == (15 if count == 15 else 0)
+
+
+def test_the_page_draws_the_smoothed_line_over_the_other(folder):
+    for count, lines in ((14, 1), (15, 2)):
+        text = "epoch,loss\n" + "".join(f"{epoch},{epoch % 3}\n" for epoch in range(count))
+        (folder / "log.csv").write_text(text)
+        run_page.write(folder)
+        assert (folder / "run.html").read_text().partition('aria-label="loss')[2].partition("</svg>")[0].count(
+            "<polyline"
+        ) == lines
+
+
 @pytest.mark.parametrize("text", ["epoch,loss\n0,0.5\n", "epoch,loss\n0,0.5\n1,0.5\n", "epoch,loss\n0,nan\n1,1e999\n"])
 def test_a_chart_of_next_to_nothing(text):
     for chart in run_page.charts(run_page.lines(text), []):

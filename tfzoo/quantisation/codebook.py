@@ -32,8 +32,8 @@ def quantiser(size: tuple[int, int], codes: int, dimensions: int, trainable: boo
         "ab,cd->acd", (codes, dimensions), kernel_initializer=start, name=CODEBOOK, dtype=floats, trainable=trainable
     )(one)
     vectors = ops.squeeze(held, 0)  # (K, D)
-    apart = ops.sum(ops.square(vectors), -1) - 2 * ops.matmul(z, ops.transpose(vectors))  # (B, h, w, K)
-    found = ops.argmin(apart, -1)
+    near = 2 * ops.matmul(z, ops.transpose(vectors)) - ops.sum(ops.square(vectors), -1)  # (B, h, w, K)
+    found = ops.squeeze(ops.top_k(near, 1)[1], -1)  # ops.argmax is made of bits, which ONNX does not know
     return keras.Model(z, {"codes": found, "quantised": ops.take(vectors, found, axis=0)}, name="quantiser")
 
 
