@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/acceptance/vq_vae.py [RUN ...] [--output FILE] [--runs DIR] [--seeds N]
 
-About five minutes on two cores. The fair yardstick is k-means of 2x2 patches: 16 codes of 64 for a picture, as the model
-has, which it must beat. k-means of whole pictures gives them one code. The prior must be above positions that are
-independent of one another.
+About five minutes on two cores. The fair yardstick is k-means of 2x2 patches: 16 codes of 64 for a picture, as the
+model has, which it must beat. k-means of whole pictures gives them one code. The prior must need fewer nats than
+positions that are independent of one another.
 """
 
 import functools
