@@ -18,6 +18,7 @@ from tfzoo.quantisation.codebook import vectors
 from tfzoo.training.distributed_fit import summed
 
 DEAD = 0.03  # of the mean count
+APART = 0.01  # of the vectors' size: between two codes that begin again at the same vector
 
 
 class Averages(keras.layers.Layer):
@@ -52,6 +53,8 @@ class Averages(keras.layers.Layer):
         one_hot = ops.one_hot(ops.reshape(codes, (-1,)), book.shape[0], dtype=rows.dtype)
         batch = ops.matmul(ops.transpose(one_hot), rows)
         count, total, anywhere = summed([ops.sum(one_hot, 0), batch, self.anywhere(rows)])
+        noise = keras.random.normal(anywhere.shape, seed=self.seed_generator, dtype=anywhere.dtype)
+        anywhere += APART * ops.sqrt(ops.mean(ops.square(anywhere))) * noise  # much of a picture may be the same vector
         counts = d * self.counts + (1 - d) * count
         sums = d * self.sums + (1 - d) * total
         seen = d * self.seen + (1 - d)
