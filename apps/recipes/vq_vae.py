@@ -18,12 +18,39 @@ DEFAULTS = {
 }
 MINUTES = {"full": 1}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with pictures anywhere below it, keras:cifar10, tfds:NAME"
-datasets, draw = _pictures.datasets, _pictures.draw
+draw = _pictures.draw
+
+
+def datasets(data: str, image_shape: tuple[int, int, int], *, seed: int, codes: int, positions: int, **options):
+    """Open the data as `_pictures.datasets` does, if there are as many vectors to quantise as codes.
+
+    Args:
+        data: What `--data` says.
+        image_shape: `(H, W, 1 or 3)` in pixels, the model's.
+        seed: Any integer from 0.
+        codes: Vectors of the codebook.
+        positions: Vectors of a picture.
+        **options: Further arguments of `_pictures.datasets`.
+
+    Returns:
+        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)`.
+
+    Raises:
+        ValueError: The size or the data cannot be used, or the codebook is larger than the data.
+    """
+    from tfzoo.data import open
+    from tfzoo.vq_vae import refuse_few
+
+    found = _pictures.datasets(data, image_shape, seed=seed, **options)
+    if codes > positions:  # else one picture is enough
+        refuse_few(codes, positions * len(open(data, "images", seed=seed, image_shape=image_shape).training))
+    return found
 
 
 def asks(model) -> dict:
     """Give the arguments of `datasets` that follow from a model: pictures stay greys or colours in [0, 1]."""
-    return {"likelihood": model.likelihood}
+    rows, columns = model.prior.input_shape[1:]
+    return {"likelihood": model.likelihood, "codes": model.codes, "positions": rows * columns}
 
 
 def compile(model, *, optimizer, jit_compile: bool) -> None:

@@ -20,6 +20,12 @@ def test_its_data_are_greys():
     np.testing.assert_allclose(nearest, 0, atol=0.003)
 
 
+def test_a_codebook_larger_than_the_data():
+    model = tfzoo.build("vq_vae", "tiny", codes=20_113)
+    with pytest.raises(ValueError, match="20113 codes, and the pictures have 20112 vectors"):  # 1,257 of 16
+        recipe.datasets("digits", (8, 8, 1), batch_size=16, seed=0, **recipes.follows(recipe, model))
+
+
 def test_its_figures():
     model = tfzoo.build("vq_vae", "tiny")
     data = recipe.datasets("digits", (8, 8, 1), batch_size=16, seed=0, **recipes.follows(recipe, model))
