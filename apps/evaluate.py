@@ -53,6 +53,8 @@ def evaluate(target: pathlib.Path, output: pathlib.Path, data: str | None = None
     from tfzoo.layers.classifier import scores_of
 
     run_folder.check(output)
+    if target.is_file() and sorted(target.parent.glob("best_*.keras")):
+        raise ValueError(f"{target} is one of several networks. Accepted: the run folder, {target.parent}")
     model, file = run_folder.load(target), run_folder.model_file(target).resolve()
     asked = run_folder.asked(target)
     family = run_folder.family(target, model) or model.name

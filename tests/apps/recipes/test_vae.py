@@ -92,6 +92,9 @@ def test_commands(invoke, autoencoder, tmp_path):
     done = invoke("evaluate", autoencoder, "--output", tmp_path)
     assert done.exit_code == 0, done.stderr
     assert "elbo" in done.stdout and (tmp_path / "samples" / "evaluate.png").exists()
+    done = invoke("evaluate", autoencoder / "best_encoder.keras", "--output", tmp_path / "one")
+    assert done.exit_code == 2 and f"is one of several networks. Accepted: the run folder, {autoencoder}" in done.stderr
+    assert not (tmp_path / "one").exists()
     done = invoke("export", autoencoder, "--output", tmp_path / "vae")
     assert done.exit_code == 0, done.stderr
     assert all(name in done.stdout for name in ("serving_default", "decode"))
