@@ -1,6 +1,6 @@
 """Which families the matrix is about in this run, and what its tests share.
 
-It is all of it in `make acceptance` (`--every-case`), and where the matrix itself has changed. Else it is the families
+It is all of it in `make acceptance` (`--every-case`), and where it is asked for by its folder. Else it is the families
 that have changed since yesterday, and one of the others, every day the next: what all families share, such as how they
 are trained, has tests of its own and is seen in that one.
 """
@@ -45,7 +45,7 @@ def reached(left: set[str], packages: tuple[str, ...]) -> set[str]:
 
 def chosen(there: set[str] | None) -> list[str]:
     """Give the families that a run is about, by the files that have changed: None if these are not known."""
-    if there is None or any(path.startswith("tests/conformance/") for path in there):
+    if there is None:
         return tfzoo.names()
     others = [name for name in tfzoo.names() if not files(name) & there]
     turn = others[datetime.date.today().toordinal() % len(others)] if others else None

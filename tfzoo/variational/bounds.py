@@ -8,11 +8,13 @@ is the ELBO for k = 1, and closer the more samples there are (Burda et al., 2016
 import itertools
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfzoo.variational.model import Variational
 
+AT_ONCE = 4096  # pictures that the networks are given at once, each as often as it fits
 ACTIVE = 0.01  # variance over the data of a latent's mean, above which it is in use (Burda et al., section 5.2)
 
 
@@ -35,7 +37,7 @@ def bounds(model: Variational, pictures: np.ndarray, samples: int = 500, seed: i
     Args:
         model: It is not changed.
         pictures: `(N, H, W, C)`.
-        samples: Latents for each picture, drawn one after the other.
+        samples: Latents for each picture.
         seed: Any integer from 0; decides the draws.
     """
 
@@ -50,15 +52,17 @@ def bounds(model: Variational, pictures: np.ndarray, samples: int = 500, seed: i
         log_likelihood, divergence = model.terms(some, draw, analytic=False)
         return log_likelihood - tf.reduce_sum(divergence, -1)
 
-    total, peak, inside = [], [], []
-    for first in range(0, len(pictures), 512):
-        some = tf.constant(np.asarray(pictures[first : first + 512], "float32"))
-        found = [log_weights(some, tf.constant(first * samples + i, tf.int64)).numpy() for i in range(samples)]
-        found = np.array(found, "float64")  # (samples, B)
-        total.append(found.mean(0))
-        peak.append(found.max(0))
-        inside.append(np.log(np.exp(found - found.max(0)).mean(0)))
-    return Bounds(np.concatenate(total), np.concatenate(peak) + np.concatenate(inside))
+    found = []
+    for first in range(0, len(pictures), AT_ONCE):
+        some = np.asarray(pictures[first : first + AT_ONCE], keras.backend.floatx())
+        times = min(AT_ONCE // len(some), samples)  # of each picture, so many samples at once
+        rows = tf.constant(np.tile(some, (times, *[1] * (some.ndim - 1))))
+        calls = range(-(-samples // times))
+        weights = [log_weights(rows, tf.constant(first * samples + i, tf.int64)).numpy() for i in calls]
+        found.append(np.concatenate(weights).astype("float64").reshape(-1, len(some))[:samples])
+    found = np.concatenate(found, 1)  # (samples, N)
+    peak = found.max(0)
+    return Bounds(found.mean(0), peak + np.log(np.exp(found - peak).mean(0)))
 
 
 def active(model: Variational, pictures: np.ndarray) -> int:
