@@ -229,6 +229,11 @@ def variational(family: str) -> str:
     )
 
 
+def variational_speed() -> str:
+    """The ratios of benchmarks/variational.py."""
+    return ratios(newest("benchmarks-variational"), "torch", "tfzoo")
+
+
 def several(runs: list[dict], name: str, digits: int = 3) -> str:
     """A figure of each seed, from the lowest to the highest."""
     return " ".join(f"{value:.{digits}f}" for value in sorted(run[name] for run in runs))
@@ -434,6 +439,7 @@ PARTS = {
     "spatial_transformer": spatial_transformer,
     "unet": unet,
     "variational": variational,
+    "variational_speed": variational_speed,
     "workers": workers,
     **{name: partial(classifier, name) for name in ("googlenet", "resnet", "vit")},
 }
