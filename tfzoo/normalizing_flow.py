@@ -24,7 +24,7 @@ from keras import layers, ops
 from tfzoo.flows import autoregressive, coupling, planar, radial
 from tfzoo.layers import arguments
 from tfzoo.training.distributed_fit import scale_loss
-from tfzoo.variational.model import in_chunks, normal
+from tfzoo.variational.model import in_chunks, looked_at, normal
 
 SIZES = {
     "digits": {},
@@ -102,13 +102,9 @@ class NormalizingFlow(keras.Model):
 
     def check(self, data) -> None:
         """Refuse data of another shape, NaN, and whole numbers; of a data set the first batch is looked at."""
-        if isinstance(data, tf.data.Dataset):
-            data = next(iter(data.take(1).as_numpy_iterator()), ())
-        data = data[0] if isinstance(data, (tuple, list)) and data else data
-        if not isinstance(data, (np.ndarray, tf.Tensor)):
+        data, shape, problems = looked_at(data), self.input_shape[1:], []
+        if data is None:
             return
-        data, shape = np.asarray(data), self.input_shape[1:]
-        problems = []
         if data.shape[1:] != shape:
             problems.append(f"{self.name} takes arrays of the shape {shape}. Received: {data.shape[1:]}")
         if np.issubdtype(data.dtype, np.floating) and not np.isfinite(data).all():

@@ -71,6 +71,34 @@ def autoencoder(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture
+def stopped(monkeypatch, tmp_path):
+    """Train a run that stops behind step 4, and let it go on: `stopped("vae", **options)` gives its folder."""
+    from apps import train
+    from tfzoo.training.checkpoint import Checkpoints
+
+    class Stop(Exception):
+        pass
+
+    save = Checkpoints.on_train_batch_end
+
+    def stopping(self, batch, logs=None):
+        save(self, batch, logs)
+        if self.model.optimizer.iterations == 4:
+            raise Stop
+
+    def run(name, **options) -> pathlib.Path:
+        folder = tmp_path / "stopped"
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "on_train_batch_end", stopping)
+            with pytest.raises(Stop):
+                train.train(name, folder, checkpoint_steps=1, **options)
+        train.train(name, folder, **options)
+        return folder
+
+    return run
+
+
+@pytest.fixture
 def explained(monkeypatch):
     """The pictures that `tfzoo explain` explains from now on, as the model gets them."""
     from apps import explain

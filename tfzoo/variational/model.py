@@ -97,15 +97,13 @@ class Variational(keras.Model):
 
     def check(self, data) -> None:
         """Refuse pictures that the decoder cannot give; of a data set the first batch is looked at."""
-        if isinstance(data, tf.data.Dataset):
-            data = next(iter(data.take(1).as_numpy_iterator()), ())
-        data = data[0] if isinstance(data, (tuple, list)) and data else data
-        if not isinstance(data, (np.ndarray, tf.Tensor)):
+        data = looked_at(data)
+        if data is None:
             return
         shape, given = self.input_shape[1:], tuple(data.shape[1:])
         if len(shape) != len(given) or any(n is not None and n != m for n, m in zip(shape, given, strict=True)):
             raise ValueError(f"{self.name} takes pictures of the shape {shape}. Received: {given}")
-        if problems := self.likelihood.check(np.asarray(data)):
+        if problems := self.likelihood.check(data):
             raise ValueError("\n".join(problems))
 
 
@@ -142,6 +140,14 @@ class Autoencoder(Variational):
             changed[i, :, i] = values
         pictures = self.decode(changed.reshape(-1, latent.size))
         return pictures.reshape(latent.size, len(values), *pictures.shape[1:])
+
+
+def looked_at(data) -> np.ndarray | None:
+    """Give what of `fit`'s data is looked at before: an array, or the first batch of a data set; None of others."""
+    if isinstance(data, tf.data.Dataset):
+        data = next(iter(data.take(1).as_numpy_iterator()), ())
+    data = data[0] if isinstance(data, (tuple, list)) and data else data
+    return np.asarray(data) if isinstance(data, (np.ndarray, tf.Tensor)) else None
 
 
 def in_chunks(function: Callable, *arrays: np.ndarray) -> np.ndarray:

@@ -61,28 +61,12 @@ def test_a_run(autoencoder):
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, stopped):
     """The draws, too: a checkpoint keeps where they are."""
     train.train("vae", tmp_path / "whole", **TINY)
 
-    class Stop(Exception):
-        pass
-
-    from tfzoo.training.checkpoint import Checkpoints
-
-    save = Checkpoints.on_train_batch_end
-
-    def stopping(self, batch, logs=None):
-        save(self, batch, logs)
-        if getattr(self.model.optimizer, "iterations", 0) == 4:
-            raise Stop
-
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", stopping)
-    with pytest.raises(Stop):
-        train.train("vae", tmp_path / "stopped", checkpoint_steps=1, **TINY)
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", save)
-    train.train("vae", tmp_path / "stopped", **TINY)
-    one, other = (run_folder.load_networks(tmp_path / name)[1] for name in ("whole", "stopped"))
+    folder = stopped("vae", **TINY)
+    one, other = (run_folder.load_networks(path)[1] for path in (tmp_path / "whole", folder))
     for name in one:
         for a, b in zip(one[name].get_weights(), other[name].get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)

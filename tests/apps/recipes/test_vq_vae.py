@@ -45,28 +45,12 @@ def test_its_figures():
     assert found["prior_nats"] == pytest.approx(-each.sum() / len(x), rel=1e-4)
 
 
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, monkeypatch, invoke):
+def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, stopped, invoke):
     """The codebook's averages and the draws for dead codes, too."""
     train.train("vq_vae", tmp_path / "whole", **TINY)
 
-    class Stop(Exception):
-        pass
-
-    from tfzoo.training.checkpoint import Checkpoints
-
-    save = Checkpoints.on_train_batch_end
-
-    def stopping(self, batch, logs=None):
-        save(self, batch, logs)
-        if getattr(self.model.optimizer, "iterations", 0) == 4:
-            raise Stop
-
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", stopping)
-    with pytest.raises(Stop):
-        train.train("vq_vae", tmp_path / "stopped", checkpoint_steps=1, **TINY)
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", save)
-    train.train("vq_vae", tmp_path / "stopped", **TINY)
-    one, other = (run_folder.load_networks(tmp_path / name)[1] for name in ("whole", "stopped"))
+    folder = stopped("vq_vae", **TINY)
+    one, other = (run_folder.load_networks(path)[1] for path in (tmp_path / "whole", folder))
     assert set(one) == {"encoder", "quantiser", "decoder", "prior"}
     for name in one:
         for a, b in zip(one[name].get_weights(), other[name].get_weights(), strict=True):
