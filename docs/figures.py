@@ -229,6 +229,19 @@ def variational(family: str) -> str:
     )
 
 
+def amortisation(family: str) -> str:
+    """What one encoder for all pictures costs a variational family's runs."""
+    rows, found = [], recipes(family)
+    names = ("elbo", "per_example_elbo", "amortisation_gap", "approximation_gap")
+    for r in found.values():
+        elbo, best, gap, rest = (several(r["runs"], name) for name in names)
+        rows.append([f"`{r['command']}`", elbo, best, f"**{gap}**", rest, r["date"]])
+    head = ["command", "ELBO", "by the best posterior of each", "amortisation gap", "approximation gap", "measured"]
+    return (
+        f"{table(head, rows)}\n\nHeld out, in nats, of every seed, the lowest first. By `tests/acceptance/{family}.py`."
+    )
+
+
 def variational_speed() -> str:
     """The ratios of benchmarks/variational.py."""
     return ratios(newest("benchmarks-variational"), "torch", "tfzoo")
@@ -438,6 +451,7 @@ PARTS = {
     "optimizers": optimizers,
     "spatial_transformer": spatial_transformer,
     "unet": unet,
+    "amortisation": amortisation,
     "variational": variational,
     "variational_speed": variational_speed,
     "workers": workers,

@@ -9,6 +9,7 @@ import tfzoo
 from apps import recipes, run_folder, train
 from apps.recipes import vae as recipe
 from tfzoo.variational.bounds import bounds
+from tfzoo.variational.per_example import per_example
 
 TINY = {"size": "tiny", "epochs": 2, "steps_per_epoch": 3, "batch_size": 8}
 
@@ -41,7 +42,8 @@ def test_other_sizes_and_colours():
         pictures(shape=(8, 8, 2))
 
 
-def test_its_figures():
+def test_its_figures(monkeypatch):
+    monkeypatch.setattr(recipe, "FITTED", 7)
     model, data = pictures()
     found = recipe.evaluate(model, data.held_out, samples=3)
     x = np.concatenate([batch[0] for batch in data.held_out.as_numpy_iterator()])
@@ -49,6 +51,11 @@ def test_its_figures():
     assert found["elbo"] == pytest.approx(wanted.elbo.mean()) and found["elbo"] < found["importance_weighted"]
     assert found["bits_per_dimension"] == pytest.approx(-wanted.importance_weighted.mean() / 64 / math.log(2))
     assert 0 <= found["active_latents"] <= 3
+    fitted = per_example(model, x[:7], 3)
+    best = fitted.per_example.elbo.mean()
+    assert found["per_example_elbo"] == pytest.approx(best)
+    assert found["amortisation_gap"] == pytest.approx(best - fitted.amortised.elbo.mean()) and best != 0
+    assert found["approximation_gap"] == pytest.approx(fitted.per_example.importance_weighted.mean() - best)
 
 
 def test_a_run(autoencoder):
@@ -72,10 +79,11 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path, stopped):
             np.testing.assert_array_equal(a, b)
 
 
-def test_commands(invoke, autoencoder, tmp_path):
+def test_commands(invoke, autoencoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "FITTED", 7)
     done = invoke("evaluate", autoencoder, "--output", tmp_path)
     assert done.exit_code == 0, done.stderr
-    assert "elbo" in done.stdout and (tmp_path / "samples" / "evaluate.png").exists()
+    assert "amortisation_gap" in done.stdout and (tmp_path / "samples" / "evaluate.png").exists()
     done = invoke("evaluate", autoencoder / "best_encoder.keras", "--output", tmp_path / "one")
     assert done.exit_code == 2 and f"is one of several networks. Accepted: the run folder, {autoencoder}" in done.stderr
     assert not (tmp_path / "one").exists()
