@@ -1,8 +1,8 @@
 """A run that is killed, interrupted, without room or without rights: nothing is lost, and the same command goes on.
 
 Every run here is a process of its own, and what the system does to it is real. What "as if nothing had happened" means:
-the last checkpoint, `log.csv` and both models are those of a run that nothing disturbed, bit for bit. Families that draw
-noise or keep averages of their own are killed, too, and trained by two workers, which end as one process does.
+the last checkpoint, `log.csv` and both models are those of a run that nothing disturbed, bit for bit. Families that
+draw noise or keep averages of their own are killed, too, and trained by two workers, which end as one process does.
 """
 
 import ctypes
