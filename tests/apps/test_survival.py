@@ -312,7 +312,7 @@ def test_a_killed_run_that_draws_goes_on_as_if_nothing_had_happened(name, tmp_pa
     """Killed in an epoch's midst, behind a step that no checkpoint has: draws, averages and metrics go on, too."""
     killed = struck(tmp_path / "run", signal.SIGKILL, "on_train_batch_end", run=("train", name, *SHORT))
     whole = undisturbed(name)
-    code, said = ended(killed)
+    code, said = ended(killed, timeout=120)
     assert code == -signal.SIGKILL, said
     assert kept(tmp_path / "run" / "checkpoints")[-1] == 4
     result = invoke("train", name, *SHORT, tmp_path / "run")
