@@ -10,7 +10,7 @@
 In a ladder (the paper's figure 3 and appendix C.1) a level's latents are a picture of several channels, and what is
 above decides their prior. In units of that prior, (z - mean) / sigma, all levels together are a row of latents of which
 the decoder makes a picture as any decoder does: standard normal ones for a sample. Unlike the paper's, its convolutions
-have no weight normalization, and the way down begins with ones, not with a vector that is trained.
+have no weight normalization.
 """
 
 import math
@@ -32,7 +32,15 @@ from tfzoo.variational.objective import Objective
 
 SIZES = {
     "digits": {},
-    "ladder": {"kind": "ladder", "latents": 4, "blocks": 1, "flow_units": (32, 32)},
+    "ladder": {
+        "kind": "ladder",
+        "latents": 4,
+        "blocks": 1,
+        "flow_units": (32, 32),
+        "width": 64,
+        "activation": "elu",
+        "warm_up": 1000,
+    },
     "tiny": {
         "latents": 3,
         "flow_units": (8,),
@@ -119,7 +127,7 @@ def inferred(networks: dict[str, keras.Model], pictures, noise, training: bool =
 
 def image_shape_of(networks: dict[str, keras.Model]) -> tuple[int | None, ...]:
     """Give the shape of the pictures that a model takes, `(None, H, W, C)`."""
-    return next(iter(networks.values())).get_layer("image").batch_shape
+    return networks["inference" if "inference" in networks else "encoder"].get_layer("image").batch_shape
 
 
 @arguments.plain
@@ -136,6 +144,7 @@ def iaf_vae(
     dropout: float = 0.1,
     levels: tuple[int, ...] = (2,),
     width: int = 32,
+    residual_scale: float = 1.0,
     activation: str = "relu",
     likelihood: str = "bernoulli",
     sigma: float | str = likelihoods.LEARNED,
@@ -160,6 +169,8 @@ def iaf_vae(
         dropout: Share of their units.
         levels: Of "ladder": how many there are of half the picture's size, of a quarter, and so on.
         width: Channels of a ladder's features.
+        residual_scale: What each level adds to them is multiplied by this. The paper's code has .1, for twenty levels;
+            with a few ones that would keep the latents from being used.
         activation: Between the layers.
         likelihood: One of `tfzoo.variational.likelihood.KINDS`.
         sigma: As `tfzoo.variational.likelihood.Likelihood` has it.
@@ -196,6 +207,7 @@ def iaf_vae(
             latents,
             levels,
             width,
+            residual_scale,
             context,
             activation,
             lambda start, told, level: flow(start, told, f"level{level}_step"),
@@ -258,6 +270,7 @@ def check(
     dropout,
     levels,
     width,
+    residual_scale,
     activation,
     likelihood,
     sigma,
@@ -274,7 +287,7 @@ def check(
         problems.append(f"forget_bias must be a finite number. Received: forget_bias={forget_bias!r}")
     idle = []
     if kind == "dense":
-        idle = arguments.idle(iaf_vae, "kind='ladder'", levels=levels, width=width)
+        idle = arguments.idle(iaf_vae, "kind='ladder'", levels=levels, width=width, residual_scale=residual_scale)
     elif kind == "ladder":
         of_dense = {"encoder_units": encoder_units, "decoder_units": decoder_units, "dropout": dropout}
         idle = arguments.idle(iaf_vae, "kind='dense'", **of_dense)
@@ -293,6 +306,7 @@ def check(
         arguments.positives(levels=levels),
         *(arguments.positives(**{k: v}) for k, v in units.items() if v != () and v != []),
         arguments.rates(dropout=dropout),
+        arguments.factors(residual_scale=residual_scale),
         idle,
         activations(activation),
         likelihoods.arguments(likelihood, sigma, grey_levels),

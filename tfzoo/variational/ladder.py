@@ -1,10 +1,10 @@
 """The networks of a ladder of latents (Kingma et al., 2016, https://arxiv.org/abs/1606.04934, figure 3, appendix C.1).
 
     up      h - convolution -+- of the posterior: mean, log scale, context
-                             '- convolution * share + h                       to the level above
+                             '- convolution * scale + h                       to the level above
     down    t - convolution -+- prior: mean, log scale                        (of the highest level 0 and 0)
             t - convolution -+- the rest of the posterior: mean, log scale, context
-                             '- and z - convolution * share + t               to the level below
+                             '- and z - convolution * scale + t               to the level below
 
     start = mean + sigma * noise        z = flow(start, context), or of a sample prior mean + prior sigma * latent
 
@@ -17,8 +17,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 from keras import layers, ops
-
-SHARE = 0.1  # of a residual branch, as the paper's code has it
 
 
 def shapes(image_shape: tuple[int, int, int], latents: int, levels: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -40,6 +38,7 @@ def ladder(
     latents: int,
     levels: tuple[int, ...],
     width: int,
+    scale: float,
     context: int,
     activation: str,
     flow: Callable,
@@ -52,6 +51,7 @@ def ladder(
         latents: Channels of a level's latents.
         levels: How many levels there are of half the picture's size, of a quarter, and so on.
         width: Channels of the features.
+        scale: Of what a level adds to them.
         context: Channels that the flow is told.
         activation: In front of each convolution.
         flow: From a level's start and context, pictures, and its number to z and the log determinant of each number.
@@ -67,9 +67,9 @@ def ladder(
     smaller = [i > 0 and sizes[i] != sizes[i - 1] for i in range(top + 1)]  # than the level below
     made: dict[str, layers.Layer] = {}
 
-    def once(name: str, kind: Callable, *arguments):
+    def once(name: str, kind: Callable, *arguments, **options):
         """Make a layer, or give the one of this name: both networks go the same way down."""
-        return made.setdefault(name, kind(*arguments, name=name))
+        return made.setdefault(name, kind(*arguments, name=name, **options))
 
     def convolution(x, filters: int, name: str, kind: Callable = layers.Conv2D, stride: int = 1):
         x = once(f"{name}_activation", layers.Activation, activation)(x)
@@ -78,18 +78,19 @@ def ladder(
     x = keras.Input((image_shape[0] // 2, image_shape[1] // 2, width), name="features")
     end = keras.Model(x, head(convolution(x, image_shape[2], "pixels", layers.Conv2DTranspose, 2)), name="picture")
 
-    def way_down(ones, z_of: Callable) -> dict:
+    def way_down(latents_of_top, z_of: Callable) -> dict:
         """Give what the decoder gives, by what a level's z is made of: its number, the features, and its prior."""
-        t = ones
+        ones = ops.ones_like(latents_of_top[..., :1])
+        t = once("first", layers.Dense, width, use_bias=False)(ones)  # a vector that is trained
         for i in reversed(range(top + 1)):
             filters = (width, latents, latents) if i < top else (width,)
             hidden, *prior = split(convolution(t, sum(filters), f"down{i}"), *filters)
             x = ops.concatenate([hidden, z_of(i, t, *prior)], -1)
             if smaller[i]:
                 t = once(f"down{i}_doubled", layers.UpSampling2D)(t)
-                t = t + SHARE * convolution(x, width, f"down{i}_residual", layers.Conv2DTranspose, 2)
+                t = t + scale * convolution(x, width, f"down{i}_residual", layers.Conv2DTranspose, 2)
             else:
-                t = t + SHARE * convolution(x, width, f"down{i}_residual")
+                t = t + scale * convolution(x, width, f"down{i}_residual")
         return end(t)
 
     def pictures(numbers) -> list:
@@ -107,7 +108,7 @@ def ladder(
         from_below.append(said[:3])
         if i < top:
             h = layers.AveragePooling2D(2, name=f"up{i}_halved")(h) if smaller[i] else h
-            h = h + SHARE * convolution(said[3], width, f"up{i}_residual")
+            h = h + scale * convolution(said[3], width, f"up{i}_residual")
 
     noises, levels_found = pictures(noise), {}
 
@@ -122,7 +123,7 @@ def ladder(
         levels_found[i] = (mean, log_scale, start, log_determinant, latent, prior_log_scale)
         return z
 
-    given = way_down(ops.ones_like(noises[top][..., :1]), inferred)
+    given = way_down(noises[top], inferred)
     names = ("start_mean", "start_log_scale", "start", "log_determinant", "latent", "prior_log_scale")
     found = {
         name: layers.Concatenate(name=name)(
@@ -138,7 +139,7 @@ def ladder(
     def sampled(i: int, t, mean=0.0, log_scale=None):
         return own[i] if log_scale is None else mean + ops.exp(log_scale) * own[i]
 
-    decoder = keras.Model(latent, way_down(ops.ones_like(own[top][..., :1]), sampled), name="decoder")
+    decoder = keras.Model(latent, way_down(own[top], sampled), name="decoder")
     return {"inference": inference, "decoder": decoder}
 
 

@@ -67,10 +67,10 @@ def test_counts_worked_out_by_hand(check):
     w, k, n, h = 6, 2, 3, 5
     conv = lambda a, b: 9 * a * b + b  # noqa: E731
     up = conv(1, w) + conv(w, 2 * k + n + w) + conv(w, w) + conv(w, 2 * k + n)
-    top = conv(1, w) + conv(1, 2 * k + n) + conv(w + k, w)  # of ones, one channel
+    top = w + conv(w, w) + conv(w, 2 * k + n) + conv(w + k, w)
     low = conv(w, w + 2 * k) + conv(w, 2 * k + n) + conv(w + k, w)
     flow = 9 * k * h + h + n * h + 2 * (9 * h * k + k)
     model = build(check, (2,), blocks=1)
     assert check.trainable(model.inference) == check.trainable(model) == up + top + low + 2 * flow + conv(w, 1)
-    assert check.trainable(model.decoder) == conv(1, w) + conv(w + k, w) * 2 + conv(w, w + 2 * k) + conv(w, 1)
+    assert check.trainable(model.decoder) == w + conv(w, w) + conv(w + k, w) * 2 + conv(w, w + 2 * k) + conv(w, 1)
     keras.backend.clear_session()
