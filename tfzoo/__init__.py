@@ -2,7 +2,7 @@
 
 >>> import tfzoo
 >>> tfzoo.names()
-['googlenet', 'normalizing_flow', 'resnet', 'spatial_transformer', 'unet', 'vae', 'vit', 'vq_vae']
+['googlenet', 'iaf_vae', 'normalizing_flow', 'resnet', 'spatial_transformer', 'unet', 'vae', 'vit', 'vq_vae']
 >>> model = tfzoo.build("unet", size="tiny", image_shape=(64, 64, 3))
 """
 
