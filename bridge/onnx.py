@@ -81,10 +81,18 @@ def to_onnx(
 
 
 def _of_keras(model, opset: int):
+    import keras
     import tensorflow as tf
     import tf2onnx
 
     signature = [tf.TensorSpec(t.shape, t.dtype, name=t.name) for t in model.inputs]
+    if isinstance(model.input, dict):  # which from_keras calls with a list
+
+        @tf.function(input_signature=signature)
+        def call(*tensors):
+            return model(keras.tree.pack_sequence_as(model.input, tensors), training=False)
+
+        return tf2onnx.convert.from_function(call, signature, opset=opset, custom_op_handlers=HANDLERS)[0]
     return tf2onnx.convert.from_keras(model, signature, opset=opset, custom_op_handlers=HANDLERS)[0]
 
 

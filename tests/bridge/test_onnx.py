@@ -44,6 +44,17 @@ def test_the_exact_gelu(check):
     assert onnx.apart([np.asarray(model(a))], onnx.run(onnx.to_onnx(model), [a])) < 1e-6
 
 
+def test_inputs_by_name(check):
+    """In the order of their names, as Keras flattens them."""
+    given = {"start": keras.Input((3,), name="start"), "context": keras.Input((2,), name="context")}
+    made = {"z": layers.Dense(4)(given["start"]), "a": layers.Dense(5)(given["context"])}
+    model = check.randomise(keras.Model(given, made))
+    a = {name: np.random.default_rng(0).normal(size=(3, x.shape[1])).astype("float32") for name, x in given.items()}
+    wanted = keras.tree.flatten(model(a))
+    found = onnx.run(onnx.to_onnx(model), [a["context"], a["start"]])
+    assert onnx.apart([np.asarray(x) for x in wanted], found) < 1e-6
+
+
 def test_what_an_exporter_cannot(check):
     x = keras.Input((5, 5, 1))
     model = keras.Model(x, layers.Lambda(lambda x: keras.ops.slogdet(x[..., 0])[1])(x))
