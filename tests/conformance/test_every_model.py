@@ -171,7 +171,7 @@ def test_there_and_back_over_the_bridge(family, trained):
         arrays = sample(network)
         tensors = tuple(torch.from_numpy(bridge.nhwc_to_nchw(x) if x.ndim in (4, 5) else x) for x in arrays)
         back = bridge.to_keras(module, tensors)
-        # what is an array of the graph, such as a mask, is a buffer there and comes back as a weight that nothing trains
+        # an array of the graph, such as a mask, is a buffer there, and comes back as a weight that nothing trains
         held = [w for w in back.weights if w.trainable or not w.path.endswith(".constant/kernel")]
         for a, b in zip(network.weights, held, strict=True):
             np.testing.assert_array_equal(a, b)
