@@ -10,7 +10,7 @@ The digits are black and white, cut at half of their 16 greys. On the same 360 h
 """
 
 from apps.recipes import _pictures
-from apps.recipes.vae import asks, compile, evaluate
+from apps.recipes.vae import asks, bounded, compile
 
 DEFAULTS = {
     "size": "digits",
@@ -22,5 +22,5 @@ DEFAULTS = {
 }
 MINUTES = {"full": 2}  # on two cores
 DATA = "handwritten digits (embedded), or DIR with pictures anywhere below it, keras:mnist, tfds:NAME"
-datasets, draw = _pictures.datasets, _pictures.draw
+datasets, draw, evaluate = _pictures.datasets, _pictures.draw, bounded
 __all__ = ["DATA", "DEFAULTS", "MINUTES", "asks", "compile", "datasets", "draw", "evaluate"]

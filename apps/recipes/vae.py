@@ -12,6 +12,10 @@ The digits are black and white, cut at half of their 16 greys. On the same 360 h
 -25.2 nats and a mixture of 50 such -18.6.
 """
 
+import math
+
+import numpy as np
+
 from apps.recipes import _pictures
 
 DEFAULTS = {
@@ -42,35 +46,46 @@ def compile(model, *, optimizer, jit_compile: bool) -> None:
 
 
 def evaluate(model, dataset, samples: int = SAMPLES) -> dict[str, float]:
-    """Judge a model by bounds on the log-likelihood of pictures.
+    """Judge a model by bounds on the log-likelihood of pictures, and its encoder by the best posterior of each.
 
     Args:
-        model: A `tfzoo.variational.model.Variational`.
+        model: A `tfzoo.vae.Vae`.
         dataset: Batches of images.
         samples: Of the latent, for each picture.
 
     Returns:
-        `elbo` and `importance_weighted` in nats, `bits_per_dimension` of the latter, and `active_latents`; and of the
-        first `FITTED` pictures `per_example_elbo`, by the best posterior of each, `amortisation_gap`, by how much that
-        is above the encoder's, and `approximation_gap`, by how much the log-likelihood is above it.
+        What `bounded` gives, and of the first `FITTED` pictures `per_example_elbo`, by the best posterior of each,
+        `amortisation_gap`, by how much that is above the encoder's, and `approximation_gap`, by how much the
+        log-likelihood is above it.
     """
-    import math
-
-    import numpy as np
-
-    from tfzoo.variational.bounds import active, bounds
     from tfzoo.variational.per_example import per_example
 
+    found = bounded(model, dataset, samples)
     images = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])
-    found, fitted = bounds(model, images, samples), per_example(model, images[:FITTED], samples)
+    fitted = per_example(model, images[:FITTED], samples)
     best = float(fitted.per_example.elbo.mean())
+    return {
+        **found,
+        "per_example_elbo": best,
+        "amortisation_gap": best - float(fitted.amortised.elbo.mean()),
+        "approximation_gap": float(fitted.per_example.importance_weighted.mean()) - best,
+    }
+
+
+def bounded(model, dataset, samples: int = SAMPLES) -> dict[str, float]:
+    """Judge a `tfzoo.variational.model.Autoencoder` by bounds on the log-likelihood of batches of images.
+
+    Returns:
+        `elbo` and `importance_weighted` in nats, `bits_per_dimension` of the latter, and `active_latents`.
+    """
+    from tfzoo.variational.bounds import active, bounds
+
+    images = np.concatenate([batch[0] for batch in dataset.as_numpy_iterator()])
+    found = bounds(model, images, samples)
     nats = float(found.importance_weighted.mean())
     return {
         "elbo": float(found.elbo.mean()),
         "importance_weighted": nats,
         "bits_per_dimension": -nats / math.prod(images.shape[1:]) / math.log(2),
         "active_latents": float(active(model, images)),
-        "per_example_elbo": best,
-        "amortisation_gap": best - float(fitted.amortised.elbo.mean()),
-        "approximation_gap": float(fitted.per_example.importance_weighted.mean()) - best,
     }
