@@ -1,5 +1,6 @@
 """What of the suite a run leaves out: of what has not changed since yesterday some, by turns, and pairs of options."""
 
+import ast
 import datetime
 import functools
 import itertools
@@ -8,9 +9,17 @@ import re
 import subprocess
 import zlib
 
+import bridge
+
 ROOT = pathlib.Path(__file__).parents[1]
-BRIDGE = ("bridge/", "tests/bridge/")  # what its tests depend on besides: it imports neither tfzoo nor apps
-MODELS = ("tfzoo/", "apps/", "bridge/", "tests/tfzoo/", "tests/apps/")  # what those of a family depend on
+PACKAGES = ("tfzoo", "apps", "bridge", "tests")
+OF_MODELS = ("tfzoo.layers", "tfzoo.flows", "tfzoo.quantisation", "tfzoo.variational", "apps.recipes")
+BY_NAME = {  # what imports modules by their names, and which
+    "bridge/__init__.py": [f"bridge/{name}.py" for name in bridge._HOMES.values()],
+    "bridge/rules/__init__.py": ["bridge/rules/*.py"],
+    "apps/__main__.py": ["apps/*.py"],
+    "apps/train.py": ["apps/recipes/_*.py"],
+}
 FAMILIES = tuple(path.stem for path in (ROOT / "apps/recipes").glob("[!_]*.py"))
 OF_A_FAMILY = re.compile(rf"(tfzoo|apps/recipes|tests/tfzoo|tests/apps/recipes)/(test_)?({'|'.join(FAMILIES)})\.py")
 
@@ -73,21 +82,99 @@ def pins(requirements: str) -> set[str]:
 def its_turn(test: str) -> bool:
     """Tell whether a test is to run.
 
-    While nothing of the bridge changes, each file of its tests has every third day; else those of rules that have not
-    changed themselves. So have the tests of a family, while what has changed besides is of other families.
+    Each file has every third day, and every day on which something has changed that it is made of. Tests that are about
+    the project as a whole, in tests/ itself and in tests/conformance, are run every day.
     """
     file = test.partition("::")[0]
-    if all_may_have_broken() or touched(file):
+    if all_may_have_broken() or pathlib.Path(file).parent in (pathlib.Path("tests"), pathlib.Path("tests/conformance")):
         return True
-    if file.startswith("tests/bridge/"):
-        of_rule = file.startswith("tests/bridge/rules/test_")
-        needed = (touched(*BRIDGE) and not of_rule) or touched(file.removeprefix("tests/").replace("/test_", "/"))
-    elif family := OF_A_FAMILY.fullmatch(file):
-        others = {path for path in changed() if (of := OF_A_FAMILY.fullmatch(path)) and of[3] != family[3]}
-        needed = any(path.startswith(MODELS) for path in changed() - others)
-    else:
-        needed = True
-    return needed or (zlib.crc32(file.encode()) + datetime.date.today().toordinal()) % 3 == 0
+    turn = (zlib.crc32(file.encode()) + datetime.date.today().toordinal()) % 3 == 0
+    return turn or not changed().isdisjoint(made_of(file))
+
+
+@functools.cache
+def made_of(file: str) -> frozenset[str]:
+    """Give the files that a file of tests depends on: what it tests, the fixtures, families, and all that these import.
+
+    A family is imported by its name: those are meant that a test names itself. What the rules of the operators have in
+    common has tests of its own.
+    """
+    tested = file.removeprefix("tests/").replace("/test_", "/")
+    if file.startswith("tests/bridge/rules/"):
+        return frozenset({file, tested})
+    start = {file, tested, *(str(folder / "conftest.py") for folder in pathlib.Path(file).parents[:-2])}
+    named = {word for node in ast.walk(tree(file)) for word in words(node) if word in FAMILIES}
+    if family := OF_A_FAMILY.fullmatch(file):
+        named.add(family[3])
+    start |= {path for name in named for path in (f"tfzoo/{name}.py", f"apps/recipes/{name}.py")}
+    return frozenset(reached({path for path in start if (ROOT / path).is_file()}, PACKAGES))
+
+
+def reached(left: set[str], packages: tuple[str, ...]) -> set[str]:
+    """Give files and what they import of some packages, and these, and so on."""
+    folders, found = tuple(package.replace(".", "/") for package in packages), set()
+    while left:
+        path = left.pop()
+        found.add(path)
+        left |= {other for other in imported(path) if other.startswith(folders)} - found
+    return found
+
+
+@functools.cache
+def imported(path: str) -> frozenset[str]:
+    """Give the files of the project that one imports anywhere in it, or starts: `-m apps`, a script beside it."""
+    names, beside = set(), pathlib.Path(path).parent
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        names |= {f"{word}.__main__" for option, word in itertools.pairwise(words(node)) if option == "-m"}
+        names |= {word.removesuffix(".py") for word in words(node) if word.endswith(".py")}
+    files = {f"{name.replace('.', '/')}{end}" for name in names for end in (".py", "/__init__.py")}
+    files |= {str(beside / file) for file in files}
+    files |= {str(file.relative_to(ROOT)) for pattern in BY_NAME.get(path, ()) for file in ROOT.glob(pattern)}
+    return frozenset(file for file in files if (ROOT / file).is_file())
+
+
+def files(name: str) -> set[str]:
+    """Give the files that make a family: its own, its recipe, and what of models, recipes and data these are made of.
+
+    What the recipes themselves import of the data, all of them do.
+    """
+    from apps import recipes
+
+    own = {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
+    source = f"tfzoo/data/sources/{recipes.find(name).DEFAULTS['data']}.py"
+    return reached(own, OF_MODELS) | reached({source}, ("tfzoo.data",))
+
+
+def chosen(there: frozenset[str] | None, names: list[str]) -> list[str]:
+    """Give the families of some that have changed, and one of the others, every day the next; all if nothing is known.
+
+    What all families share, such as how they are trained, has tests of its own and is seen in that one.
+
+    Args:
+        there: The files that have changed.
+        names: The families.
+    """
+    if there is None:
+        return names
+    others = [name for name in names if not files(name) & there]
+    turn = others[datetime.date.today().toordinal() % len(others)] if others else None
+    return [name for name in names if name == turn or name not in others]
+
+
+@functools.cache
+def tree(path: str) -> ast.Module:
+    """Read a file of the project."""
+    return ast.parse((ROOT / path).read_text())
+
+
+def words(node: ast.AST) -> list[str]:
+    """Give the strings that a part of a file is made of."""
+    constants = [each.value for each in ast.iter_child_nodes(node) if isinstance(each, ast.Constant)]
+    return [value for value in constants if isinstance(value, str)]
 
 
 def pairwise(cases: list) -> list:

@@ -21,6 +21,7 @@ import pytest
 import tensorflow as tf
 
 from apps import launch
+from tests import _selection
 from tfzoo.training.checkpoint import kept
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -268,7 +269,7 @@ def test_without_the_list_of_checkpoints_they_are_found(how, killed, whole, goes
     assert_same(killed, whole)
 
 
-FAMILIES = ("vae", "vq_vae", "normalizing_flow")  # of several networks, whose steps draw noise or move averages
+FAMILIES = ["vae", "iaf_vae", "vq_vae", "normalizing_flow"]  # whose steps draw noise or move averages
 # Checkpoints of every step, of which each epoch has three.
 SHORT = ("--size", "tiny", "--epochs", "2", "--steps-per-epoch", "3", "--batch-size", "8", "--checkpoint-steps", "1")
 SHORT += ("--ema", ".9", "--output")
@@ -307,7 +308,13 @@ def undisturbed(tmp_path_factory, invoke):
     return run
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+def pytest_generate_tests(metafunc):
+    """Test the families that have changed and one more, as tests/conformance does."""
+    if "name" in metafunc.fixturenames:
+        some = _selection.chosen(_selection.changed(), FAMILIES)
+        metafunc.parametrize("name", FAMILIES if _selection.everything(metafunc.config) else some)
+
+
 def test_a_killed_run_that_draws_goes_on_as_if_nothing_had_happened(name, tmp_path, undisturbed, invoke):
     """Killed in an epoch's midst, behind a step that no checkpoint has: draws, averages and metrics go on, too."""
     killed = struck(tmp_path / "run", signal.SIGKILL, "on_train_batch_end", run=("train", name, *SHORT))
@@ -321,15 +328,17 @@ def test_a_killed_run_that_draws_goes_on_as_if_nothing_had_happened(name, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def of_two_workers(tmp_path_factory):
+def of_two_workers(tmp_path_factory, request):
     """The folder of every family's run by two worker processes."""
     folder = tmp_path_factory.mktemp("workers")
-    command = [sys.executable, "-c", WORKER, str(folder), " ".join(FAMILIES), *SHORT]
+    tested = {
+        item.callspec.params["name"] for item in request.session.items if "test_two_workers_that_draw" in item.nodeid
+    }
+    command = [sys.executable, "-c", WORKER, str(folder), " ".join(sorted(tested)), *SHORT]
     assert launch.supervise([command] * 2, launch.environments(2)) == 0
     return folder
 
 
-@pytest.mark.parametrize("name", FAMILIES)
 def test_two_workers_that_draw_end_as_one_process(name, of_two_workers, undisturbed):
     """Weights, averages, seeds and the optimizer's; of what metrics count and add up, the quotients in `log.csv`."""
     run, whole = of_two_workers / name, undisturbed(name)

@@ -5,9 +5,6 @@ that have changed since yesterday, and one of the others, every day the next: wh
 are trained, has tests of its own and is seen in that one.
 """
 
-import ast
-import datetime
-import pathlib
 import warnings
 
 import pytest
@@ -16,40 +13,7 @@ import tfzoo
 from apps import recipes
 from tests import _selection
 
-ROOT = pathlib.Path(__file__).parents[2]
 LEGIBLE = {"cluttered_digits": "digits"}  # in 16x16 pixels nobody can read a digit that is turned and among pieces
-
-
-def files(name: str) -> set[str]:
-    """Give the files that make a family: its own, its recipe, and what of layers, recipes and data these are made of.
-
-    What the recipes themselves import of the data, all of them do.
-    """
-    own = {f"tfzoo/{name}.py", f"apps/recipes/{name}.py"}
-    source = f"tfzoo/data/sources/{recipes.find(name).DEFAULTS['data']}.py"
-    return reached(own, ("tfzoo.layers", "apps.recipes")) | reached({source}, ("tfzoo.data",))
-
-
-def reached(left: set[str], packages: tuple[str, ...]) -> set[str]:
-    """Give files and what they import of some packages, and these, and so on."""
-    found: set[str] = set()
-    while left:
-        path = left.pop()
-        found.add(path)
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(packages):
-                modules = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-                left |= {p for m in modules if (ROOT / (p := f"{m.replace('.', '/')}.py")).is_file()} - found
-    return found
-
-
-def chosen(there: set[str] | None) -> list[str]:
-    """Give the families that a run is about, by the files that have changed: None if these are not known."""
-    if there is None:
-        return tfzoo.names()
-    others = [name for name in tfzoo.names() if not files(name) & there]
-    turn = others[datetime.date.today().toordinal() % len(others)] if others else None
-    return [name for name in tfzoo.names() if name == turn or name not in others]
 
 
 def pytest_generate_tests(metafunc):
@@ -58,7 +22,9 @@ def pytest_generate_tests(metafunc):
         return
     config, tested = metafunc.config, metafunc.function.__name__.removeprefix("test_")
     cases = []
-    for name in tfzoo.names() if _selection.everything(config) else chosen(_selection.changed()):
+    for name in (
+        tfzoo.names() if _selection.everything(config) else _selection.chosen(_selection.changed(), tfzoo.names())
+    ):
         reason = getattr(tfzoo.family(name), "DOES_NOT_APPLY", {}).get(tested)
         if reason:
             warnings.warn(pytest.PytestWarning(f"{name}: {tested} does not apply: {reason}"), stacklevel=1)
