@@ -13,7 +13,14 @@ import bridge
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("tfzoo", "apps", "bridge", "tests")
-OF_MODELS = ("tfzoo.layers", "tfzoo.flows", "tfzoo.quantisation", "tfzoo.variational", "apps.recipes")
+OF_MODELS = (
+    "tfzoo.layers",
+    "tfzoo.flows",
+    "tfzoo.quantisation",
+    "tfzoo.training.draws",
+    "tfzoo.variational",
+    "apps.recipes",
+)
 BY_NAME = {  # what imports modules by their names, and which
     "bridge/__init__.py": [f"bridge/{name}.py" for name in bridge._HOMES.values()],
     "bridge/rules/__init__.py": ["bridge/rules/*.py"],
