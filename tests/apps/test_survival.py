@@ -310,19 +310,19 @@ def undisturbed(tmp_path_factory, invoke):
 
 def pytest_generate_tests(metafunc):
     """Test the families that have changed and one more, as tests/conformance does."""
-    if "name" in metafunc.fixturenames:
+    if "family" in metafunc.fixturenames:
         some = _selection.chosen(_selection.changed(), FAMILIES)
-        metafunc.parametrize("name", FAMILIES if _selection.everything(metafunc.config) else some)
+        metafunc.parametrize("family", FAMILIES if _selection.everything(metafunc.config) else some)
 
 
-def test_a_killed_run_that_draws_goes_on_as_if_nothing_had_happened(name, tmp_path, undisturbed, invoke):
+def test_a_killed_run_that_draws_goes_on_as_if_nothing_had_happened(family, tmp_path, undisturbed, invoke):
     """Killed in an epoch's midst, behind a step that no checkpoint has: draws, averages and metrics go on, too."""
-    killed = struck(tmp_path / "run", signal.SIGKILL, "on_train_batch_end", run=("train", name, *SHORT))
-    whole = undisturbed(name)
+    killed = struck(tmp_path / "run", signal.SIGKILL, "on_train_batch_end", run=("train", family, *SHORT))
+    whole = undisturbed(family)
     code, said = ended(killed, timeout=120)
     assert code == -signal.SIGKILL, said
     assert kept(tmp_path / "run" / "checkpoints")[-1] == 4
-    result = invoke("train", name, *SHORT, tmp_path / "run")
+    result = invoke("train", family, *SHORT, tmp_path / "run")
     assert result.exit_code == 0 and "going on after step 4 of 6" in result.stdout, result.stderr
     assert_same(tmp_path / "run", whole)
 
@@ -332,16 +332,16 @@ def of_two_workers(tmp_path_factory, request):
     """The folder of every family's run by two worker processes."""
     folder = tmp_path_factory.mktemp("workers")
     tested = {
-        item.callspec.params["name"] for item in request.session.items if "test_two_workers_that_draw" in item.nodeid
+        item.callspec.params["family"] for item in request.session.items if "test_two_workers_that_draw" in item.nodeid
     }
     command = [sys.executable, "-c", WORKER, str(folder), " ".join(sorted(tested)), *SHORT]
     assert launch.supervise([command] * 2, launch.environments(2)) == 0
     return folder
 
 
-def test_two_workers_that_draw_end_as_one_process(name, of_two_workers, undisturbed):
+def test_two_workers_that_draw_end_as_one_process(family, of_two_workers, undisturbed):
     """Weights, averages, seeds and the optimizer's; of what metrics count and add up, the quotients in `log.csv`."""
-    run, whole = of_two_workers / name, undisturbed(name)
+    run, whole = of_two_workers / family, undisturbed(family)
     figures = [np.loadtxt(folder / "log.csv", delimiter=",", skiprows=1) for folder in (run, whole)]
     np.testing.assert_allclose(*figures, rtol=1e-6, atol=1e-6)
     a, b = state(run), state(whole)
