@@ -246,7 +246,11 @@ def planes() -> str:
     """The divergences of tests/acceptance/iaf_vae.py from densities of the plane."""
     r = recipes("iaf_vae")["plane"]
     rows = [
-        [name, *(f"**{run[key]:.4f}**" for run in sorted(r["runs"], key=lambda run: run["seed"])), "0.01"]
+        [
+            name,
+            *(f"**{round(run[key], 4) + 0.0:.4f}**" for run in sorted(r["runs"], key=lambda run: run["seed"])),
+            "0.01",
+        ]
         for name, key in {"a Gaussian of correlation .9": "gaussian", "the banana": "banana"}.items()
     ]
     seeds = [f"seed {run['seed']}" for run in sorted(r["runs"], key=lambda run: run["seed"])]
