@@ -196,6 +196,16 @@ def test_what_it_makes_of_pictures(check):
     assert np.abs(model.sample(4, seed=3) - model.sample(4, seed=4)).max() > 1e-3
 
 
+def test_what_an_export_serves_is_what_the_model_makes(check):
+    model, x = randomised(tfzoo.build("vae", "tiny"), check), binary(5, 8, 8, 1)
+    served = vae.signatures({"encoder": model.encoder, "decoder": model.decoder})
+    found = served["serving_default"].function(tf.constant(x))
+    np.testing.assert_allclose(found["reconstruction"], model.reconstruct(x), atol=1e-6)
+    np.testing.assert_allclose(found["mean"], model.encode(x), atol=1e-6)
+    z = RNG(1).normal(size=(4, 3)).astype("float32")
+    np.testing.assert_allclose(served["decode"].function(tf.constant(z))["picture"], model.decode(z), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options, text",
     [

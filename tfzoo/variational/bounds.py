@@ -6,6 +6,7 @@ is the ELBO for k = 1, and closer the more samples there are (Burda et al., 2016
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import keras
@@ -15,6 +16,7 @@ import tensorflow as tf
 from tfzoo.variational.model import Variational
 
 AT_ONCE = 4096  # pictures that the networks are given at once, each as often as it fits
+NUMBERS = 2**20  # that these have at most, which large pictures would exceed
 ACTIVE = 0.01  # variance over the data of a latent's mean, above which it is in use (Burda et al., section 5.2)
 
 
@@ -39,7 +41,15 @@ def bounds(model: Variational, pictures: np.ndarray, samples: int = 500, seed: i
         pictures: `(N, H, W, C)`.
         samples: Latents for each picture.
         seed: Any integer from 0; decides the draws.
+
+    Raises:
+        ValueError: There are no pictures, or no samples.
     """
+    if samples < 1 or not len(pictures):
+        raise ValueError(
+            f"bounds are of one sample or more of one picture or more. Received: {samples=}, {len(pictures)=}"
+        )
+    at_once = min(AT_ONCE, max(NUMBERS // math.prod(pictures.shape[1:]), 1))
 
     @tf.function(reduce_retracing=True)
     def log_weights(some, number):
@@ -53,9 +63,9 @@ def bounds(model: Variational, pictures: np.ndarray, samples: int = 500, seed: i
         return log_likelihood - tf.reduce_sum(divergence, -1)
 
     found = []
-    for first in range(0, len(pictures), AT_ONCE):
-        some = np.asarray(pictures[first : first + AT_ONCE], keras.backend.floatx())
-        times = min(AT_ONCE // len(some), samples)  # of each picture, so many samples at once
+    for first in range(0, len(pictures), at_once):
+        some = np.asarray(pictures[first : first + at_once], keras.backend.floatx())
+        times = min(at_once // len(some), samples)  # of each picture, so many samples at once
         rows = tf.constant(np.tile(some, (times, *[1] * (some.ndim - 1))))
         calls = range(-(-samples // times))
         weights = [log_weights(rows, tf.constant(first * samples + i, tf.int64)).numpy() for i in calls]

@@ -2,7 +2,8 @@
 
     bernoulli             pixels that are 0 or 1; the decoder gives `logits` (B, H, W, C)
     gaussian              any numbers; `mean`, and one sigma for all pixels: fixed, or learned (sigma-VAE: Rybkin et
-                          al., 2020, https://arxiv.org/abs/2006.13202), then `mean_and_log_scale` (B, H, W, 2C)
+                          al., 2020, https://arxiv.org/abs/2006.13202), one for each colour, then `mean_and_log_scale`
+                          (B, H, W, 2C)
     discretised_logistic  levels 0, 1/(n-1), ..., 1: each has the mass of a logistic around it, the first and the last
                           all that is beyond them (Kingma et al., 2016, https://arxiv.org/abs/1606.04934); the same
 
@@ -99,15 +100,18 @@ class Likelihood:
             pictures: Numbers of any shape.
         """
         pictures = np.asarray(pictures)
+        pictures = pictures if np.issubdtype(pictures.dtype, np.floating) else pictures.astype("float64")
+        if not pictures.size:
+            return ["there are no pictures to learn from"]
         if not np.isfinite(pictures).all():
             return [f"{np.sum(~np.isfinite(pictures)):,} value(s) of the pictures are NaN or infinite: leave those out"]
-        low, high = pictures.min(initial=np.inf), pictures.max(initial=-np.inf)
+        low, high = pictures.min(), pictures.max()
         found = f"Received: values from {low:g} to {high:g}"
         if self.kind == "bernoulli" and not np.isin(pictures, (0, 1)).all():
             return [f"a Bernoulli decoder is of pixels that are 0 or 1: divide, and binarise them. {found}"]
         if self.kind == "discretised_logistic":
             levels = pictures.astype("float64") * (self.levels - 1)
-            if low < 0 or high > 1 or np.abs(levels - np.round(levels)).max(initial=0) > 0.1:
+            if low < 0 or high > 1 or np.abs(levels - np.round(levels)).max() > 0.1:
                 return [
                     f"a discretised-logistic decoder is of {self.levels} levels 0, 1/{self.levels - 1}, ..., 1: divide "
                     f"bytes by 255, or name the number of levels (levels=). {found}"
@@ -142,7 +146,7 @@ def over_pictures(distribution):
 
 
 def picture(given: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Give the mean picture `(B, H, W, C)` of what a decoder gives: probabilities where it has logits."""
+    """Give the picture `(B, H, W, C)` of what a decoder gives: probabilities of logits, means, a logistic's middle."""
     if LOGITS in given:
         return ops.sigmoid(given[LOGITS])
     return given[MEAN] if MEAN in given else ops.split(given[BOTH], 2, -1)[0]
@@ -153,6 +157,10 @@ def arguments(kind, sigma, levels) -> list[str]:
     problems = []
     if kind not in KINDS:
         problems.append(f"likelihood must be one of {', '.join(KINDS)}. Received: likelihood={kind!r}")
+    if kind == "bernoulli" and sigma != LEARNED:
+        problems.append(f"sigma is of no effect with likelihood='bernoulli'. Received: sigma={sigma!r}")
+    if kind in ("bernoulli", "gaussian") and levels != LEVELS:
+        problems.append(f"levels is of no effect with likelihood={kind!r}. Received: levels={levels!r}")
     is_number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
     if sigma != LEARNED and not (is_number and 0 < sigma < math.inf):
         problems.append(f"sigma must be a number above 0, or 'learned'. Received: sigma={sigma!r}")

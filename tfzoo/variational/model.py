@@ -3,6 +3,7 @@
 It is trained by Keras' `fit`; its networks are used, saved, exported and carried to PyTorch one by one.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import keras
@@ -16,6 +17,7 @@ from tfzoo.variational.likelihood import Likelihood, picture
 from tfzoo.variational.objective import Objective
 
 CHUNK = 256  # examples that a network is given at once
+FAR = 10  # beyond it an untrained encoder's variances are: the exponential of its output
 Draw = Callable[[tuple[int, ...]], tf.Tensor]  # from the shape of one example's noise to that of all, (B, *shape)
 
 
@@ -90,21 +92,30 @@ class Variational(keras.Model):
         """Train as `keras.Model.fit` does.
 
         Raises:
-            ValueError: The pictures, or the first batch of a data set, are none that the decoder can give.
+            ValueError: The pictures, or the first batch of a data set, are none that the decoder can give, or those for
+                validation.
         """
-        self.check(x)
+        data = self.check(x)
+        self.check(kwargs.get("validation_data"))
+        if data is not None and (most := np.abs(data.astype("float32")).max()) > FAR:
+            warnings.warn(
+                f"pictures with values up to {most:g} in size may let the first steps overflow: divide them, such as "
+                "bytes by 255",
+                stacklevel=2,
+            )
         return super().fit(x, *args, **kwargs)
 
-    def check(self, data) -> None:
-        """Refuse pictures that the decoder cannot give; of a data set the first batch is looked at."""
+    def check(self, data) -> np.ndarray | None:
+        """Refuse pictures that the decoder cannot give; of a data set the first batch is looked at, and given."""
         data = looked_at(data)
         if data is None:
-            return
+            return None
         shape, given = self.input_shape[1:], tuple(data.shape[1:])
         if len(shape) != len(given) or any(n is not None and n != m for n, m in zip(shape, given, strict=True)):
             raise ValueError(f"{self.name} takes pictures of the shape {shape}. Received: {given}")
         if problems := self.likelihood.check(data):
             raise ValueError("\n".join(problems))
+        return data
 
 
 class Autoencoder(Variational):
@@ -145,7 +156,11 @@ class Autoencoder(Variational):
 def looked_at(data) -> np.ndarray | None:
     """Give what of `fit`'s data is looked at before: an array, or the first batch of a data set; None of others."""
     if isinstance(data, tf.data.Dataset):
-        data = next(iter(data.take(1).as_numpy_iterator()), ())
+        first = keras.tree.flatten(data.element_spec)[0]
+        empty = np.zeros([n or 0 for n in (first.shape if first.shape.rank else (0,))])
+        data = next(iter(data.take(1).as_numpy_iterator()), empty)
+    elif isinstance(data, keras.utils.PyDataset) and len(data):
+        data = data[0]
     data = data[0] if isinstance(data, (tuple, list)) and data else data
     return np.asarray(data) if isinstance(data, (np.ndarray, tf.Tensor)) else None
 
@@ -153,6 +168,8 @@ def looked_at(data) -> np.ndarray | None:
 def in_chunks(function: Callable, *arrays: np.ndarray) -> np.ndarray:
     """Apply a function to some examples at a time."""
     count = len(arrays[0])
+    if not count:
+        raise ValueError("nothing can be made of no examples: give one or more")
     parts = [
         np.asarray(function(*(np.asarray(a[i : i + CHUNK], keras.backend.floatx()) for a in arrays)))
         for i in range(0, count, CHUNK)
@@ -162,4 +179,4 @@ def in_chunks(function: Callable, *arrays: np.ndarray) -> np.ndarray:
 
 def normal(count: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Draw standard normal numbers `(count, *shape)`; the first ones do not depend on how many there are."""
-    return np.random.default_rng([*b"latent", seed]).normal(size=(count, *shape)).astype("float32")
+    return np.random.default_rng([*b"latent", seed]).normal(size=(count, *shape)).astype(keras.backend.floatx())

@@ -15,6 +15,7 @@ the divergence is the mean over the batch, on several devices over all of it.
 import math
 from dataclasses import dataclass
 
+import keras
 import tensorflow as tf
 from keras import ops
 
@@ -65,7 +66,7 @@ def risen(step: tf.Tensor | None, steps: int):
     """Give how far something has risen behind so many steps, in [0, 1]."""
     if step is None or not steps:
         return 1.0
-    return ops.minimum(ops.cast(step, "float32") / steps, 1.0)
+    return ops.minimum(ops.cast(step, keras.backend.floatx()) / steps, 1.0)
 
 
 def over_the_batch(values: tf.Tensor) -> tf.Tensor:

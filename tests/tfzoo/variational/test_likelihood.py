@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
+from tfzoo.variational import likelihood as likelihoods
 from tfzoo.variational.likelihood import Likelihood, picture
 
 RNG = np.random.default_rng(0)
@@ -67,6 +68,8 @@ def test_pictures_are_brought_to_what_can_be_given():
         ("bernoulli", [0, 0.5], "a Bernoulli decoder is of pixels that are 0 or 1: .* values from 0 to 0.5"),
         ("discretised_logistic", [0, 1.5], "is of 256 levels 0, 1/255, ..., 1: .* values from 0 to 1.5"),
         ("discretised_logistic", [0, 0.5 / 255], "is of 256 levels"),
+        ("discretised_logistic", [-1, 0, 1], "is of 256 levels .* values from -1 to 1"),
+        ("bernoulli", [], "there are no pictures"),
         ("gaussian", [0, np.inf], "1 value.s. of the pictures are NaN or infinite"),
     ],
 )
@@ -76,3 +79,17 @@ def test_what_it_cannot_give(kind, values, text):
     (said,) = Likelihood(kind).check(np.array(values))
     assert re.search(text, said), said
     assert not Likelihood(kind).check(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32"])
+def test_pictures_of_any_kind_of_numbers(dtype):
+    assert not Likelihood().check(np.array([0, 1], dtype))
+    if dtype != "bool":
+        (said,) = Likelihood().check(np.array([0, 255], dtype))
+        assert "Received: values from 0 to 255" in said
+
+
+def test_options_without_effect():
+    assert likelihoods.arguments("gaussian", 0.1, 256) == likelihoods.arguments("discretised_logistic", 0.1, 4) == []
+    assert "sigma is of no effect with likelihood='bernoulli'" in likelihoods.arguments("bernoulli", 0.1, 256)[0]
+    assert "levels is of no effect with likelihood='gaussian'" in likelihoods.arguments("gaussian", 0.1, 4)[0]
