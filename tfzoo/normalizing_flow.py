@@ -6,6 +6,7 @@
 |---|---|---|---|
 | planar, radial | Rezende & Mohamed, 2015, https://arxiv.org/abs/1505.05770 | one pass | bisection; closed form |
 | realnvp | Dinh et al., 2017, https://arxiv.org/abs/1605.08803 | one pass | one pass |
+| spline | Durkan et al., 2019, https://arxiv.org/abs/1906.04032 | one pass | one pass |
 | maf | Papamakarios et al., 2017, https://arxiv.org/abs/1705.07057 | one pass | D passes, one number after the other |
 
 `tfzoo.flows` has a file for each. Unlike in the papers there is no batch normalization between the blocks, which would
@@ -21,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from tfzoo.flows import autoregressive, coupling, planar, radial
+from tfzoo.flows import autoregressive, coupling, planar, radial, spline
 from tfzoo.layers import arguments
 from tfzoo.training.distributed_fit import scale_loss
 from tfzoo.variational.model import in_chunks, looked_at, normal
@@ -32,12 +33,20 @@ SIZES = {
     "planar": {"kind": "planar", "blocks": 32},
     "radial": {"kind": "radial", "blocks": 32},
     # Of the plane, such as two moons.
-    "plane": {"shape": (2,), "kind": "realnvp", "blocks": 8, "units": (64, 64), "activation": "tanh", "dropout": 0.0},
+    "plane": {
+        "shape": (2,),
+        "kind": "spline",
+        "blocks": 2,
+        "units": (128, 128),
+        "dropout": 0.0,
+        "bound": 4.0,
+        "bins": 16,
+    },
     "tiny": {"kind": "realnvp", "blocks": 2, "units": (16,), "dropout": 0.0},
 }
-PARAMETERS = {"digits": 247_680, "realnvp": 922_624, "planar": 4_128, "radial": 2_112, "plane": 36_896, "tiny": 6_432}
+PARAMETERS = {"digits": 247_680, "realnvp": 922_624, "planar": 4_128, "radial": 2_112, "plane": 58_044, "tiny": 6_432}
 ABLE = ("sample",)
-KINDS = ("planar", "radial", "realnvp", "maf")
+KINDS = ("planar", "radial", "realnvp", "spline", "maf")
 
 
 class NormalizingFlow(keras.Model):
@@ -46,7 +55,7 @@ class NormalizingFlow(keras.Model):
     Args:
         flow: From x `(B, *shape)` to `latent` `(B, D)` and `log_determinant` `(B,)`.
         back: From z `(B, D)`, tensors, to x, the same.
-        inverse_network: That of "realnvp", of the same weights: from z `(B, D)` to x `(B, *shape)`.
+        inverse_network: That of "realnvp" and "spline", of the same weights: from z `(B, D)` to x `(B, *shape)`.
         levels: Greys of the pictures that it is about.
     """
 
@@ -123,7 +132,8 @@ class NormalizingFlow(keras.Model):
     def inverse(self, z: np.ndarray) -> np.ndarray:
         """Give the x `(N, *shape)` of noise `(N, D)`.
 
-        One parallel pass for "realnvp", D passes for "maf", bisection for "planar", a closed form for "radial".
+        One parallel pass for "realnvp" and "spline", D passes for "maf", bisection for "planar", a closed form for
+        "radial".
         """
         found = in_chunks(self.back, z)
         return found.reshape(len(found), *self.input_shape[1:]).astype(keras.backend.floatx())
@@ -142,36 +152,39 @@ def normalizing_flow(
     activation: str = "relu",
     dropout: float = 0.2,
     bound: float = 3.0,
+    bins: int = 8,
     levels: int = 17,
 ) -> NormalizingFlow:
     """Build a normalizing flow.
 
     Args:
         shape: Of an example: a picture's `(H, W, C)`, a vector's `(D,)`, or any other.
-        kind: "planar", "radial", "realnvp" or "maf".
+        kind: "planar", "radial", "realnvp", "spline" or "maf".
         blocks: Steps.
-        units: Hidden layers of the network of a step, for "realnvp" and "maf".
+        units: Hidden layers of the network of a step, for "realnvp", "spline" and "maf".
         activation: Of these.
         dropout: Share of their units.
-        bound: Of the logarithm of a scale, of these.
+        bound: Of the logarithm of a scale, for "realnvp" and "maf"; of "spline" the numbers beyond which y is x.
+        bins: Of a spline.
         levels: Greys of the pictures that the recipe adds noise to.
 
     Returns:
         A `NormalizingFlow` of one network, `flow`, from `(B, *shape)` to `latent` `(B, D)` and `log_determinant`
-        `(B,)`; "realnvp" has another one, `inverse_network`, which has the same weights.
+        `(B,)`; "realnvp" and "spline" have another one, `inverse_network`, of the same weights.
 
     Raises:
         ValueError: Names every argument that cannot be.
     """
-    check(shape, kind, blocks, units, activation, dropout, bound, levels)
+    check(shape, kind, blocks, units, activation, dropout, bound, bins, levels)
     size = math.prod(shape)
-    module = {"planar": planar, "radial": radial, "realnvp": coupling, "maf": autoregressive}[kind]
+    module = {"planar": planar, "radial": radial, "realnvp": coupling, "spline": spline, "maf": autoregressive}[kind]
     with_network = {"units": units, "activation": activation, "dropout": dropout, "bound": bound}
     steps = []
     for k in range(blocks):
         x = keras.Input((size,), name="x")
-        options = with_network if kind in ("realnvp", "maf") else {}
-        options = options | ({"kept": coupling.mask(shape, k)} if kind == "realnvp" else {})
+        options = with_network if kind in ("realnvp", "spline", "maf") else {}
+        options = options | ({"kept": coupling.mask(shape, k)} if kind in ("realnvp", "spline") else {})
+        options = options | ({"bins": bins} if kind == "spline" else {})
         steps.append(keras.Model(x, module.parameters(x, **options), name=f"block{k}"))
 
     reverses = kind == "maf"
@@ -191,7 +204,7 @@ def normalizing_flow(
         return z
 
     network = None
-    if kind == "realnvp":
+    if kind in ("realnvp", "spline"):
         z = noise = keras.Input((size,), name="z")
         for step in reversed(steps):
             z = module.inverse(z, step)
@@ -200,7 +213,7 @@ def normalizing_flow(
 
 
 def signatures(networks: dict[str, keras.Model]):
-    """Give what an export serves: `x` to its latent and its log-likelihood; of "realnvp", `decode`, `latent` to x."""
+    """Give what an export serves: `x` to its latent and its log-likelihood, and `decode`, `latent` to x, if it can."""
     from tfzoo.export.signatures import DEFAULT, Signature
 
     flow = networks["flow"]
@@ -220,11 +233,13 @@ def signatures(networks: dict[str, keras.Model]):
     return served
 
 
-def check(shape, kind, blocks, units, activation, dropout, bound, levels) -> None:
+def check(shape, kind, blocks, units, activation, dropout, bound, bins, levels) -> None:
     """Raise one ValueError that names every argument of another type or out of range."""
     problems = []
-    if kind == "realnvp" and arguments.positives(shape=shape) == [] and math.prod(shape) < 2:
-        problems.append(f"realnvp leaves half of the numbers as they are, so it takes two or more. Received: {shape=}")
+    if kind in ("realnvp", "spline") and arguments.positives(shape=shape) == [] and math.prod(shape) < 2:
+        problems.append(f"{kind} leaves half of the numbers as they are, so it takes two or more. Received: {shape=}")
+    if not arguments.is_positive(bins) or not 2 <= bins <= spline.MOST:
+        problems.append(f"bins must be an integer from 2 to {spline.MOST}. Received: bins={bins!r}")
     if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
         problems.append(f"levels must be an integer from 2. Received: levels={levels!r}")
     arguments.refuse(
@@ -236,6 +251,7 @@ def check(shape, kind, blocks, units, activation, dropout, bound, levels) -> Non
         arguments.rates(dropout=dropout),
         arguments.factors(bound=bound),
         activations(activation),
+        arguments.idle(normalizing_flow, "kind='spline'", bins=bins) if kind != "spline" else [],
     )
 
 

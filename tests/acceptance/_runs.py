@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,10 +52,26 @@ class Wanted:
         return {k: v for k, v in asdict(self).items() if k not in ("options", "besides")} | {"steps": steps}
 
 
+@dataclass(frozen=True)
+class Own:
+    """What a script trains itself, as it is no data of the commands.
+
+    Attributes:
+        shown: What stands in docs/results.md, as of `Wanted`; its goal is None.
+        run: From a seed to its figures.
+        short: Tells whether these fall short.
+    """
+
+    shown: dict
+    run: Callable[[int], dict]
+    short: Callable[[dict], bool]
+
+
 def main(
     description: str,
     family: str,
     runs: dict[str, Wanted],
+    own: dict[str, Own] | None = None,
     least: Callable[[], float] = lambda: 0.0,
     short: Callable[[dict[str, dict]], list[str]] = lambda results: [],
 ) -> int:
@@ -63,7 +80,8 @@ def main(
     Args:
         description: The script's docstring.
         family: Its name.
-        runs: What is trained, by name.
+        runs: What is trained by the command, by name.
+        own: What the script trains itself, by name.
         least: Gives the baseline that every run must be above.
         short: From what is written of all runs, by name, to what falls short of anything else, in words; asked when
             none was left out.
@@ -71,14 +89,21 @@ def main(
     Returns:
         The exit code: 1 if a run falls short.
     """
-    parser = options(description)
-    parser.add_argument("runs", nargs="*", choices=[*runs, []], metavar="RUN")
+    parser, own = options(description), own or {}
+    parser.add_argument("runs", nargs="*", choices=[*runs, *own, []], metavar="RUN")
     parser.add_argument("--runs", dest="folder", type=Path, default=ROOT / "runs" / "acceptance")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--reuse", action="store_true", help="measure the runs that are there, of whatever commit")
     arguments = parser.parse_args()
     baseline, results, wrong = least(), {}, []
-    for name in arguments.runs or runs:
+    for name in arguments.runs or [*runs, *own]:
+        if name in own:
+            found = [timed(own[name].run, seed) for seed in range(arguments.seeds)]
+            results[name] = {**own[name].shown, "goal": None, "runs": found}
+            for run in found:
+                print(f"{name}: {run}")
+                wrong += [f"{name}: {run}"] if own[name].short(run) else []
+            continue
         wanted = runs[name]
         found = [
             measure(family, arguments.folder.absolute() / f"{family}-{name}-{seed}", wanted, seed, arguments.reuse)
@@ -91,11 +116,24 @@ def main(
             said = f"{name}, seed {run['seed']}: {wanted.figure} {value:.3f} {goals}, {run['minutes']:.0f} minutes"
             wrong += [said] if value < wanted.goal or value <= baseline else []
             print(said)
-    wrong += short(results) if results.keys() == runs.keys() else []
+    wrong += short(results) if runs.keys() <= results.keys() else []
     for said in wrong:
         print(f"SHORT: {said}")
     write(arguments.output, results, date=min(run["trained"] for r in results.values() for run in r["runs"]))
     return int(bool(wrong))
+
+
+def timed(run: Callable[[int], dict], seed: int) -> dict:
+    """Give a run's figures with its seed, commit, day and minutes."""
+    start = time.perf_counter()
+    found = run(seed)
+    return {
+        "seed": seed,
+        "commit": git("rev-parse", "HEAD").stdout.strip()[:10],
+        "trained": datetime.date.today().isoformat(),
+        "minutes": (time.perf_counter() - start) / 60,
+        **found,
+    }
 
 
 def measure(family: str, folder: Path, wanted: Wanted, seed: int, reuse: bool) -> dict[str, float]:

@@ -35,7 +35,7 @@ def test_counts_worked_out_by_hand(check):
         "realnvp": 8 * (dense(64, 256) + dense(256, 256) + 2 * dense(256, 64)),
         "planar": 32 * (64 + 64 + 1),
         "radial": 32 * (64 + 1 + 1),
-        "plane": 8 * (dense(2, 64) + dense(64, 64) + 2 * dense(64, 2)),
+        "plane": 2 * (dense(2, 128) + dense(128, 128) + 2 * dense(128, 2 * 16) + dense(128, 2 * 15)),
         "tiny": 2 * (dense(64, 16) + 2 * dense(16, 64)),
     }
     for size, count in wanted.items():
@@ -117,8 +117,9 @@ def test_maf_reverses_the_order_between_blocks(check):
         assert (np.triu(jacobian, 1) == 0).all() != full
 
 
-def test_both_networks_of_realnvp_agree(check):
-    model, x = built(check, "realnvp"), data().astype("float32")
+@pytest.mark.parametrize("kind", ["realnvp", "spline"])
+def test_both_networks_agree(check, kind):
+    model, x = built(check, kind), data().astype("float32")
     z = model.flow(x)["latent"]
     np.testing.assert_allclose(model.inverse_network(z), x, atol=1e-5)
     np.testing.assert_allclose(model.inverse_network(z), model.inverse(np.asarray(z)), atol=1e-6)
@@ -131,7 +132,7 @@ def test_both_networks_of_realnvp_agree(check):
 @KINDS
 def test_there_and_back_over_the_bridge_and_torchs_log_likelihood(check, kind):
     model, x = built(check, kind, shape=(3, 4, 2), blocks=2), data(5, (3, 4, 2)).astype("float32")
-    networks = [model.flow] + ([model.inverse_network] if kind == "realnvp" else [])
+    networks = [model.flow] + ([model.inverse_network] if kind in ("realnvp", "spline") else [])
     for network in networks:
         module = bridge.to_torch(network)
         report = bridge.verify(network, module)
@@ -186,8 +187,11 @@ def test_mixed_precision_can_sample(check, kind):
     [
         ({"shape": (8, 0)}, r"shape must be one or more integers from 1. Received: shape=\(8, 0\)"),
         ({"shape": 8}, "shape must be one or more integers from 1. Received: shape=8"),
+        ({"bins": 4}, "bins is of no effect without kind='spline'. Received: bins=4"),
+        ({"kind": "spline", "bins": 1}, "bins must be an integer from 2 to 500. Received: bins=1"),
+        ({"kind": "spline", "shape": (1,)}, "spline leaves half of the numbers as they are, so it takes two or more"),
         ({"shape": (1,)}, "realnvp leaves half of the numbers as they are, so it takes two or more"),
-        ({"kind": "glow"}, "kind must be one of 'planar', 'radial', 'realnvp', 'maf'. Received: kind='glow'"),
+        ({"kind": "glow"}, "kind must be one of 'planar', 'radial', 'realnvp', 'spline', 'maf'. Received: kind='glow'"),
         ({"blocks": 0}, "blocks must be an integer from 1. Received: blocks=0"),
         ({"units": ()}, r"units must be one or more integers from 1. Received: units=\(\)"),
         ({"activation": "tanhh"}, "activation must be one of Keras', such as 'relu'. Received: activation='tanhh'"),
