@@ -57,7 +57,7 @@ class Own:
     """What a script trains itself, as it is no data of the commands.
 
     Attributes:
-        shown: What stands in docs/results.md, as of `Wanted`; its goal is None.
+        shown: What stands in docs/results.md, as of `Wanted`, or from all runs to that; its goal is None.
         run: From a seed to its figures.
         short: Tells whether these fall short.
     """
@@ -99,7 +99,8 @@ def main(
     for name in arguments.runs or [*runs, *own]:
         if name in own:
             found = [timed(own[name].run, seed) for seed in range(arguments.seeds)]
-            results[name] = {**own[name].shown, "goal": None, "runs": found}
+            shown = {k: v(found) if callable(v) else v for k, v in own[name].shown.items()}
+            results[name] = {**shown, "goal": None, "runs": found}
             for run in found:
                 print(f"{name}: {run}")
                 wrong += [f"{name}: {run}"] if own[name].short(run) else []

@@ -21,6 +21,9 @@ KINDS = pytest.mark.parametrize("kind", flows.KINDS)
 def built(check, kind, shape=(3, 2, 1), scale=0.4, **options):
     model = tfzoo.build("normalizing_flow", shape=shape, kind=kind, **{**SMALL, **options})
     check.randomize(model.flow, scale)
+    for weight in model.flow.trainable_variables:  # slopes as those of a trained spline: few, and not near to 0
+        if kind == "spline" and any(name in weight.path for name in ("widths", "heights", "slopes")):
+            weight.assign(0.3 * weight)
     return model
 
 
@@ -72,7 +75,7 @@ def test_the_inverse_gives_back_what_went_in(check, kind):
 
 @KINDS
 def test_a_density_of_the_plane_integrates_to_one(check, kind):
-    model = built(check, kind, (2,), bound=1.0)  # of no spikes that a grid would miss
+    model = built(check, kind, (2,), bound=4.0 if kind == "spline" else 1.0)  # of no spikes that a grid would miss
     ends, points = 8.0, 161
     line = np.linspace(-ends, ends, points)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype("float32")
@@ -85,7 +88,8 @@ def test_a_density_of_the_plane_integrates_to_one(check, kind):
 @KINDS
 def test_samples_are_of_the_density(check, kind):
     """An average over samples and one over the grid are the same."""
-    model = built(check, kind, (2,), scale=0.3, bound=0.3)  # of moments that do not hang on a few samples
+    bound = 4.0 if kind == "spline" else 0.3
+    model = built(check, kind, (2,), scale=0.3, bound=bound)  # of moments that do not hang on a few samples
     line = np.linspace(-9, 9, 181)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2).astype("float32")
     density = np.exp(model.log_prob(grid).astype("float64")) * (line[1] - line[0]) ** 2
