@@ -259,6 +259,41 @@ def planes() -> str:
     )
 
 
+def flows() -> str:
+    """What tests/acceptance/normalizing_flow.py found: held-out log-likelihoods, and what two moons come back to."""
+    found = recipes("normalizing_flow")
+    rows = []
+    for name, beside in {"digits": [], "two_moons": ["mixture", "exact"]}.items():
+        r = found[name]
+        runs = sorted(r["runs"], key=lambda run: run["seed"])
+        columns = [" ".join(f"{run[k]:.3f}" for run in runs) for k in ("log_likelihood", *beside)]
+        goal = f"{r['goal']:g}" if r["goal"] else "above the mixture"
+        shown = [f"**{columns[0]}**", goal, *(columns[1:] or [r["best"], ""])]
+        error = max(run["inverse_error"] for run in runs)
+        rows.append([f"{r['what']}, `{r['command']}`", *shown, f"{error:.0e}", r["date"]])
+    head = ["what", "held out, by seed", "goal: at least", "mixture of 10 normal distributions, or best known", "exact"]
+    bits = several(found["digits"]["runs"], "bits_per_dimension", 2)
+    total = several(found["two_moons"]["runs"], "integral", 4)
+    return (
+        f"{table([*head, 'comes back to', 'measured'], rows)}\n\nOn the digits that is {bits} bits per dimension. The "
+        f"densities of two moons sum to {total} over the plane."
+    )
+
+
+def flow_directions() -> str:
+    """What benchmarks/flows.py found: a density beside samples."""
+    record = newest("benchmarks-flows")
+    maf, realnvp = record["results"]["maf: density / samples"], record["results"]["realnvp: samples / density"]
+    rows = [
+        ["`digits`, MAF", maf["ours"], maf["theirs"], "**sequential**: 64 passes of each block"],
+        ["`realnvp`", realnvp["theirs"], realnvp["ours"], "**parallel**: one pass"],
+    ]
+    rows = [[n, f"{d * 1e3:.1f} ms", f"{s * 1e3:.1f} ms, {how}", f"{s / d:.1f}"] for n, d, s, how in rows]
+    head = ["size", "density: one pass", "samples", "samples / density"]
+    by = f"Measured {record['date']} by `benchmarks/flows.py`: medians, 256 pictures of 64 numbers."
+    return f"{table(head, rows)}\n\n{by}"
+
+
 def variational_speed() -> str:
     """The ratios of benchmarks/variational.py."""
     return ratios(newest("benchmarks-variational"), "torch", "tfzoo")
@@ -471,6 +506,8 @@ PARTS = {
     "amortisation": amortisation,
     "variational": variational,
     "planes": planes,
+    "flows": flows,
+    "flow_directions": flow_directions,
     "variational_speed": variational_speed,
     "workers": workers,
     **{name: partial(classifier, name) for name in ("googlenet", "resnet", "vit")},
