@@ -68,18 +68,26 @@ def draw_map(model, pictures, reach: float, side: int = 20):
 
     from apps import sheets
 
-    axis = np.linspace(-reach, reach, side)
-    places = np.stack(np.meshgrid(axis, axis[::-1]), -1).reshape(-1, 2)  # up is larger
-    plane = sheets.tiles(model.decode(places), side)
+    plane = sheets.tiles(model.decode(places(reach, side)), side)
     means = model.encode(pictures)
+    outside = int((np.abs(means) > reach).any(-1).sum())
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.imshow(np.asarray(plane), extent=(-reach, reach, -reach, reach))
     right.plot(*means.T, ".", color="black", markersize=4)
-    for axes, title in ((left, "the picture of each place"), (right, f"{len(means)} held-out pictures")):
+    said = f"{len(means)} held-out pictures" + (f", {outside} of them beyond" if outside else "")
+    for axes, title in ((left, "the picture of each place"), (right, said)):
         axes.set(title=title, xlabel="first latent", ylabel="second latent", xlim=(-reach, reach), ylim=(-reach, reach))
         axes.set_aspect("equal")
     file = io.BytesIO()
     figure.savefig(file, dpi=100)
     return Image.open(file).convert("RGB")
+
+
+def places(reach: float, side: int):
+    """Give the middles of a square's places, row by row from the upper left one `(side * side, 2)`: up is larger."""
+    import numpy as np
+
+    axis = reach * (2 * np.arange(side) + 1 - side) / side
+    return np.stack(np.meshgrid(axis, axis[::-1]), -1).reshape(-1, 2)

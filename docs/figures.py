@@ -294,9 +294,88 @@ def flow_directions() -> str:
     return f"{table(head, rows)}\n\n{by}"
 
 
-def variational_speed() -> str:
-    """The ratios of benchmarks/variational.py."""
-    return ratios(newest("benchmarks-variational"), "torch", "tfzoo")
+def variational_speed(*families: str) -> str:
+    """The ratios of benchmarks/variational.py, of the named families alone, and where the time of their steps goes."""
+    record = newest("benchmarks-variational")
+    kept = [
+        name for name in record["results"] if name.startswith(tuple(x.replace("_", " ") for x in families or ("",)))
+    ]
+    parts = []
+    for name in kept:
+        before = (0.0, 0.0)
+        for part, r in record.get("stages", {}).get(name, {}).items():
+            spent = [r[side] - b for side, b in zip(("ours", "theirs"), before, strict=True)]
+            before = (r["ours"], r["theirs"])
+            shown = [f"{value * 1e3:,.1f} ms" for value in spent]
+            parts.append([f"{name}: {part}", *shown, f"{(spent[0] - spent[1]) * 1e3:+,.1f} ms"])
+    shown = ratios(record | {"results": {name: record["results"][name] for name in kept}}, "torch", "tfzoo")
+    return f"{shown}\n\n{table(['where the time goes', 'tfzoo', 'torch', 'apart'], parts)}" if parts else shown
+
+
+def vq_vae() -> str:
+    """What tests/acceptance/vq_vae.py found, by seed."""
+    found = recipes("vq_vae")["digits"]
+    runs = found["runs"]
+
+    def each(name: str, digits: int) -> str:
+        return " ".join(f"{run[name]:.{digits}f}" for run in runs)
+
+    patches = 10 ** (-found["baseline"] / 10)
+    rows = [
+        [
+            f"PSNR in dB, goal {found['goal']:g}",
+            f"**{each('psnr', 2)}**",
+            f"{found['baseline']:.2f}, k-means of 2x2 patches",
+        ],
+        ["squared error of a pixel", each("squared_error", 5), f"{patches:.5f}, the same"],
+        [
+            "the prior's nats of a picture's 16 codes",
+            each("prior_nats", 1),
+            f"{each('independent_nats', 1)}, independent positions of the same codes",
+        ],
+        ["perplexity, of 64 codes at the most", each("perplexity", 1), ""],
+        ["codes in use", each("codes_in_use", 0), ""],
+        ["minutes on two cores that others used, too", each("minutes", 1), ""],
+    ]
+    seeds = " ".join(str(run["seed"]) for run in runs)
+    shown = table([f"figure, of seeds {seeds}", "measured", "best known besides"], rows)
+    return f"{shown}\n\nk-means besides, PSNR in dB: {found['best']}. Measured {found['date']}."
+
+
+def mean_field() -> str:
+    """What tests/acceptance/mean_field.py found, by seed."""
+    record = newest("acceptance-mean_field")
+    found, rows = record["results"], []
+    named = {"gaussian": "a Gaussian of correlation .9", "banana": "the banana"}
+    for what in dict.fromkeys(run["what"] for run in found["gradients"]):
+        target, family = what.split(", ")
+        runs = [run for run in found["gradients"] if run["what"] == what]
+        name = f"ADVI, KL of a {family} to {named[target]}, nats"
+        rows.append([name, f"{runs[0]['exact']:.4f}", " ".join(f"{r['measured']:.4f}" for r in runs), "within 0.01"])
+    for what in dict.fromkeys(run["what"] for run in found["coordinates"]):
+        lost = " ".join(f"{r['exact'] - r['measured']:.4f}" for r in found["coordinates"] if r["what"] == what)
+        best = f"ln 2 = {math.log(2):.4f} for two far apart" if "mixture" in what else "above 0"
+        rows.append([f"{what}: evidence less ELBO, nats", best, lost, "above 0"])
+    one = found["diabetes"]
+    shares = f"{one['least_ratio']:.3f} to {one['greatest_ratio']:.3f}"
+    rows += [
+        ["diabetes: evidence less ELBO, nats", "above 0", f"{one['exact'] - one['measured']:.4f}", "above 0"],
+        ["diabetes: means off, in exact deviations", "0", f"{one['mean_off']:.3f}", "at most 0.15"],
+        ["diabetes: deviations, as shares of the exact", "1", shares, "at most 1"],
+    ]
+    for key, name in (("advi", "ADVI"), ("jaakkola_jordan", "Jaakkola and Jordan")):
+        for figure, what, best, digits, goal in (
+            ("mean_off", "means off, in the chains' deviations", "0", 3, "at most 0.35"),
+            ("greatest_ratio", "largest share of the chains' deviations", "1", 3, "at most 1"),
+            ("elbo", "ELBO, nats", "", 2, ""),
+        ):
+            each = " ".join(f"{run[key][figure]:.{digits}f}" for run in found["breast_cancer"])
+            rows.append([f"breast cancer, {name}: {what}", best, each, goal])
+    worst = max(run["r_hat"] for run in found["breast_cancer"])
+    return (
+        f"{table(['figure', 'exact or best', 'measured, by seed', 'goal'], rows)}\n\nMeasured {record['date']}. The "
+        f"chains of the breast-cancer data, 8 of 2,000 samples, had an r_hat of at most {worst:.4f}."
+    )
 
 
 def several(runs: list[dict], name: str, digits: int = 3) -> str:
@@ -492,6 +571,7 @@ PARTS = {
     "count": count,
     "data": data,
     "fit": fit,
+    "mean_field": mean_field,
     "networks": networks,
     "operators": operators,
     "parameters": parameters,
@@ -509,6 +589,7 @@ PARTS = {
     "flows": flows,
     "flow_directions": flow_directions,
     "variational_speed": variational_speed,
+    "vq_vae": vq_vae,
     "workers": workers,
     **{name: partial(classifier, name) for name in ("googlenet", "resnet", "vit")},
 }

@@ -22,7 +22,6 @@ from keras import layers, ops
 from tfzoo import vae
 from tfzoo.flows.inverse_autoregressive import step
 from tfzoo.layers import arguments
-from tfzoo.normalizing_flow import activations
 from tfzoo.variational import likelihood as likelihoods
 from tfzoo.variational import objective as objectives
 from tfzoo.variational.ladder import channels, ladder
@@ -308,7 +307,7 @@ def check(
         arguments.rates(dropout=dropout),
         arguments.factors(residual_scale=residual_scale),
         idle,
-        activations(activation),
+        arguments.activations(activation=activation),
         likelihoods.arguments(likelihood, sigma, grey_levels),
         objectives.arguments(beta, warm_up, None, 0, free_bits, "monte_carlo"),
     )

@@ -250,15 +250,6 @@ def check(shape, kind, blocks, units, activation, dropout, bound, bins, levels) 
         arguments.positives(units=units),
         arguments.rates(dropout=dropout),
         arguments.factors(bound=bound),
-        activations(activation),
+        arguments.activations(activation=activation),
         arguments.idle(normalizing_flow, "kind='spline'", bins=bins) if kind != "spline" else [],
     )
-
-
-def activations(activation) -> list[str]:
-    """The name of an activation of Keras."""
-    try:
-        known = isinstance(activation, str) and callable(keras.activations.get(activation))
-    except ValueError:
-        known = False
-    return [] if known else [f"activation must be one of Keras', such as 'relu'. Received: activation={activation!r}"]

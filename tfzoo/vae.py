@@ -260,6 +260,7 @@ def check(
         *(arguments.positives(**{k: v}) for k, v in units.items() if v != () and v != []),
         arguments.among(("valid", "same"), padding=padding),
         arguments.rates(dropout=dropout),
+        arguments.activations(activation=activation),
         likelihoods.arguments(likelihood, sigma, levels),
         objectives.arguments(beta, warm_up, capacity, capacity_steps, free_bits, divergence),
     )

@@ -6,9 +6,9 @@
     loss = |x - decoder(z + sg(e - z))|^2 / variance + |sg(z) - e|^2 + beta |z - sg(e)|^2        (equation 3)
 
 The gradient of the decoder's input goes straight through to z. The codebook is learned by the loss' second term, or
-follows by moving averages (`tfzoo.quantisation.averages`), and then there is no such term. The prior
-(`tfzoo.quantisation.prior`) is trained at once on the codes, which have no gradient: neither changes the other's
-training, and after one run the model samples.
+follows by moving averages (`tfzoo.quantisation.averages`), and then there is no such term. Either way a code that is
+hardly used begins again at a vector of the batch. The prior (`tfzoo.quantisation.prior`) is trained at once on the
+codes, which have no gradient: neither changes the other's training, and after one run the model samples.
 """
 
 import keras
@@ -18,9 +18,9 @@ from keras import layers, ops
 
 from tfzoo.layers import arguments
 from tfzoo.quantisation.averages import DEAD, Averages
-from tfzoo.quantisation.codebook import quantiser, straight_through
+from tfzoo.quantisation.codebook import quantiser, straight_through, vectors
 from tfzoo.quantisation.perplexity import Perplexity, count, perplexity
-from tfzoo.quantisation.prior import ancestral, nats, pixel_cnn
+from tfzoo.quantisation.prior import ancestral, certain, nats, pixel_cnn, uniform
 from tfzoo.training.distributed_fit import scale_loss, summed
 from tfzoo.variational.likelihood import Likelihood
 from tfzoo.variational.model import Variational, in_chunks
@@ -66,7 +66,8 @@ class VqVae(keras.Model):
         networks: These four, by their names.
         commitment: beta.
         variance: What the squared error of a pixel is divided by.
-        averages: What the codebook follows; None if it is learned by the loss.
+        averages: Of the codes' use, which the codebook follows unless it is learned by the loss; None if no code begins
+            again either.
     """
 
     def __init__(self, networks: dict[str, keras.Model], commitment: float, variance: float, averages: Averages | None):
@@ -75,6 +76,7 @@ class VqVae(keras.Model):
             setattr(self, key, network)
         self.commitment, self.variance, self.averages = commitment, variance, averages
         self.codes = self.prior.output_shape[-1]
+        self.learned = vectors(self.quantiser).trainable
         self.likelihood = Likelihood("gaussian")  # pictures are any finite numbers
         self.trackers = {
             name: keras.metrics.Mean(name=name)
@@ -110,9 +112,9 @@ class VqVae(keras.Model):
         z, quantised = y_pred["z"], y_pred["quantised"]
         loss = mean_square(x - y_pred["picture"]) / self.variance
         loss += self.commitment * mean_square(z - ops.stop_gradient(quantised))
-        if self.averages is None:
+        if self.learned:
             loss += mean_square(ops.stop_gradient(z) - quantised)
-        elif training:  # by the codes that the batch had before
+        if training and self.averages is not None:  # by the codes that the batch had before
             self.averages.follow(self.quantiser, z, y_pred["codes"])
         if training:
             loss += ops.mean(y_pred["nats"], (1, 2))
@@ -166,8 +168,6 @@ class VqVae(keras.Model):
         codes = np.asarray(codes)
         if codes.size and not (codes.min() >= 0 and codes.max() < self.codes):
             raise ValueError(f"codes must be from 0 to {self.codes - 1}. Received: {codes.min()} to {codes.max()}")
-        from tfzoo.quantisation.codebook import vectors
-
         book = ops.convert_to_numpy(vectors(self.quantiser))
         return in_chunks(lambda e: self.decoder(e, training=False), book[codes.astype("int32")])
 
@@ -181,7 +181,7 @@ class VqVae(keras.Model):
 
     def sample_codes(self, count: int, seed: int = 0) -> np.ndarray:
         """Draw codes `(count, h, w)` from the prior, one after the other."""
-        numbers = np.random.default_rng([*b"codes", seed]).random((count, *self.prior.input_shape[1:]))
+        numbers = uniform(tf.fill([count], tf.cast(seed, "int64")), tf.range(count), self.prior.input_shape[1:])
         return in_chunks(lambda u: ancestral(self.prior, tf.cast(u, "float32")), numbers)
 
 
@@ -231,7 +231,7 @@ def vq_vae(
         variance: What the squared error of a pixel is divided by: the pixels' variance, so that the loss' terms are
             of one size.
         codebook: "ema", or "loss".
-        decay: Of the moving averages, of a batch.
+        decay: Of the moving averages, of a batch: of vectors and their number, or with "loss" of the number alone.
         dead: A code whose average count is below this share of the mean begins again; 0 for never.
         prior_units: Channels of the prior.
         prior_depth: Its gated layers.
@@ -249,7 +249,7 @@ def vq_vae(
     whole |= {"dimensions": dimensions, "downsample": downsample, "prior_units": prior_units}
     problems = arguments.positive(**whole, prior_depth=prior_depth)
     times = 2**downsample if arguments.is_positive(downsample) else 1
-    idle = [] if codebook != "loss" else arguments.idle(vq_vae, "codebook='ema'", decay=decay, dead=dead)
+    idle = arguments.idle(vq_vae, "codebook='ema' or dead", decay=decay) if codebook == "loss" and dead == 0 else []
     arguments.refuse(
         problems,
         arguments.image_shape(
@@ -279,9 +279,9 @@ def vq_vae(
     x = layers.Conv2DTranspose(image_shape[2], 4, 2, "same", name="picture")(x)
     networks["decoder"] = keras.Model(given, x, name="decoder")
     networks["prior"] = pixel_cnn(size, codes, prior_units, prior_depth, prior_dropout)
-    return VqVae(
-        networks, commitment, variance, Averages(codes, dimensions, decay, dead) if codebook == "ema" else None
-    )
+    learned = codebook == "loss"
+    averages = None if learned and not dead else Averages(codes, dimensions, decay, dead, learned)
+    return VqVae(networks, commitment, variance, averages)
 
 
 def stack(x, hidden: int, count: int, units: int):
@@ -296,9 +296,12 @@ def stack(x, hidden: int, count: int, units: int):
 
 
 def signatures(networks: dict[str, keras.Model]):
-    """Give what an export serves: `image` to its codes and its reconstruction, and `codes` to a picture."""
+    """Give what an export serves: `image` to its codes and its reconstruction, `codes` to a picture, and samples.
+
+    `sample` gives of `seed` and `number`, of each request's rows, the picture of that number (from 0) among those that
+    `VqVae.sample` gives by that seed.
+    """
     from tfzoo.export.signatures import DEFAULT, Signature
-    from tfzoo.quantisation.codebook import vectors
 
     encoder, quantiser, decoder, prior = (networks[name] for name in ("encoder", "quantiser", "decoder", "prior"))
     image = tf.TensorSpec(encoder.input_shape, "float32", "image")
@@ -311,8 +314,22 @@ def signatures(networks: dict[str, keras.Model]):
     def decode(codes):
         return {"picture": decoder(tf.gather(vectors(quantiser).value, codes), training=False)}
 
+    def sample(seed, number):
+        return decode(ancestral(prior, uniform(seed, number, prior.input_shape[1:])))
+
     def examples(size: int) -> dict[str, np.ndarray]:
         some = np.random.default_rng(0).integers(0, prior.output_shape[-1], (2, *prior.input_shape[1:]))
         return {"codes": some.astype("int32")}
 
-    return {DEFAULT: Signature(reconstruct, (image,)), "decode": Signature(decode, (codes,), examples)}
+    def seeds(size: int) -> dict[str, np.ndarray]:
+        """Those of which a model of rounded weights draws the same codes, too."""
+        number = np.arange(64)
+        margin = certain(prior, uniform(0 * number, number, prior.input_shape[1:]))
+        return {"seed": 0 * number[:2], "number": np.argsort(-np.asarray(margin))[:2]}
+
+    asked = tuple(tf.TensorSpec([None], "int64", name) for name in ("seed", "number"))
+    return {
+        DEFAULT: Signature(reconstruct, (image,)),
+        "decode": Signature(decode, (codes,), examples),
+        "sample": Signature(sample, asked, seeds),
+    }

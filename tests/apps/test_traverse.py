@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from apps import run_folder, sheets, train
+from apps import run_folder, sheets, train, traverse
 
 
 def test_a_row_for_each_latent(invoke, autoencoder, tmp_path):
@@ -30,6 +30,34 @@ def test_two_latents_are_a_map(invoke, tmp_path):
     assert done.exit_code == 0, done.stderr
     with Image.open(tmp_path / "run" / "samples" / "map.png") as drawn:
         assert drawn.size == (1300, 650) and np.asarray(drawn).std() > 20
+
+
+def test_where_the_places_of_a_map_are():
+    """Of 2 x 2 over -1 to 1 the middles are a half from the axes; the first is on the left, above."""
+    np.testing.assert_allclose(traverse.places(1.0, 2), [[-0.5, 0.5], [0.5, 0.5], [-0.5, -0.5], [0.5, -0.5]])
+    np.testing.assert_allclose(np.abs(traverse.places(3.0, 20)).max(), 3 * 19 / 20)
+
+
+class Coloured:
+    """Red where the first latent is large, green where the second is."""
+
+    def decode(self, latents):
+        red, green = (latents.T + 3) / 6
+        pixel = np.stack([red, green, 0 * red], -1)
+        return np.tile(pixel[:, None, None], (1, 4, 4, 1))
+
+    def encode(self, pictures):
+        return np.array([[0.0, 0.0], [-2.0, 2.5], [4.0, 0.0]])[: len(pictures)]
+
+
+def test_a_map_has_the_first_latent_to_the_right_and_the_second_up():
+    drawn = np.asarray(traverse.draw_map(Coloured(), np.zeros((3, 4, 4, 3)), 3.0), float)
+    left = drawn[:, :650]
+    coloured = (left[..., 2] < 20) & (left[..., :2].max(-1) > 60)  # not the axes, which are grey
+    y, x = np.nonzero(coloured)
+    red, green = left[y, x, 0], left[y, x, 1]
+    assert np.corrcoef(x, red)[0, 1] > 0.95 and np.corrcoef(y, green)[0, 1] < -0.95
+    assert red.max() > 235 and red.min() < 20  # from -3 to 3, and no further
 
 
 def test_a_picture_that_is_not_there(invoke, autoencoder, tmp_path):

@@ -222,6 +222,7 @@ def test_what_an_export_serves_is_what_the_model_makes(check):
         ({"decoder": (8,)}, "decoder must be None, or the channels of the smallest picture"),
         ({"image_shape": (9, 8, 1)}, "the decoder doubles a picture 1 times, so its height and width"),
         ({"encoder_units": (0,)}, "encoder_units must be one or more integers from 1"),
+        ({"activation": "swishy"}, "activation must be one of Keras', such as 'relu'. Received: activation='swishy'"),
         ({"dropout": 1.0}, "dropout must be a number in \\[0, 1\\)"),
         ({"padding": "full"}, "padding must be one of 'valid', 'same'"),
     ],

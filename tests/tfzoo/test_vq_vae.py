@@ -7,7 +7,8 @@ import tensorflow as tf
 
 import bridge
 import tfzoo
-from tfzoo import vq_vae
+from tfzoo import export, vq_vae
+from tfzoo.export import session
 from tfzoo.quantisation.codebook import vectors
 
 RNG = np.random.default_rng
@@ -46,7 +47,8 @@ def test_counts_worked_out_by_hand(check):
 
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_the_loss_and_its_gradients(check, codebook):
-    model, x = spread(tfzoo.build("vq_vae", "tiny", codebook=codebook, commitment=0.3), check), greys(5, 8, 8, 1)
+    options = {"codebook": codebook, "commitment": 0.3} | ({"dead": 0} if codebook == "loss" else {})
+    model, x = spread(tfzoo.build("vq_vae", "tiny", **options), check), greys(5, 8, 8, 1)
     model.compile("sgd")
     book = np.asarray(vectors(model.quantiser))
     with tf.GradientTape(persistent=True) as tape:
@@ -78,6 +80,48 @@ def test_the_loss_and_its_gradients(check, codebook):
     prior = [v.value for v in model.prior.trainable_variables]
     assert all(g is not None for g in tape.gradient(loss, prior))
     assert all(g is None for g in tape.gradient(model_free, prior))
+
+
+def test_dead_codes_of_a_learned_codebook_begin_again(check):
+    """Codes that nothing uses are, after one step, each beside a vector of the batch; those in use where they were."""
+    keras.utils.set_random_seed(0)
+    model, x = spread(tfzoo.build("vq_vae", "tiny", codebook="loss"), check), greys(6, 8, 8, 1)
+    book = vectors(model.quantiser).numpy()
+    book[2], book[5] = 100.0, -100.0
+    vectors(model.quantiser).assign(book)
+    model.compile(keras.optimizers.SGD(0.0))
+    z = np.asarray(model.encoder(x)).reshape(-1, 4)
+    used = np.unique(model.encode(x))
+    model.train_on_batch(x)
+    moved = vectors(model.quantiser).numpy()
+    again = np.setdiff1d(range(8), used)
+    assert {2, 5} <= set(again)
+    np.testing.assert_array_equal(moved[used], book[used])
+    near = np.abs(moved[again][:, None] - z).max(-1).min(1)
+    assert near.max() < 0.1 * np.abs(z).max()
+    counts = model.averages.average_counts().numpy()
+    np.testing.assert_allclose(counts[used], np.bincount(nearest(z, book), minlength=8)[used], rtol=1e-5)
+    model.evaluate(x, verbose=0)
+    np.testing.assert_array_equal(vectors(model.quantiser).numpy(), moved)
+    never = tfzoo.build("vq_vae", "tiny", codebook="loss", dead=0)
+    assert never.averages is None
+
+
+def nearest(z, book):
+    """Give the nearest of a codebook."""
+    return np.square(z[:, None] - book).sum(-1).argmin(1)
+
+
+def test_a_served_model_samples_as_it_does(check, tmp_path):
+    """In a session of TensorFlow 1, as a server has it; each row of a request by its own seed."""
+    model = spread(tfzoo.build("vq_vae", "tiny"), check)
+    made = export.save(model, tmp_path / "vq", signatures=vq_vae.signatures, precision="float32")
+    with session.load(made.path) as (_, run):
+        found = run("sample", {"seed": np.array([7, 3, 7, 2**40]), "number": np.array([2, 0, 0, 1])})["picture"]
+    seven = model.sample(3, seed=7)
+    wanted = [seven[2], model.sample(1, seed=3)[0], seven[0], model.sample(2, seed=2**40)[1]]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert min(np.abs(a - b).max() for i, a in enumerate(found) for b in found[:i]) > 1e-3
 
 
 def test_judging_moves_nothing(check):
@@ -140,7 +184,7 @@ def test_the_networks_go_to_torch_and_back(check):
         ({"codebook": "mean"}, "codebook must be one of 'ema', 'loss'"),
         ({"decay": 1}, r"decay must be a number in \[0, 1\)"),
         ({"dead": 2}, r"dead must be a number in \[0, 1\)"),
-        ({"codebook": "loss", "decay": 0.9}, "decay is of no effect without codebook='ema'"),
+        ({"codebook": "loss", "dead": 0, "decay": 0.9}, "decay is of no effect without codebook='ema' or dead"),
         ({"prior_depth": 0}, "prior_depth must be an integer from 1"),
     ],
 )
@@ -169,6 +213,24 @@ def test_pictures_that_it_cannot_learn_from(pictures, text):
             model.fit(given, verbose=0)
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("given", ["counted", "generator", "endless"])
+def test_a_codebook_larger_than_the_data_of_other_kinds(given):
+    """A data set that does not know its size is counted; an endless one goes on, as its source alone knows."""
+    data = tf.data.Dataset.from_tensor_slices((greys(3, 8, 8, 1),)).batch(2)
+    if given == "generator":
+        pictures = greys(3, 8, 8, 1)
+        spec = (tf.TensorSpec((None, 8, 8, 1)),)
+        data = tf.data.Dataset.from_generator(lambda: ((pictures[i : i + 1],) for i in range(3)), output_signature=spec)
+        assert data.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    model = tfzoo.build("vq_vae", "tiny", codes=50)
+    model.compile("adam")
+    if given == "endless":
+        assert np.isfinite(model.fit(data.repeat(), steps_per_epoch=2, verbose=0).history["loss"]).all()
+        return
+    with pytest.raises(ValueError, match="50 codes, and the pictures have 48 vectors"):
+        model.fit(data, verbose=0)
 
 
 def test_as_many_vectors_as_codes_are_enough():

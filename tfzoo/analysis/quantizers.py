@@ -2,12 +2,13 @@
 
 A codebook is best for given cells if its vectors are their means, and cells are best for a codebook if each has the
 vectors that are nearest to its own. One after the other lowers the distortion until neither changes anything. LBG
-begins with one vector and doubles the codebook, each vector split in two that are a little apart.
+begins with one vector and doubles the codebook, each vector split in two along the direction in which its cell is
+longest.
 """
 
 import numpy as np
 
-APART = 1e-2  # between the two halves of a vector, in standard deviations of the data
+APART = 1.0  # of each half from the vector that is split, in standard deviations of its cell in that direction
 
 
 def lbg(vectors: np.ndarray, codes: int, rounds: int = 100, tolerance: float = 1e-6) -> np.ndarray:
@@ -32,9 +33,22 @@ def lbg(vectors: np.ndarray, codes: int, rounds: int = 100, tolerance: float = 1
         )
     book = vectors.mean(0, keepdims=True)
     while len(book) < codes:
-        step = APART * vectors.std(0)
+        step = APART * longest(vectors, book)
         book = lloyd(vectors, np.concatenate([book - step, book + step]), rounds, tolerance)
     return book
+
+
+def longest(vectors: np.ndarray, book: np.ndarray) -> np.ndarray:
+    """Give for each code the first principal direction of its cell, one standard deviation long `(K, D)`."""
+    codes, _ = nearest(vectors, book)
+    found = np.zeros_like(book)
+    for k in range(len(book)):
+        own = vectors[codes == k]
+        if len(own) > 1:
+            apart = own - own.mean(0)
+            variances, directions = np.linalg.eigh(apart.T @ apart / len(own))
+            found[k] = directions[:, -1] * np.sqrt(max(variances[-1], 0))
+    return found
 
 
 def lloyd(vectors: np.ndarray, book: np.ndarray, rounds: int, tolerance: float) -> np.ndarray:
@@ -62,6 +76,13 @@ def nearest(vectors: np.ndarray, book: np.ndarray, chunk: int = 4096) -> tuple[n
         codes.append(apart.argmin(1))
         errors.append(np.maximum(apart[np.arange(len(some)), codes[-1]], 0))
     return np.concatenate(codes), np.concatenate(errors)
+
+
+def blocks(picture: np.ndarray, side: int) -> np.ndarray:
+    """Cut a picture `(H, W)` into squares, row by row `(N, side * side)`; what is left over at the ends is left out."""
+    height, width = (n // side for n in picture.shape)
+    cut = picture[: height * side, : width * side].reshape(height, side, width, side)
+    return cut.transpose(0, 2, 1, 3).reshape(-1, side * side)
 
 
 def distortion(vectors: np.ndarray, book: np.ndarray) -> float:

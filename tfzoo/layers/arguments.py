@@ -121,3 +121,20 @@ def factors(**named) -> list[str]:
         for k, value in named.items()
         if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < float("inf")
     ]
+
+
+def activations(**named) -> list[str]:
+    """Names of Keras' activations."""
+    import keras
+
+    def known(name) -> bool:
+        try:
+            return isinstance(name, str) and callable(keras.activations.get(name))
+        except ValueError:
+            return False
+
+    return [
+        f"{k} must be one of Keras', such as 'relu'. Received: {k}={name!r}"
+        for k, name in named.items()
+        if not known(name)
+    ]

@@ -8,6 +8,8 @@ N and m begin at 0, so after t batches they are too small by 1 - d^t; divided by
 batch on (Kingma & Ba, 2015, do so). A code whose average count falls below a share of what each would have if all were
 used alike is dead, and begins again at a vector of the batch; so the first batch places those that it does not use.
 A batch is the whole of it: replicas add up what they count, and a code begins again at the same vector on all of them.
+
+Of a codebook that is learned by the loss only N is kept, and what it says of dead codes.
 """
 
 import keras
@@ -29,13 +31,14 @@ class Averages(keras.layers.Layer):
         dimensions: Of each.
         decay: d, in [0, 1).
         dead: The share of the mean count below which a code begins again; 0 for never.
+        learned: Whether an optimizer moves the codebook, so that it does not follow.
     """
 
-    def __init__(self, codes: int, dimensions: int, decay: float, dead: float = DEAD):
+    def __init__(self, codes: int, dimensions: int, decay: float, dead: float = DEAD, learned: bool = False):
         super().__init__(name="averages", dtype=keras.backend.floatx())
         self.decay, self.dead = decay, dead
         self.counts = self.add_weight((codes,), "zeros", trainable=False, name="counts")
-        self.sums = self.add_weight((codes, dimensions), "zeros", trainable=False, name="sums")
+        self.sums = None if learned else self.add_weight((codes, dimensions), "zeros", trainable=False, name="sums")
         self.seen = self.add_weight((), "zeros", trainable=False, name="seen")  # 1 - d^t
         self.seed_generator = keras.random.SeedGenerator()
         self.built = True
@@ -51,22 +54,21 @@ class Averages(keras.layers.Layer):
         book, d = vectors(quantiser), self.decay
         rows = ops.reshape(ops.stop_gradient(z), (-1, z.shape[-1]))
         one_hot = ops.one_hot(ops.reshape(codes, (-1,)), book.shape[0], dtype=rows.dtype)
-        batch = ops.matmul(ops.transpose(one_hot), rows)
-        count, total, anywhere = summed([ops.sum(one_hot, 0), batch, self.anywhere(rows)])
+        batch = [] if self.sums is None else [ops.matmul(ops.transpose(one_hot), rows)]
+        count, anywhere, *total = summed([ops.sum(one_hot, 0), self.anywhere(rows), *batch])
         noise = keras.random.normal(anywhere.shape, seed=self.seed_generator, dtype=anywhere.dtype)
         anywhere += APART * ops.sqrt(ops.mean(ops.square(anywhere))) * noise  # much of a picture may be the same vector
         counts = d * self.counts + (1 - d) * count
-        sums = d * self.sums + (1 - d) * total
-        seen = d * self.seen + (1 - d)
-        found = ops.where(counts[:, None] > 0, sums / ops.maximum(counts, 1e-30)[:, None], book)
         mean = ops.mean(counts)
         dead = counts < self.dead * mean
+        found = book
+        if self.sums is not None:
+            sums = d * self.sums + (1 - d) * total[0]
+            found = ops.where(counts[:, None] > 0, sums / ops.maximum(counts, 1e-30)[:, None], book)
+            set_all([self.sums], [ops.where(dead[:, None], anywhere * mean, sums)])
         counts = ops.where(dead, mean, counts)  # as if it were used like the others, or it would be dead at once
         found = ops.where(dead[:, None], anywhere, found)
-        set_all(
-            [self.counts, self.sums, self.seen, book],
-            [counts, ops.where(dead[:, None], anywhere * counts[:, None], sums), seen, found],
-        )
+        set_all([self.counts, self.seen, book], [counts, d * self.seen + (1 - d), found])
 
     def average_counts(self) -> tf.Tensor:
         """Give how often each code is used in a batch, on average `(K,)`; after the first batch."""

@@ -42,6 +42,12 @@ def test_other_sizes_and_colours():
         pictures(shape=(8, 8, 2))
 
 
+def test_of_a_density_there_are_no_bits():
+    model, data = pictures("gaussian")
+    found = recipe.bounded(model, data.held_out, samples=2)
+    assert found.keys() == {"elbo", "importance_weighted", "active_latents"}
+
+
 def test_its_figures(monkeypatch):
     monkeypatch.setattr(recipe, "FITTED", 7)
     model, data = pictures()

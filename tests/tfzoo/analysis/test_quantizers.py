@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from skimage import data
 
 from tfzoo.analysis import quantizers
 
@@ -14,6 +15,21 @@ NORMAL = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
 def test_lloyd_max(codes):
     book = quantizers.lbg(NORMAL, codes, rounds=400)
     assert quantizers.distortion(NORMAL, book) == pytest.approx(LLOYD_MAX[codes], rel=0.02)
+
+
+def test_a_photograph():
+    """The PSNR of 4x4 blocks of scikit-image's camera by some codes."""
+    blocks = quantizers.blocks(data.camera() / 255, 4)
+    for codes, decibels in {2: 18.41, 4: 23.18, 16: 25.70, 64: 27.84}.items():
+        error = quantizers.distortion(blocks, quantizers.lbg(blocks, codes))
+        assert -10 * np.log10(error) == pytest.approx(decibels, abs=0.06)
+
+
+def test_blocks():
+    picture = np.arange(7 * 9).reshape(7, 9)
+    found = quantizers.blocks(picture, 2)
+    assert found.shape == (3 * 4, 4)
+    np.testing.assert_array_equal(found[5].reshape(2, 2), picture[2:4, 2:4])
 
 
 def test_points_that_are_few_are_found():

@@ -102,3 +102,10 @@ def test_all_at_once_or_nothing():
     arguments.refuse([], [])
     with pytest.raises(ValueError, match=r"^a\nb\nc$"):
         arguments.refuse(["a", "b"], [], ["c"])
+
+
+def test_activations():
+    assert arguments.activations(activation="silu", last="tanh") == []
+    for value in ("swishy", None, 3):
+        (said,) = arguments.activations(activation=value)
+        assert said == f"activation must be one of Keras', such as 'relu'. Received: activation={value!r}"

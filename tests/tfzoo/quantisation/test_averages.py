@@ -58,6 +58,20 @@ def test_no_two_codes_begin_again_as_the_same():
     assert len(np.unique(np.asarray(vectors(network)))) == 10
 
 
+def test_of_a_learned_codebook_only_the_use_is_kept():
+    """By hand as above: codes in use stay, the dead one moves, and there are no sums."""
+    keras.utils.set_random_seed(0)
+    network = quantiser((1, 1), 3, 2, True)
+    vectors(network).assign([[0.0, 0], [4, 4], [50, 50]])
+    averages, batch = Averages(3, 2, 0.75, 0.1, learned=True), np.array([[1.0, 0], [3, 3], [0, 2]])
+    follow(network, averages, batch)
+    np.testing.assert_allclose(averages.counts, [0.5, 0.25, 0.25])
+    book = np.asarray(vectors(network))
+    np.testing.assert_array_equal(book[:2], [[0, 0], [4, 4]])
+    assert np.abs(book[2] - batch).max(1).min() < 0.1
+    assert {v.name for v in averages.weights} == {"counts", "seen"}
+
+
 @pytest.mark.parametrize("codes", LLOYD_MAX)
 def test_lloyd_max(codes):
     """From a poor beginning, all codes within a tenth of one another; the batch is the distribution's quantiles."""

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import stats
 
-from tfzoo.quantisation.prior import ancestral, nats, pixel_cnn
+from tfzoo.quantisation.prior import ancestral, certain, nats, pixel_cnn, uniform
 
 RNG = np.random.default_rng
 
@@ -54,3 +55,29 @@ def test_samples_are_as_frequent_as_they_are_probable(check):
     drawn = np.asarray(ancestral(prior, tf.constant(RNG(0).random((4000, 1, 2)).astype("float32")))).reshape(-1, 2)
     found = np.bincount(3 * drawn[:, 0] + drawn[:, 1], minlength=9) / 4000
     np.testing.assert_allclose(found, probable, atol=4 * (0.25 / 4000) ** 0.5)
+
+
+def test_numbers_are_uniform_and_each_of_its_own_seed_and_place():
+    numbers = np.asarray(uniform(tf.constant([5, 5, 6]), tf.constant([0, 1, 0]), (30, 40)))
+    assert numbers.shape == (3, 30, 40) and numbers.min() >= 0 and numbers.max() < 1
+    for one in numbers:
+        assert stats.kstest(one.ravel(), "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(numbers.reshape(3, -1))[np.triu_indices(3, 1)]).max() < 0.15
+    alone = uniform(tf.constant([5]), tf.constant([1]), (30, 40))
+    np.testing.assert_array_equal(alone[0], numbers[1])
+
+
+def test_how_certain_codes_are(prior):
+    """The codes stay the same by numbers less far off than that, and change by those further off."""
+    numbers = RNG(1).random((1, 3, 4)).astype("float32")
+    margin = float(certain(prior, tf.constant(numbers))[0])
+    codes = np.asarray(ancestral(prior, tf.constant(numbers)))
+
+    def same(far):
+        around = np.stack(
+            [numbers[0] + far * np.eye(12).reshape(12, 3, 4)[i] * sign for i in range(12) for sign in (-1, 1)]
+        )
+        found = np.asarray(ancestral(prior, tf.constant(around.astype("float32"))))
+        return (found == codes).all()
+
+    assert same(0.98 * margin) and not same(1.02 * margin)
