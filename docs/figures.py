@@ -289,6 +289,10 @@ def flow_directions() -> str:
         ["`realnvp`", realnvp["theirs"], realnvp["ours"], "**parallel**: one pass"],
     ]
     rows = [[n, f"{d * 1e3:.1f} ms", f"{s * 1e3:.1f} ms, {how}", f"{s / d:.1f}"] for n, d, s, how in rows]
+    iaf = record["results"]["iaf: samples / maf: density"]
+    rows.append(
+        ["IAF, as many numbers and blocks as MAF", "", f"{iaf['ours'] * 1e3:.1f} ms, **parallel**: one pass", ""]
+    )
     head = ["size", "density: one pass", "samples", "samples / density"]
     by = f"Measured {record['date']} by `benchmarks/flows.py`: medians, 256 pictures of 64 numbers."
     return f"{table(head, rows)}\n\n{by}"
