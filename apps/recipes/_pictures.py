@@ -1,5 +1,14 @@
 """What the recipes of models that learn from pictures alone share."""
 
+import dataclasses
+
+# What becomes of pictures in [0, 1], by the decoder's kind, as the line that describes the data says it.
+BECOME = {
+    "bernoulli": ", cut at half of white to black and white",
+    "gaussian": "",
+    "discretised_logistic": ", rounded to {levels} levels",
+}
+
 
 def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, seed: int, start: int = 0, likelihood):
     """Open the training, validation and held-out pictures, brought to the model's size and to what it can give.
@@ -13,7 +22,7 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         likelihood: A `tfzoo.variational.likelihood.Likelihood`, which binarises, rounds or leaves pictures in [0, 1].
 
     Returns:
-        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)`.
+        A `tfzoo.data.pipeline.Datasets` of float32 images `(B, H, W, C)`; its description says what they become.
 
     Raises:
         ValueError: The size or the data cannot be used.
@@ -34,8 +43,9 @@ def datasets(data: str, image_shape: tuple[int, int, int], *, batch_size: int, s
         pixels = tf.cast(grey_or_rgb(image, channels), tf.float32)
         return (likelihood.prepared(fitted(pixels, tuple(size), "stretch") / 255),)
 
+    become = BECOME[likelihood.kind].format(levels=likelihood.levels)
     return pipeline.datasets(
-        source,
+        dataclasses.replace(source, description=source.description + become),
         batch_size=batch_size,
         seed=seed,
         start=start,

@@ -20,13 +20,21 @@ def pictures(likelihood="bernoulli", shape=(8, 8, 1), **options):
     return model, data
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretised_logistic"])
-def test_what_it_learns_from_is_what_the_decoder_gives(likelihood):
+@pytest.mark.parametrize(
+    "likelihood, said",
+    [
+        ("bernoulli", "360 held out, cut at half of white to black and white"),
+        ("gaussian", "360 held out"),
+        ("discretised_logistic", "360 held out, rounded to 17 levels"),
+    ],
+)
+def test_what_it_learns_from_is_what_the_decoder_gives(likelihood, said):
     from sklearn.datasets import load_digits
 
     model, data = pictures(likelihood, **({"levels": 17} if likelihood == "discretised_logistic" else {}))
     x = np.concatenate([batch[0] for batch in data.held_out.as_numpy_iterator()])
     assert x.shape == (360, 8, 8, 1) and not model.likelihood.check(x)
+    assert data.description.endswith(said)
     (batch,) = next(data.training.as_numpy_iterator())
     assert batch.shape == (16, 8, 8, 1) and not model.likelihood.check(batch)
     known = load_digits().images / 16
