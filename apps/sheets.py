@@ -5,9 +5,10 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 SMALL, GAP = 64, 2  # pixels: pictures below are drawn larger, in whole multiples; between pictures
+LETTER, LINE = 11, 14  # pixels: of labels
 
 
 def tiles(pictures: np.ndarray, columns: int | None = None) -> Image.Image:
@@ -28,6 +29,38 @@ def tiles(pictures: np.ndarray, columns: int | None = None) -> Image.Image:
     cell[:count, :-GAP, :-GAP] = pixels
     cell = cell.reshape(rows, columns, *cell.shape[1:]).swapaxes(1, 2)
     return Image.fromarray(cell.reshape(rows * cell.shape[1], -1, 3)[:-GAP, :-GAP])
+
+
+def labelled(sheet: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Write before each row of a sheet what it is, and above each column, but none where it would lie on another.
+
+    Args:
+        sheet: As `tiles` draws it.
+        rows: A text for each of its rows.
+        columns: A text for each of its columns.
+    """
+    font = ImageFont.load_default(LETTER)
+    across, height = (sheet.width + GAP) / len(columns), (sheet.height + GAP) / len(rows)
+    left = 2 * GAP + math.ceil(max(font.getlength(text) for text in rows))
+    drawn = Image.new("RGB", (left + sheet.width, LINE + sheet.height), "white")
+    drawn.paste(sheet, (left, LINE))
+    pen = ImageDraw.Draw(drawn)
+    for i in range(0, len(rows), math.ceil(LINE / height)):
+        pen.text((left - GAP, LINE + (i + 0.5) * height - GAP / 2), rows[i], "black", font, "rm")
+    wide = GAP + max(font.getlength(text) for text in columns)
+    for i in range(0, len(columns), math.ceil(wide / across)):
+        pen.text((left + (i + 0.5) * across - GAP / 2, LINE / 2), columns[i], "black", font, "mm")
+    return drawn
+
+
+def beside(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Put sheets side by side, the tops in one line."""
+    width = sum(sheet.width for sheet in sheets) + LINE * (len(sheets) - 1)
+    drawn, left = Image.new("RGB", (width, max(sheet.height for sheet in sheets)), "white"), 0
+    for sheet in sheets:
+        drawn.paste(sheet, (left, 0))
+        left += sheet.width + LINE
+    return drawn
 
 
 def animate(frames: Sequence[Image.Image], path: pathlib.Path, milliseconds: int = 120) -> None:

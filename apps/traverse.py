@@ -5,6 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+HIGH = 32  # latents below one another, before the next ones are drawn beside them
+
 
 def run(
     target: Annotated[pathlib.Path, Argument(metavar="RUN", help="A run folder of a model with latents.")],
@@ -35,12 +37,11 @@ def run(
         raise ValueError(f"--picture must be below {len(pictures)}, the held-out pictures. Received: {number}")
     values = np.linspace(-reach, reach, steps)
     rows = model.traverse(pictures[number], values)  # (latents, values, H, W, C)
-    frames = [sheets.tiles(rows[:, i]) for i in range(steps)]
     with run_folder.room(output):
         with aside(output / "traverse.png") as side:
-            sheets.tiles(rows.reshape(-1, *rows.shape[2:]), steps).save(side, "PNG")
+            draw_rows(rows, values).save(side, "PNG")
         with aside(output / "traverse.gif") as side:
-            sheets.animate(frames, side)
+            sheets.animate(draw_frames(rows, values), side)
         wrote = ["traverse.png", "traverse.gif"]
         if len(rows) == 2:
             with aside(output / "map.png") as side:
@@ -48,6 +49,53 @@ def run(
             wrote.append("map.png")
     print(f"wrote {', '.join(str(output / name) for name in wrote)}: {len(rows)} latents from {-reach:g} to {reach:g}")
     return 0
+
+
+def draw_rows(rows, values):
+    """Draw a row for each latent: which it is before it, its values above.
+
+    Args:
+        rows: `(latents, values, H, W, C)`.
+        values: Of each latent.
+    """
+    from apps import sheets
+
+    blocks = []
+    for first in range(0, len(rows), HIGH):
+        block = rows[first : first + HIGH]
+        sheet = sheets.tiles(block.reshape(-1, *block.shape[2:]), len(values))
+        names = [name(first + i) for i in range(len(block))]
+        blocks.append(sheets.labelled(sheet, names, [short(value) for value in values]))
+    return sheets.beside(blocks)
+
+
+def draw_frames(rows, values) -> list:
+    """Draw for each value all latents side by side: before each row which its first one is, above it the value.
+
+    Args:
+        rows: `(latents, values, H, W, C)`.
+        values: Of each latent.
+    """
+    import math
+
+    from apps import sheets
+
+    columns = math.ceil(len(rows) ** 0.5)
+    names = [name(i) for i in range(0, len(rows), columns)]
+    return [
+        sheets.labelled(sheets.tiles(rows[:, i], columns), names, [short(value), *[""] * (columns - 1)])
+        for i, value in enumerate(values)
+    ]
+
+
+def name(latent: int) -> str:
+    """Give a latent's name, as the last axis of latents is counted."""
+    return f"z[{latent}]"
+
+
+def short(value: float) -> str:
+    """Give a latent's value in three digits; no minus before zero."""
+    return f"{round(float(value), 4) + 0:.3g}"
 
 
 def draw_map(model, pictures, reach: float, side: int = 20):
@@ -70,19 +118,25 @@ def draw_map(model, pictures, reach: float, side: int = 20):
 
     plane = sheets.tiles(model.decode(places(reach, side)), side)
     means = model.encode(pictures)
-    outside = int((np.abs(means) > reach).any(-1).sum())
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.imshow(np.asarray(plane), extent=(-reach, reach, -reach, reach))
     right.plot(*means.T, ".", color="black", markersize=4)
-    said = f"{len(means)} held-out pictures" + (f", {outside} of them beyond" if outside else "")
-    for axes, title in ((left, "the picture of each place"), (right, said)):
-        axes.set(title=title, xlabel="first latent", ylabel="second latent", xlim=(-reach, reach), ylim=(-reach, reach))
+    for axes, title in ((left, "the picture of each place"), (right, counted(means, reach))):
+        axes.set(title=title, xlabel=name(0), ylabel=name(1), xlim=(-reach, reach), ylim=(-reach, reach))
         axes.set_aspect("equal")
     file = io.BytesIO()
     figure.savefig(file, dpi=100)
     return Image.open(file).convert("RGB")
+
+
+def counted(means, reach: float) -> str:
+    """Say how many pictures there are, and how many of them lie outside of a map."""
+    import numpy as np
+
+    outside = int((np.abs(means) > reach).any(-1).sum())
+    return f"{len(means)} held-out pictures" + (f", {outside} of them beyond" if outside else "")
 
 
 def places(reach: float, side: int):

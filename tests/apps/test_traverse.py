@@ -17,10 +17,42 @@ def test_a_row_for_each_latent(invoke, autoencoder, tmp_path):
     )
     rows = model.traverse(held_out[7], np.linspace(-2, 2, 5))
     with Image.open(tmp_path / "traverse.png") as drawn:
-        np.testing.assert_array_equal(drawn, sheets.tiles(rows.reshape(15, 8, 8, 1), 5))
+        sheet = sheets.tiles(rows.reshape(15, 8, 8, 1), 5)
+        np.testing.assert_array_equal(
+            drawn, sheets.labelled(sheet, ["z[0]", "z[1]", "z[2]"], ["-2", "-1", "0", "1", "2"])
+        )
     with Image.open(tmp_path / "traverse.gif") as opened:
         assert opened.n_frames == 8
     assert np.ptp(rows, axis=1).max() > 1e-4
+
+
+def same(image, wanted):
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
+
+
+def test_many_latents_are_drawn_beside_one_another():
+    """Of 70 latents 32 are below one another, then 32, then 6: each under its own name."""
+    rows, values = np.random.default_rng(0).random((70, 3, 8, 8, 1)), np.array([-1, -0.0, 0.33333])
+    drawn, left = np.asarray(traverse.draw_rows(rows, values)), 0
+    assert len(drawn) == sheets.LINE + 32 * 66 - 2 and drawn.shape[1] < 1000
+    for first, last in ((0, 32), (32, 64), (64, 70)):
+        sheet = sheets.tiles(rows[first:last].reshape(-1, 8, 8, 1), 3)
+        wanted = sheets.labelled(sheet, [f"z[{i}]" for i in range(first, last)], ["-1", "0", "0.333"])
+        same(drawn[: wanted.height, left : left + wanted.width], wanted)
+        left += wanted.width + sheets.LINE
+
+
+def test_a_frame_says_the_value_and_which_latent_a_row_begins_with():
+    rows = np.random.default_rng(0).random((5, 2, 8, 8, 1))
+    frames = traverse.draw_frames(rows, [-3, 3])
+    assert len(frames) == 2
+    same(frames[1], sheets.labelled(sheets.tiles(rows[:, 1], 3), ["z[0]", "z[3]"], ["3", "", ""]))
+
+
+def test_how_many_lie_beyond_a_map():
+    means = np.array([[0.0, 0.0], [-2.0, 2.5], [4.0, 0.0], [0.0, -3.5], [-9.0, 9.0]])
+    assert traverse.counted(means, 3.0) == "5 held-out pictures, 3 of them beyond"
+    assert traverse.counted(means, 9.0) == "5 held-out pictures"
 
 
 def test_two_latents_are_a_map(invoke, tmp_path):
