@@ -122,30 +122,50 @@ LAMBDA = np.array([4, 2, 1, 0.5, 0.2, 0.1])
 
 @pytest.mark.parametrize("beta, nats", [(1.0, (1.386, 1.040, 0.693, 0.347, 0, 0)), (4.0, (0.693, 0.347, 0, 0, 0, 0))])
 def test_the_linear_law_of_beta_vae(check, beta, nats):
-    """Unit i is active iff lambda_i > beta sigma^2, with ln(lambda_i / (beta sigma^2)) / 2 nats; there it stays."""
+    """Unit i is active iff lambda_i > beta sigma^2, with ln(lambda_i / (beta sigma^2)) / 2 nats; there it stays.
+
+    From nothing, the loss falls along the decoder's weight of a unit iff it is to be active, by how much is known.
+    """
     numbers = RNG(0).normal(size=(512, 12))
     numbers -= numbers.mean(0)
     numbers = numbers @ np.linalg.inv(np.linalg.cholesky(np.cov(numbers.T, bias=True))).T  # uncorrelated, exactly
     x, noise = (numbers[:, :6] * LAMBDA**0.5).reshape(-1, 1, 6, 1), numbers[:, 6:]
+    floor = beta * 0.25  # what a unit's variance must be above
     with check.float64():
         model = tfzoo.build("vae", "linear", image_shape=(1, 6, 1), latents=6, sigma=0.5, beta=beta)
-        share = np.maximum(1 - beta * 0.25 / LAMBDA, 0)  # of the data's variance that the decoder gives
-        variance = np.minimum(beta * 0.25 / LAMBDA, 1)  # of the posterior
-        model.decoder.get_layer("pixels").set_weights([np.diag((share * LAMBDA) ** 0.5), np.zeros(6)])
-        model.encoder.get_layer("mean").set_weights([np.diag((share / LAMBDA) ** 0.5), np.zeros(6)])
-        model.encoder.get_layer("log_variance").set_weights([np.zeros((6, 6)), np.log(variance)])
-        with tf.GradientTape() as tape:
-            log_likelihood, divergence = model.terms(x, lambda shape: noise)
-            loss = tf.reduce_mean(model.objective.loss(log_likelihood, divergence))
-        np.testing.assert_allclose(np.mean(divergence, 0), nats, atol=1e-3)
-        bias = model.encoder.get_layer("log_variance").bias
-        slopes = tape.gradient(loss, [bias.value, model.decoder.get_layer("pixels").kernel.value])
-        np.testing.assert_allclose(slopes[0], 0, atol=1e-9)
-        np.testing.assert_allclose(slopes[1], 0, atol=1e-9)
-        model.encoder.get_layer("log_variance").bias.assign(np.log(variance) + 0.5)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(model.objective.loss(*model.terms(x, lambda shape: noise)))
-        assert np.abs(tape.gradient(loss, [bias.value])[0]).max() > 0.1  # else the comparison could not fail
+        mean, log_variance, pixels = (
+            network.get_layer(name)
+            for network, name in ((model.encoder, "mean"), (model.encoder, "log_variance"), (model.decoder, "pixels"))
+        )
+
+        def at(w):
+            """Give the loss, its slopes and the divergence at a decoder's weights, of the best encoder for them."""
+            pixels.set_weights([np.diag(w), np.zeros(6)])
+            mean.set_weights([np.diag(w / (w**2 + floor)), np.zeros(6)])
+            log_variance.set_weights([np.zeros((6, 6)), np.log(floor / (w**2 + floor))])
+            return here()
+
+        def here():
+            with tf.GradientTape() as tape:
+                log_likelihood, divergence = model.terms(x, lambda shape: noise)
+                loss = tf.reduce_mean(model.objective.loss(log_likelihood, divergence))
+            where = [layer.trainable_variables[i].value for layer, i in ((mean, 0), (log_variance, 1), (pixels, 0))]
+            return float(loss), tape.gradient(loss, where), np.mean(divergence, 0)
+
+        best, slopes, divergence = at(np.maximum(LAMBDA - floor, 0) ** 0.5)
+        np.testing.assert_allclose(divergence, nats, atol=1e-3)
+        for slope in slopes:
+            np.testing.assert_allclose(slope, 0, atol=1e-9)
+        log_variance.bias.assign(log_variance.bias + 0.5)
+        assert np.abs(here()[1][1]).max() > 0.1  # else the comparison could not fail
+
+        nothing = at(np.zeros(6))[0]
+        for i, variance in enumerate(LAMBDA):
+            found, slopes, _ = at(0.1 * np.eye(6)[i])
+            change = beta / 2 * (np.log1p(0.01 / floor) + variance / (0.01 + floor) - variance / floor)
+            np.testing.assert_allclose(found - nothing, change, atol=1e-9)
+            assert (found < nothing) == (slopes[2][i, i] < 0) == (nats[i] > 0)
+        assert best < nothing
 
 
 def test_xla_computes_the_same(check):

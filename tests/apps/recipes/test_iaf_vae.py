@@ -1,5 +1,7 @@
 """The recipe of autoencoders with a flow: both kinds are trained, judged and used by the commands."""
 
+import pathlib
+
 import numpy as np
 
 from apps import run_folder, train
@@ -30,6 +32,9 @@ def test_commands(invoke, tmp_path):
         done = invoke(command, folder)
         assert done.exit_code == 0, done.stderr
         assert (folder / "samples" / f"{command}.png").exists()
-    done = invoke("export", folder, "--output", tmp_path / "served")
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "iaf_vae.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("tfzoo export")]
+    words = line.partition("#")[0].split()[1:]
+    done = invoke(*({"RUN": folder, "DIR": tmp_path / "served"}.get(word, word) for word in words))
     assert done.exit_code == 0, done.stderr
     assert all(name in done.stdout for name in ("serving_default", "decode"))

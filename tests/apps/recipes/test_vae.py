@@ -1,6 +1,7 @@
 """The recipe of autoencoders: what it learns from, what it measures, and that a run goes on as if never stopped."""
 
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -101,6 +102,9 @@ def test_commands(invoke, autoencoder, tmp_path, monkeypatch):
     done = invoke("evaluate", autoencoder / "best_encoder.keras", "--output", tmp_path / "one")
     assert done.exit_code == 2 and f"is one of several networks. Accepted: the run folder, {autoencoder}" in done.stderr
     assert not (tmp_path / "one").exists()
-    done = invoke("export", autoencoder, "--output", tmp_path / "vae")
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "vae.md").read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("tfzoo export")]
+    words = line.partition("#")[0].split()[1:]
+    done = invoke(*({"RUN": autoencoder, "DIR": tmp_path / "vae"}.get(word, word) for word in words))
     assert done.exit_code == 0, done.stderr
     assert all(name in done.stdout for name in ("serving_default", "decode"))
