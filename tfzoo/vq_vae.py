@@ -110,7 +110,7 @@ class VqVae(keras.Model):
         What is judged is judged without the prior: codes that are all the same would be the easiest to predict.
         """
         z, quantised = y_pred["z"], y_pred["quantised"]
-        loss = mean_square(x - y_pred["picture"]) / self.variance
+        loss = mean_square(ops.cast(x, keras.backend.floatx()) - y_pred["picture"]) / self.variance
         loss += self.commitment * mean_square(z - ops.stop_gradient(quantised))
         if self.learned:
             loss += mean_square(ops.stop_gradient(z) - quantised)
@@ -124,7 +124,9 @@ class VqVae(keras.Model):
         """Add up the terms of the loss and how the codes are used; `prior_nats` are a picture's."""
         codes = y_pred["codes"]
         (counts,) = summed([count(codes, self.codes)])
-        self.trackers["squared_error"].update_state(mean_square(x - y_pred["picture"]))
+        self.trackers["squared_error"].update_state(
+            mean_square(ops.cast(x, keras.backend.floatx()) - y_pred["picture"])
+        )
         self.trackers["commitment"].update_state(mean_square(y_pred["z"] - y_pred["quantised"]))
         self.trackers["prior_nats"].update_state(ops.sum(y_pred["nats"], (1, 2)))
         self.trackers["batch_perplexity"].update_state(perplexity(counts))

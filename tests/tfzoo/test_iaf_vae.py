@@ -183,3 +183,21 @@ def test_pictures_that_the_decoder_cannot_give():
     model.compile("adam")
     with pytest.raises(ValueError, match="a Bernoulli decoder is of pixels that are 0 or 1"):
         model.fit(255 * binary(4, 8, 8, 1), verbose=0)
+
+
+@KINDS
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_comes_near(options, policy):
+    """Of both kinds, as the matrix has the dense one alone: in training, and what pictures come back as."""
+    x, back, before = binary(16, 8, 8, 1), [], keras.config.dtype_policy()
+    for name in ("float32", policy):
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(name)
+        try:
+            model = tfzoo.build("iaf_vae", **options)
+            model.compile("sgd")
+            back.append(model.reconstruct(x).astype("float32"))
+            assert np.isfinite(model.fit(x, verbose=0).history["loss"]).all()
+        finally:
+            keras.config.set_dtype_policy(before)
+    np.testing.assert_allclose(back[1], back[0], atol=0.05)

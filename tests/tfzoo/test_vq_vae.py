@@ -238,3 +238,15 @@ def test_as_many_vectors_as_codes_are_enough():
     model = tfzoo.build("vq_vae", "tiny", codes=48)
     model.compile("adam")
     assert np.isfinite(model.fit(greys(3, 8, 8, 1), verbose=0).history["loss"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float64"])
+def test_pictures_of_any_kind_of_numbers_are_learned_from(dtype):
+    pictures = np.random.default_rng(0).integers(0, 2, (16, 8, 8, 1))
+    found = []
+    for kind in (dtype, "float32"):
+        keras.utils.set_random_seed(0)
+        model = tfzoo.build("vq_vae", "tiny")
+        model.compile("sgd")
+        found.append(model.fit(pictures.astype(kind), shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(*found, rtol=1e-6)

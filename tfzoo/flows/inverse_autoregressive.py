@@ -53,4 +53,5 @@ def convolution(x, kept: np.ndarray, name: str, initializer="glorot_uniform"):
     kernel[KERNEL // 2, KERNEL // 2] = kept
     kernel = weight(x, kernel.shape, f"{name}_kernel", initializer) * kernel
     bias = weight(x, kept.shape[1:], f"{name}_bias")
+    x = ops.cast(x, kernel.dtype)  # ops.conv mixes none: a mask may have made the kernel more precise
     return ops.conv(x, kernel, padding="same", data_format="channels_last") + bias
